@@ -1,0 +1,64 @@
+"""A residual multilayer perceptron."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genflow.backbone.base import Backbone, FourierFeatures, rms_normalise
+from genflow.process.base import require
+
+
+class MLP(Backbone):
+    """Residual blocks of width `width` on (x, features of the condition and of |x|).
+
+    Arguments:
+        shape: Shape of one sample; images are flattened.
+        extra_channels: Channels beside x's own. For an image of C channels each counts H·W entries.
+        width: Hidden units.
+        depth: Residual blocks.
+        frequencies: Fourier features of each scalar input.
+        normalise: Show the network x at unit size and its size apart (`rms_normalise`).
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        extra_channels: int = 0,
+        width: int = 128,
+        depth: int = 3,
+        frequencies: int = 4,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__(
+            shape, extra_channels, width=width, depth=depth, frequencies=frequencies, normalise=normalise
+        )
+        require(
+            "MLP",
+            {
+                "width": (width, width >= 1, "a whole number above 0"),
+                "depth": (depth, depth >= 1, "a whole number above 0"),
+                "frequencies": (frequencies, frequencies >= 0, "a whole number of at least 0"),
+            },
+        )
+        self.normalise = normalise
+        self.features = FourierFeatures(frequencies)
+        size = math.prod(self.shape)
+        self.out_shape = (self.shape[0] + self.extra_channels, *self.shape[1:])
+        self.begin = nn.Linear(size + 2 * self.features.width, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(depth)
+        )
+        self.end = nn.Linear(width, math.prod(self.out_shape))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        inner, size = rms_normalise(x) if self.normalise else (x, torch.zeros_like(condition))
+        hidden = self.begin(
+            torch.cat([inner.flatten(1), self.features(condition), self.features(size)], dim=1)
+        )
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return self.end(nn.functional.silu(hidden)).reshape(-1, *self.out_shape)

@@ -1,0 +1,1 @@
+"""The benchmark runner: what to run (cells), running it once (runner, worker), and tables."""

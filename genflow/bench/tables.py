@@ -1,0 +1,203 @@
+"""Rows to results.csv and tables.md. Imports no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from genflow.bench.cells import REAL, Cell
+from genflow.bench.store import Store
+
+COLUMNS = (
+    "process",
+    "backbone",
+    "dataset",
+    "solver",
+    "nfe",
+    "metric",
+    "value",
+    "stderr",
+    "n",
+    "seed",
+    "protocol",
+    "seconds",
+)
+Row = dict[str, Any]
+
+
+def collect(store: Store, cells: Iterable[Cell]) -> list[Row]:
+    """Every measured row, in the order of the cells."""
+    return [row for cell in cells if cell.kind == "metric" for row in store.rows(cell.key)]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """results.csv: one row per measured number; numbers in full precision."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+class Table:
+    """A titled table of text cells with a caption.
+
+    Arguments:
+        title: Heading.
+        header: Column names.
+        rows: Text cells.
+        caption: How the numbers were made.
+    """
+
+    def __init__(self, title: str, header: list[str], rows: list[list[str]], caption: str) -> None:
+        self.title, self.header, self.rows, self.caption = title, header, rows, caption
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return f"## {self.title}\n\n{body}\n\n{self.caption}\n"
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """The tables that the rows allow: quality against NFE, norm–z, bits/dim, and anything else measured."""
+    makers = (quality_table, norm_table, push_table, likelihood_table, other_table)
+    return [table for table in (make(rows) for make in makers) if table is not None]
+
+
+def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (NaN for one value)."""
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def is_frechet(metric: str) -> bool:
+    """Whether a metric's name is a Fréchet distance of plain samples, e.g. FD[digits]."""
+    return metric.startswith("FD[") and metric.endswith("]")
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _with_spread(values: Sequence[float], digits: int = 2) -> str:
+    mean, spread = mean_over_seeds(values)
+    return _number(mean, digits) + ("" if math.isnan(spread) else f" ± {_number(spread, digits)}")
+
+
+def _unique(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def floor_of(rows: Sequence[Row]) -> Row | None:
+    """The row that measures real data, where there is one."""
+    return next((r for r in rows if r["process"] == REAL and is_frechet(r["metric"])), None)
+
+
+def _protocol(rows: Sequence[Row]) -> str:
+    return "; ".join(_unique(r["protocol"] for r in rows))
+
+
+def quality_table(rows: Sequence[Row]) -> Table | None:
+    """Fréchet distance by process and solver (rows) against budget (columns); adaptive solvers in their own column."""
+    real = floor_of(rows)
+    found = [r for r in rows if is_frechet(r["metric"]) and r["process"] != REAL]
+    if not found:
+        return None
+    budgets = sorted({r["budget"] for r in found if r.get("budget") is not None})
+    adaptive = any(r.get("budget") is None for r in found)
+    header = ["process", "solver", *(f"NFE {b}" for b in budgets), *(["own NFE"] if adaptive else [])]
+    lines = [_quality_line(found, pair, budgets, adaptive) for pair in _unique((r["process"], r["solver"]) for r in found)]
+    caption = _protocol(found[:1]) + f"; n = {found[0]['n']} samples"
+    if real:
+        lines.insert(0, ["real test split", "–", f"{real['value']:.2f}", *[""] * (len(header) - 3)])
+        caption += f". Floor: {_protocol([real])}, n = {real['n']}"
+    caption += ". NFE counts every backbone call per sample" + _seed_words(found) + "."
+    return Table(f"{found[0]['metric']} against NFE", header, lines, caption)
+
+
+def _seed_words(rows: Sequence[Row]) -> str:
+    seeds = _unique(r["seed"] for r in rows)
+    return f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"; seed {seeds[0]}"
+
+
+def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool) -> list[str]:
+    own = [r for r in found if (r["process"], r["solver"]) == pair]
+    line = [*pair]
+    for budget in budgets:
+        values = [r["value"] for r in own if r["budget"] == budget]
+        line.append(_with_spread(values) if values else "")
+    if adaptive:
+        free = [r for r in own if r["budget"] is None]
+        calls = mean_over_seeds([r["nfe"] for r in free])[0] if free else math.nan
+        line.append(f"{_with_spread([r['value'] for r in free])} (NFE {calls:.1f})" if free else "")
+    return line
+
+
+def norm_table(rows: Sequence[Row]) -> Table | None:
+    """How wide |x| is at given time, and how tied it is to time."""
+    found = [r for r in rows if r["metric"].startswith(("norm_spread", "norm_corr"))]
+    if not found:
+        return None
+    metrics = _unique(r["metric"] for r in found)
+    lines = []
+    for process in _unique(r["process"] for r in found):
+        values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
+        lines.append([process, *(_with_spread(v, 3) for v in values)])
+    words = [f"`{m}`: {_protocol([next(r for r in found if r['metric'] == m)])}" for m in metrics]
+    caption = ". ".join(words) + f". n = {found[0]['n']}" + _seed_words(found) + "."
+    return Table("Norm against noise level", ["process", *metrics], lines, caption)
+
+
+def push_table(rows: Sequence[Row]) -> Table | None:
+    """Fréchet distance after |x| was multiplied mid-way."""
+    found = [r for r in rows if "@norm*" in r["metric"]]
+    if not found:
+        return None
+    metrics = sorted(_unique(r["metric"] for r in found), key=lambda m: float(m.split("*")[1]))
+    lines = []
+    for process in _unique(r["process"] for r in found):
+        values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
+        lines.append([process, *(_with_spread(v) for v in values)])
+    each = [next(r for r in found if r["process"] == p) for p in _unique(r["process"] for r in found)]
+    caption = ". ".join(f"{r['process']}: {r['protocol']}" for r in each)
+    header = ["process", *(f"|x| × {m.split('*')[1]}" for m in metrics)]
+    name = metrics[0].split("@")[0]
+    caption += f". n = {found[0]['n']}, NFE {found[0]['nfe']:g}" + _seed_words(found) + "."
+    return Table(f"{name} after the norm is pushed off mid-way", header, lines, caption)
+
+
+def likelihood_table(rows: Sequence[Row]) -> Table | None:
+    """bits/dim or nats with standard error."""
+    found = [r for r in rows if r["metric"] in ("bits/dim", "nll[nats]")]
+    if not found:
+        return None
+    lines = [
+        [r["process"], f"{r['value']:.3f} ± {_number(r['stderr'], 3)}", r["solver"], f"{r['nfe']:.1f}", str(r["n"]), str(r["seed"])]
+        for r in found
+    ]
+    caption = _protocol(found[:1]) + ". ± is one standard error over examples."
+    return Table(found[0]["metric"], ["process", found[0]["metric"], "solver", "NFE", "n", "seed"], lines, caption)
+
+
+def other_table(rows: Sequence[Row]) -> Table | None:
+    """Numbers of metrics that have no table of their own."""
+    own = ("norm_spread", "norm_corr", "bits/dim", "nll[nats]")
+    found = [r for r in rows if not r["metric"].startswith(own) and not is_frechet(r["metric"]) and "@norm*" not in r["metric"]]
+    if not found:
+        return None
+    keys = ("process", "solver", "nfe", "metric", "value", "stderr", "n", "seed")
+    lines = [[str(r[k]) if r[k] is not None else "" for k in keys] for r in found]
+    return Table("Other measurements", list(keys), lines, _protocol(found))
+
+
+def to_markdown(found: Sequence[Table], command: str) -> str:
+    """tables.md: every table with its caption and the command that made it."""
+    head = f"# genflow bench\n\nMade by `{command}`.\n\n"
+    return head + "\n".join(table.markdown() for table in found)
+
+

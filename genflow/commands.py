@@ -1,0 +1,186 @@
+"""`genflow train` and `genflow sample`: one model at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genflow.config import ConfigError, Options, TrainConfig, option
+
+if TYPE_CHECKING:
+    from genflow.training import TrainResult
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One training run."""
+
+    process: str = option("pfgm", "process to train", registry="processes")
+    backbone: str = option("ncsnv2", "network", registry="backbones")
+    dataset: str = option("digits", "data to train on", registry="datasets")
+    seed: int = option(0, "seed of weights, data order and draws", least=0)
+    process_options: Options = option({}, "NAME.OPTION=VALUE of the process", registry="processes")
+    backbone_options: Options = option({}, "NAME.OPTION=VALUE of the backbone", registry="backbones")
+    dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
+    train: TrainConfig = field(default_factory=TrainConfig)
+    device: str = option("cpu", "torch device")
+    out: str = option("runs/model", "checkpoint folder")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Samples of one checkpoint."""
+
+    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    n: int = option(64, "samples", least=1)
+    solver: str = option("heun", "solver", registry="solvers")
+    nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
+    seed: int = option(0, "seed", least=0)
+    solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    sample_batch: int = option(250, "samples at a time; does not change them", least=1)
+    device: str = option("cpu", "torch device")
+    out: str = option("samples.png", "file to write: .png for a picture, .npz for data units")
+
+
+def add_model_commands(cli: Any) -> None:
+    """Adds the two commands to the group."""
+    from genflow.cli import config_options, examples, resolve, say
+
+    @cli.command(
+        help="Train one process and write a checkpoint.\n\n"
+        + examples(
+            "genflow train --process pfgm --out runs/pfgm",
+            "genflow train --process vp_ode --backbone mlp --dataset checkerboard --train-steps 2000 --out runs/board",
+        )
+        + "\nThe same command goes on where an interrupted one stopped."
+    )
+    @config_options(ModelConfig)
+    def train(config_file: Path | None, **given: Any) -> int:
+        config, _ = resolve(ModelConfig, config_file, given)
+        result = run_training(config)
+        if not result.finished:
+            from genflow.cli import EXIT_STOPPED, command_line
+
+            click.echo(f"\ngenflow: stopped at step {result.steps}. Go on with:\n  {command_line()}", err=True)
+            return EXIT_STOPPED
+        say(f"checkpoint: {config.out} (loss {result.losses[-1]['smoothed_loss']:.4f})")
+        return 0
+
+    @cli.command(
+        help="Draw samples from a checkpoint.\n\n"
+        + examples(
+            "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
+            "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
+        )
+    )
+    @config_options(SampleConfig)
+    def sample(config_file: Path | None, **given: Any) -> int:
+        config, _ = resolve(SampleConfig, config_file, given)
+        say(run_sampling(config))
+        return 0
+
+
+def run_training(config: ModelConfig) -> TrainResult:
+    """Trains, with a progress bar, and writes the checkpoint; a signal stops after the step."""
+    import json
+
+    import genflow
+    from genflow.checkpoint import describe, save
+    from genflow.signals import StopFlag
+    from genflow.training import train
+
+    out = Path(config.out)
+    check_folder(out)
+    dataset = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
+    process = genflow.get_process(config.process, **config.process_options.get(config.process, {}))
+    options = config.backbone_options.get(config.backbone, {})
+    backbone = genflow.get_backbone(
+        config.backbone, shape=dataset.shape, extra_channels=process.extra_channels, **options
+    )
+    with StopFlag() as stop, _bar(config.train.steps) as bar:
+
+        def progress(step: int, steps: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+
+        result = train(
+            process,
+            backbone,
+            dataset,
+            config.train,
+            seed=config.seed,
+            device=config.device,
+            state=out.with_name(f"{out.name}.state"),
+            progress=progress,
+            should_stop=stop.is_set,
+        )
+    if result.finished:
+        about = describe(config.process, result.process, config.backbone, result.backbone)
+        about |= {"dataset": {"name": config.dataset, "options": config.dataset_options.get(config.dataset, {})}}
+        lines = "".join(json.dumps(line) + "\n" for line in result.losses)
+        save(out, about, result.backbone.state_dict(), {"stats.jsonl": lines.encode()})
+        import shutil
+
+        shutil.rmtree(out.with_name(f"{out.name}.state"), ignore_errors=True)
+    return result
+
+
+def check_folder(path: Path) -> None:
+    """Raises ConfigError where a folder can not be made, before hours are spent."""
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ConfigError(f"out = '{path}': {part} is a file, not a folder; choose another folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}; choose another folder") from None
+
+
+def _bar(steps: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=steps, unit="step", disable=None, dynamic_ncols=True)
+
+
+def run_sampling(config: SampleConfig) -> str:
+    """Draws samples and writes them; returns a line that says what was done."""
+    import json
+
+    import numpy as np
+    import torch
+
+    import genflow
+    from genflow.checkpoint import CheckpointError, read_folder
+    from genflow.report.pictures import save_samples
+
+    out = Path(config.out)
+    if out.suffix not in (".png", ".npz"):
+        raise ConfigError(f"out = '{out}': the ending says what to write; give a .png or .npz file")
+    try:
+        process, backbone = genflow.load(config.checkpoint)
+        about = json.loads(read_folder(Path(config.checkpoint))["config.json"])
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    solver = genflow.get_solver(config.solver, **config.solver_options.get(config.solver, {}))
+    budget = config.nfe if hasattr(solver, "calls_per_step") else None
+    solution = genflow.sample(
+        process,
+        backbone.to(torch.device(config.device)),
+        solver,
+        config.n,
+        nfe=budget,
+        seed=config.seed,
+        batch_size=config.sample_batch,
+        device=config.device,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez_compressed(out, x=solution.x.numpy())
+    else:
+        dataset = about.get("dataset") or about["cell"]["spec"]["dataset"]
+        scaling = genflow.get_dataset(dataset["name"], **dataset["options"]).scaling
+        save_samples(out, scaling.decode(solution.x).numpy(), scaling.levels)
+    return f"{out}: {config.n} samples of {about['process']['name']}, {config.solver}, NFE {solution.nfe:g}"

@@ -1,0 +1,109 @@
+"""What a data set is: raw examples in two splits, and a declared scaling to the units that models see."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from genflow.process.base import require
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Raw values r to data units: x = scale · (r + u) + shift, u ~ U[0, 1) where values are whole levels.
+
+    Arguments:
+        scale: Data units per raw unit.
+        shift: Data units.
+        levels: Number of whole grey levels 0 .. levels − 1, or None where raw values are continuous.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    levels: int | None = None
+
+    @classmethod
+    def grey(cls, levels: int) -> Scaling:
+        """`levels` grey levels, uniformly dequantised, onto [−1, 1]."""
+        return cls(scale=2 / levels, shift=-1.0, levels=levels)
+
+    def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Raw values to data units; dequantised by the generator, or at the middle of each level without one."""
+        if self.levels is None:
+            return self.scale * raw + self.shift
+        u = (
+            0.5
+            if generator is None
+            else torch.rand(raw.shape, generator=generator, dtype=raw.dtype, device=generator.device)
+        )
+        return self.scale * (raw + u) + self.shift
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Data units to raw values, on whole levels where there are levels."""
+        raw = (x - self.shift) / self.scale
+        return raw if self.levels is None else raw.floor().clamp(0, self.levels - 1)
+
+    def log_det(self, dim: int) -> float:
+        """log |dx/draw| of a sample of `dim` entries, nats: log p_raw = log p_x + log_det."""
+        return dim * math.log(self.scale)
+
+
+class Dataset(ABC):
+    """Raw examples (n, *shape), float32, in two fixed splits, with their scaling."""
+
+    name: str
+    shape: tuple[int, ...]
+    scaling: Scaling = Scaling()
+
+    @cached_property
+    @abstractmethod
+    def train(self) -> Tensor:
+        """Raw training examples (n, *shape)."""
+
+    @cached_property
+    @abstractmethod
+    def test(self) -> Tensor:
+        """Raw held-out examples (m, *shape)."""
+
+    def split(self, name: str) -> Tensor:
+        """"train" or "test"."""
+        require("dataset", {"split": (name, name in ("train", "test"), "'train' or 'test'")})
+        return self.train if name == "train" else self.test
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log density in data units at x (n, *shape): shape (n,), nats."""
+        raise ValueError(f"the data set '{self.name}' has no closed-form density")
+
+
+class ToyDataset(Dataset):
+    """A 2-D density that can be drawn from without end; its two splits are two seeded draws.
+
+    Arguments:
+        size: Points of each split.
+        seed: Seed of the splits.
+    """
+
+    shape = (2,)
+
+    def __init__(self, size: int = 10_000, seed: int = 0) -> None:
+        require(self.name, {"size": (size, size >= 1, "a whole number above 0")})
+        self.size, self.seed = size, seed
+
+    @abstractmethod
+    def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
+        """`count` draws, shape (count, 2), float32."""
+
+    @cached_property
+    def train(self) -> Tensor:
+        return self.sample(self.size, generator=torch.Generator().manual_seed(2 * self.seed))
+
+    @cached_property
+    def test(self) -> Tensor:
+        return self.sample(self.size, generator=torch.Generator().manual_seed(2 * self.seed + 1))
+
+

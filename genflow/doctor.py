@@ -1,0 +1,84 @@
+"""What `genflow doctor` finds out about an installation. Imports torch only to ask it for its devices."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from genflow import __version__
+from genflow.registry import registries
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "scikit-learn", "safetensors", "clean-fid", "torchdiffeq", "torchsde")
+
+
+def findings() -> tuple[list[str], bool]:
+    """Lines to print, and whether everything needed works."""
+    lines = [f"genflow {__version__}, Python {platform.python_version()} on {platform.platform()}"]
+    bad = [*_packages(lines), *_device(lines), *_weights(lines), *_plugins(lines), *_folders(lines)]
+    lines += ["", "all is well" if not bad else "to mend: " + "; ".join(bad)]
+    return lines, not bad
+
+
+def _packages(lines: list[str]) -> list[str]:
+    bad = []
+    for name in PACKAGES:
+        try:
+            lines.append(f"  {name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"  {name} MISSING")
+            bad.append(f"pip install {name}")
+    return bad
+
+
+def _device(lines: list[str]) -> list[str]:
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:
+        lines.append(f"torch does not import: {error}")
+        return ["reinstall torch"]
+    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    lines.append(f"devices: cpu ({torch.get_num_threads()} threads){''.join(f', {name}' for name in cuda)}")
+    return []
+
+
+def _weights(lines: list[str]) -> list[str]:
+    from genflow.evaluate.features import load_digits_classifier
+
+    try:
+        load_digits_classifier()
+    except (RuntimeError, OSError) as error:
+        lines.append(f"FD[digits] extractor: {error}")
+        return ["reinstall genflow"]
+    lines.append("FD[digits] extractor: found, hash right")
+    return []
+
+
+def _plugins(lines: list[str]) -> list[str]:
+    bad = []
+    for plural, registry in registries().items():
+        for entry in list(registry.entries().values()):
+            if entry.origin == "genflow":
+                continue
+            try:
+                registry.load(entry.name)
+                lines.append(f"plugin {entry.name} ({plural}) of {entry.origin}: imports")
+            except ValueError:
+                pass
+        for name, reason in registry.broken.items():
+            lines.append(f"plugin {name} ({plural}): BROKEN, {reason}")
+            bad.append(f"plugin {name}")
+    return bad
+
+
+def _folders(lines: list[str]) -> list[str]:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    writable = os.access(Path.cwd(), os.W_OK)
+    lines.append(f"here: {Path.cwd()}, {'writable' if writable else 'NOT writable'}, {free:.1f} GiB free")
+    lines.append(f"temporary files: {tempfile.gettempdir()}; Python: {sys.executable}")
+    return [] if writable else ["run genflow in a folder you can write to"]

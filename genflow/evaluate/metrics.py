@@ -1,0 +1,200 @@
+"""What a bench measures: each metric turns samples or a model into rows, with its protocol in words."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genflow.config import BenchConfig
+from genflow.data.base import Dataset
+from genflow.evaluate.features import extractor_for
+from genflow.evaluate.frechet import frechet_distance
+from genflow.evaluate.norm_z import norm_study
+from genflow.likelihood import BPD_FORMULA, bits_per_dim, log_likelihood
+from genflow.process.base import BackboneLike, Process
+from genflow.solver.adaptive import RK45
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number: its name, value, standard error (NaN where unknown), sample count, NFE, solver and protocol."""
+
+    metric: str
+    value: float
+    n: int
+    protocol: str
+    stderr: float = math.nan
+    nfe: float = math.nan
+    solver: str = ""
+
+
+@dataclass
+class Result:
+    """Rows of a measurement, and arrays that its plots need."""
+
+    rows: list[Measured]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """What a metric sees.
+
+    Arguments:
+        config: The bench's configuration.
+        dataset: Real data.
+        seed: Seed of every draw.
+        process, backbone: The trained model, for metrics that need one.
+        samples: Raw generated examples (n, *shape), for metrics that need them.
+        tick: Called now and then with the share done, in [0, 1].
+    """
+
+    config: BenchConfig
+    dataset: Dataset
+    seed: int
+    process: Process | None = None
+    backbone: BackboneLike | None = None
+    samples: Tensor | None = None
+    tick: Callable[[float], None] = lambda share: None
+
+    @cached_property
+    def reference(self) -> tuple[str, Callable[[Tensor], Tensor], Tensor]:
+        """Feature space, extractor, and features of the training split."""
+        name, extractor = extractor_for(self.config.dataset, self.dataset.shape)
+        return name, extractor, extractor(self.dataset.train)
+
+    def frechet(self, raw: Tensor) -> float:
+        """Fréchet distance of raw examples to the training split."""
+        _, extractor, reference = self.reference
+        return frechet_distance(reference, extractor(raw))
+
+
+class Metric(ABC):
+    """A measurement. `needs` says of what: "samples" or "model"."""
+
+    needs: Literal["samples", "model"] = "samples"
+
+    @abstractmethod
+    def measure(self, context: Context) -> Result:
+        """The rows of one cell."""
+
+    def floor(self, context: Context) -> Result:
+        """What real data gets; no rows where that means nothing."""
+        return Result([])
+
+    def why_not(self, process: Process) -> str | None:
+        """None where the metric can measure the process, else the reason."""
+        return None
+
+
+class FrechetMetric(Metric):
+    """FD[extractor] of generated samples, decoded to raw levels, to the training split."""
+
+    def measure(self, context: Context) -> Result:
+        assert context.samples is not None
+        return self._rows(context, context.samples, "generated samples")
+
+    def floor(self, context: Context) -> Result:
+        return self._rows(context, context.dataset.test, "the test split")
+
+    def _rows(self, context: Context, raw: Tensor, what: str) -> Result:
+        name, _, reference = context.reference
+        protocol = (
+            f"Fréchet distance in float64 between {what} and the training split (n = {len(reference)}), "
+            f"features '{name}' (d = {reference.shape[1]}), samples decoded to the data's own levels"
+        )
+        return Result([Measured(f"FD[{name}]", context.frechet(raw), len(raw), protocol)])
+
+
+class NormMetric(Metric):
+    """Norm against noise level, and what happens when the norm is pushed off mid-way."""
+
+    needs = "model"
+
+    def measure(self, context: Context) -> Result:
+        assert context.process is not None
+        assert context.backbone is not None
+        study = norm_study(context.process, context.backbone, context)
+        spread = (
+            "median over the time grid of the interquartile range of ln|x| at given time, {} (equal time shares)"
+        )
+        tied = "Spearman rank correlation of |x| and time, {}"
+        where = {"train": "training perturbations of the train split", "path": "sampling paths"}
+        n, cfg = study.count, context.config.norm
+        rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
+        rows += [Measured(f"norm_corr[{k}]", study.correlation[k], n, tied.format(where[k])) for k in where]
+        name = context.reference[0]
+        for factor, raw in study.pushed.items():
+            protocol = (
+                f"|x| times {factor:g} at t = {study.push_time:.4g}, where noise to signal is {cfg.level:g}; "
+                f"then the same {cfg.solver} path on; FD as in its own row"
+            )
+            value = context.frechet(raw)
+            rows.append(
+                Measured(
+                    f"FD[{name}]@norm*{factor:g}", value, len(raw), protocol, nfe=cfg.nfe, solver=cfg.solver
+                )
+            )
+        return Result(rows, study.arrays)
+
+    def why_not(self, process: Process) -> str | None:
+        return process.why_not("norm")
+
+
+class LikelihoodMetric(Metric):
+    """bits/dim of the test split, dequantised once."""
+
+    needs = "model"
+
+    def measure(self, context: Context) -> Result:
+        assert context.process is not None
+        assert context.backbone is not None
+        cfg, data = context.config.bpd, context.dataset
+        raw = data.test[: cfg.examples]
+        x = data.scaling.encode(raw, torch.Generator().manual_seed(context.seed))
+        solver, parts = RK45(cfg.rtol, cfg.atol), []
+        calls = 0.0
+        chunks = x.split(context.config.sample_batch)
+        for i, chunk in enumerate(chunks):
+            part = log_likelihood(
+                context.process,
+                context.backbone,
+                chunk.to(context.config.device),
+                solver=solver,
+                seed=context.seed,
+                first_index=i * context.config.sample_batch,
+            )
+            parts.append(part.log_prob.cpu())
+            calls += part.nfe * len(chunk)
+            context.tick((i + 1) / len(chunks))
+        return Result([self._row(context, torch.cat(parts), calls / len(x), x)])
+
+    def _row(self, context: Context, log_prob: Tensor, nfe: float, x: Tensor) -> Measured:
+        cfg, scaling, dim = context.config.bpd, context.dataset.scaling, x[0].numel()
+        solver = f"rk45({cfg.rtol:g})"
+        if scaling.levels is None:
+            nats = -log_prob
+            error = float(nats.std() / math.sqrt(len(nats)))
+            protocol = f"mean −log p of the test split by the ODE, {solver}, Hutchinson ±1 probe drawn once"
+            return Measured("nll[nats]", float(nats.mean()), len(x), protocol, error, nfe, solver)
+        value, error = bits_per_dim(log_prob, dim, scaling)
+        protocol = (
+            f"{BPD_FORMULA}, s = 2/{scaling.levels}; test split by the ODE, {solver}, Hutchinson ±1 probe drawn once"
+        )
+        return Measured("bits/dim", value, len(x), protocol, error, nfe, solver)
+
+
+def rows_as_dicts(rows: list[Measured]) -> list[dict[str, Any]]:
+    """Plain data; NaN becomes None."""
+    plain = [vars(row) for row in rows]
+    return [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in plain
+    ]

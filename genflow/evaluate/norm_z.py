@@ -1,0 +1,163 @@
+"""Norm against noise level: in training perturbations, along sampling paths, and after a push (Xu et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from genflow.process.base import BackboneLike, Process
+from genflow.sampling import draw_prior
+from genflow.solver.base import Solver
+
+if TYPE_CHECKING:
+    from genflow.evaluate.metrics import Context
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass
+class NormStudy:
+    """What the study found.
+
+    Arguments:
+        spread: Median over times of the interquartile range of ln|x|, for "train" and "path".
+        correlation: Spearman correlation of |x| and t, for "train" and "path".
+        pushed: Raw samples by factor.
+        push_time: Native time of the push.
+        count: Samples.
+        arrays: times (K,), quantiles of |x| (K, 5) for both, their levels, and the push time.
+    """
+
+    spread: dict[str, float]
+    correlation: dict[str, float]
+    pushed: dict[float, Tensor]
+    push_time: float
+    count: int
+    arrays: dict[str, np.ndarray]
+
+
+@torch.no_grad()
+def norm_study(process: Process, backbone: BackboneLike, context: Context) -> NormStudy:
+    """Norms of training perturbations and of sampling paths on one time grid, and samples after pushes.
+
+    Arguments:
+        process: With the capability "norm".
+        backbone: Its trained network.
+        context: Data, configuration and seed; its config.norm says solver, NFE, factors and where to push.
+    """
+    import genflow
+
+    config = context.config
+    data = context.dataset.scaling.encode(context.dataset.train, torch.Generator().manual_seed(context.seed))
+    solver: Solver = genflow.get_solver(config.norm.solver, **config.solver_options.get(config.norm.solver, {}))
+    calls = getattr(solver, "calls_per_step", 1)
+    grid, middle, push = push_grid(process, max(2, config.norm.nfe // calls), config.norm.level, data[0].numel())
+    walk = _Walk(process, backbone, solver, context)
+    half, path = walk.to_middle(grid[: middle + 1])
+    pushed: dict[float, Tensor] = {}
+    factors = list(dict.fromkeys((1.0, *config.norm.factors)))
+    for i, factor in enumerate(factors):
+        end, rest = walk.onward(half * factor, grid[middle:])
+        pushed[factor] = context.dataset.scaling.decode(end)
+        if factor == 1:
+            path = torch.cat([path, rest[1:]])
+        context.tick((i + 1) / len(factors))
+    train = perturbed_norms(process, data, grid, context.seed, walk.count)
+    both = {"train": train, "path": path}
+    return NormStudy(
+        {k: spread(norms) for k, norms in both.items()},
+        {k: tied(grid, norms) for k, norms in both.items()},
+        pushed,
+        push,
+        walk.count,
+        {
+            "times": grid.numpy(),
+            "train": _quantiles(train),
+            "path": _quantiles(path),
+            "levels": np.array(QUANTILES),
+            "push_time": np.array(push),
+        },
+    )
+
+
+def push_grid(process: Process, steps: int, level: float, dim: int) -> tuple[Tensor, int, float]:
+    """The process's grid with its nearest inner time moved onto the push, the index, and the time of the push."""
+    grid = process.grid(steps)
+    find: Callable[..., float] | None = getattr(process, "time_of_noise", None)
+    push = find(level, dim=dim) if find else float(grid[len(grid) // 2])
+    clock = process.to_clock(grid)
+    goal = process.to_clock(torch.tensor(push, dtype=torch.float64))
+    middle = 1 + int((clock[1:-1] - goal).abs().argmin())
+    grid[middle] = push
+    return grid, middle, push
+
+
+class _Walk:
+    """Sampling in two halves, sample k from its own seed, |x| noted after every step."""
+
+    def __init__(self, process: Process, backbone: BackboneLike, solver: Solver, context: Context) -> None:
+        self.process, self.backbone, self.solver = process, backbone, solver
+        self.config, self.seed, self.shape = context.config, context.seed, context.dataset.shape
+        self.count = context.config.samples
+
+    def to_middle(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """(x at the push (n, *), norms (times, n))."""
+        starts = [
+            draw_prior(self.process, self.shape, self.seed, rows, torch.float32)[0] for rows in self._rows()
+        ]
+        return self.onward(torch.cat(starts), grid)
+
+    def onward(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from given states."""
+        parts = [self._solve(chunk, grid) for chunk in x.split(self.config.sample_batch)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts], dim=1)
+
+    def _solve(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        norms: list[Tensor] = []
+        field = self.process.field(self.backbone)
+        solution = self.solver.solve(
+            field, x.to(self.config.device), grid=grid, observer=lambda x, t: norms.append(norm(x))
+        )
+        return solution.x.cpu(), torch.stack(norms).cpu()
+
+    def _rows(self) -> list[range]:
+        size = self.config.sample_batch
+        return [range(i, min(i + size, self.count)) for i in range(0, self.count, size)]
+
+
+def norm(x: Tensor) -> Tensor:
+    """|x| of each sample, (B,), data units."""
+    return x.flatten(1).norm(dim=1)
+
+
+def perturbed_norms(process: Process, data: Tensor, grid: Tensor, seed: int, count: int) -> Tensor:
+    """|x_t| of `count` training points at every time of the grid, (times, count)."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(data), (count,), generator=generator)
+    x = data[rows]
+    noise = process.base_like(x, generator)  # type: ignore[attr-defined]
+    return torch.stack([norm(process.interpolate(x, noise, t)) for t in grid])  # type: ignore[attr-defined]
+
+
+def spread(norms: Tensor) -> float:
+    """Median over times of the interquartile range of ln|x|; norms (times, n)."""
+    logs = norms.double().clamp_min(1e-300).log()
+    edges = torch.quantile(logs, torch.tensor([0.25, 0.75], dtype=torch.float64), dim=1)
+    return float((edges[1] - edges[0]).median())
+
+
+def tied(times: Tensor, norms: Tensor) -> float:
+    """Spearman rank correlation of |x| with time over all times and samples."""
+    repeated = times[:, None].expand_as(norms)
+    return float(spearmanr(repeated.flatten().numpy(), norms.flatten().numpy()).statistic)
+
+
+def _quantiles(norms: Tensor) -> np.ndarray:
+    levels = torch.tensor(QUANTILES, dtype=torch.float64)
+    return torch.quantile(norms.double(), levels, dim=1).T.numpy()

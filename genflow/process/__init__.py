@@ -1,0 +1,62 @@
+"""Processes: how data becomes noise, and what the way back needs. This page lists them; it imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from genflow.registry import Entry
+
+if TYPE_CHECKING:
+    from genflow.process.affine import AffineProcess
+    from genflow.process.base import Coefficients, Field, Perturbed, Process
+
+__all__ = ["AffineProcess", "Coefficients", "Field", "Perturbed", "Process"]
+
+_SONG = "Song et al. 2021, arXiv:2011.13456"
+
+CATALOG = [
+    Entry(
+        "pfgm",
+        "genflow.process.poisson:PFGM",
+        "Poisson flow: data as charges, x_z = X + z·Cauchy, ODE in z",
+        "Xu et al. 2022, arXiv:2209.11178",
+        family="pfgm",
+        tags={
+            "mode": "ode",
+            "year": 2022,
+            "missing": {"score": "the base is not Gaussian, so the velocity does not determine the score"},
+        },
+    ),
+    Entry(
+        "vp_ode",
+        "genflow.process.score_sde:VP",
+        "variance preserving, sampled by its probability-flow ODE",
+        _SONG,
+        family="vp",
+        tags={"mode": "ode", "year": 2021},
+    ),
+    Entry(
+        "vp_sde",
+        "genflow.process.score_sde:VP",
+        "variance preserving, sampled by its reverse SDE",
+        _SONG,
+        family="vp",
+        preset={"mode": "sde"},
+        tags={"mode": "sde", "year": 2021},
+    ),
+]
+
+_LAZY = {
+    "AffineProcess": "affine",
+    "Process": "base",
+    "Coefficients": "base",
+    "Field": "base",
+    "Perturbed": "base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"genflow.process.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'genflow.process' has no attribute '{name}'")

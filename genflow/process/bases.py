@@ -1,0 +1,99 @@
+"""Base distributions: what N is in x_t = a X + b N, with its density and its posterior weights."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Base(ABC):
+    """A spherically symmetric distribution at unit scale on R^N."""
+
+    @abstractmethod
+    def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        """Draws of shape (B, *), each sample one draw of the N = prod(*) dimensional distribution."""
+
+    @abstractmethod
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Log density at u (B, *): shape (B,), nats."""
+
+    @abstractmethod
+    def log_weights(self, cross: Tensor, norm2: Tensor, b: Tensor, dim: int) -> Tensor:
+        """Log posterior weights of data points y_j given x_t, up to a constant per row.
+
+        Arguments:
+            cross: a²|y_j|² − 2a x·y_j = |x − a y_j|² − |x|², shape (B, M). The part of the distance that
+                differs between points is kept apart, so that far from the data nothing is lost to rounding.
+            norm2: |x|², shape (B, 1).
+            b: Scale of the base, shape (B, 1).
+            dim: N.
+        """
+
+    @abstractmethod
+    def median_radius(self, dim: int) -> float:
+        """Median of |N| in `dim` dimensions."""
+
+
+@dataclass(frozen=True)
+class Gaussian(Base):
+    """The standard normal: log p(u) = −|u|²/2 − N/2 log 2π."""
+
+    def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        u = u.flatten(1)
+        return -u.square().sum(1) / 2 - u.shape[1] / 2 * math.log(2 * math.pi)
+
+    def log_weights(self, cross: Tensor, norm2: Tensor, b: Tensor, dim: int) -> Tensor:
+        return -cross / (2 * b * b)
+
+    def median_radius(self, dim: int) -> float:
+        from scipy.stats import chi2
+
+        return math.sqrt(chi2.ppf(0.5, dim))
+
+
+@dataclass(frozen=True)
+class StudentT(Base):
+    """The standard multivariate Student-t with `df` degrees of freedom ν; ν = 1 is the multivariate Cauchy.
+
+    p(u) = Γ((ν+N)/2) / (Γ(ν/2) (νπ)^(N/2)) · (1 + |u|²/ν)^(−(ν+N)/2); a draw is g / sqrt(χ²_ν / ν).
+    With ν = 1 and scale z it is the field of a unit charge seen at height z: the prior of Poisson flow.
+    """
+
+    df: float = 1.0
+
+    def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        draw = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
+        chi2 = self._chi2(shape[0], generator)
+        return draw / (chi2 / self.df).sqrt().to(dtype).reshape(-1, *(1,) * (len(shape) - 1))
+
+    def _chi2(self, count: int, generator: torch.Generator) -> Tensor:
+        """χ² with ν degrees of freedom in float64: a square for ν = 1, twice a Gamma(ν/2) draw otherwise."""
+        if self.df == 1.0:
+            return torch.randn(
+                count, generator=generator, dtype=torch.float64, device=generator.device
+            ).square()
+        shape = torch.full((count,), self.df / 2, dtype=torch.float64, device=generator.device)
+        return 2 * torch._standard_gamma(shape, generator=generator)
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        u, nu = u.flatten(1), self.df
+        dim = u.shape[1]
+        constant = math.lgamma((nu + dim) / 2) - math.lgamma(nu / 2) - dim / 2 * math.log(nu * math.pi)
+        return constant - (nu + dim) / 2 * torch.log1p(u.square().sum(1) / nu)
+
+    def log_weights(self, cross: Tensor, norm2: Tensor, b: Tensor, dim: int) -> Tensor:
+        scale = norm2 + self.df * b * b
+        ratio = torch.maximum(cross, -norm2) / scale
+        return -(self.df + dim) / 2 * torch.log1p(ratio)
+
+    def median_radius(self, dim: int) -> float:
+        from scipy.stats import f
+
+        return math.sqrt(dim * f.ppf(0.5, dim, self.df))

@@ -1,0 +1,159 @@
+"""Prediction heads: what the backbone's output means. Each is an invertible map to the posterior mean E[X | x_t].
+
+With X̂ = E[X | x_t] and N̂ = E[N | x_t] = (x − a X̂)/b, every head gives the pair (X̂, N̂) and so the velocity
+a' X̂ + b' N̂.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genflow.process.base import Coefficients, dimension, like_rows
+
+
+class Head(ABC):
+    """What the network predicts. Coefficients come shaped to multiply x (B, *)."""
+
+    extra_channels = 0
+    linear = True
+    """Linear in X̂: then regression on single pairs finds the posterior mean, and no average target is needed."""
+
+    @abstractmethod
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        """The output whose posterior mean is `mean`: the training target, and what an oracle answers."""
+
+    @abstractmethod
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        """(X̂, N̂) from an output, each of shape (B, *)."""
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        """a' X̂ + b' N̂."""
+        data, base = self.decode(output, x, c)
+        return c.da * data + c.db * base
+
+    def entries(self, output: Tensor) -> Tensor:
+        """The numbers that the loss compares, shape (B, entries)."""
+        return output.flatten(1)
+
+
+class Noise(Head):
+    """N̂ itself (ε-prediction). Needs a > 0."""
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return (x - c.a * mean) / c.b
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        return (x - c.b * output) / c.a, output
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        ratio = c.da / c.a
+        return ratio * x + (c.db - ratio * c.b) * output
+
+
+class Data(Head):
+    """X̂ itself. Needs b > 0."""
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return mean
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        return output, (x - c.a * output) / c.b
+
+
+class Velocity(Head):
+    """dx/dt itself. With D = a b' − a' b: X̂ = (b' x − b v)/D, N̂ = (a v − a' x)/D."""
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return c.da * mean + c.db * (x - c.a * mean) / c.b
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        det = c.a * c.db - c.da * c.b
+        return (c.db * x - c.b * output) / det, (c.a * output - c.da * x) / det
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return output
+
+
+INVERSES = ("exact", "projected", "ratio", "published")
+
+
+@dataclass(frozen=True)
+class PoissonField(Head):
+    """The normalised Poisson field of N + 1 numbers; only for x_t = X + z N, that is a = 1 and b = z.
+
+    (v_x, v_z) = −√N (x − X̂, z) / (R + γ), R = |(x − X̂, z)|. The backbone emits one channel more than x has, and
+    v_z is that channel's mean. With q = |v_x|/√N and p = −v_z/√N the velocity is dx/dz = −v_x/√N / p*, where p* is
+    an estimate of z/(R + γ) that depends on `inverse`; all agree where the output is a Poisson field.
+
+    Arguments:
+        gamma: γ, data units; it bounds the field near the data.
+        inverse: "exact" finds p* from q alone: r = |x − X̂| is the root of (r − qγ)² = q²(r² + z²) with r > qγ.
+            "ratio" takes p* = p. "projected" weighs both by how well a perturbed output determines them: the
+            first-order least-squares point on the curve (q(R), p(R)). "published" is p* = p above z_exp, and
+            below it z/(R' + γ) with R'² = (γq/(1−q))² + z².
+        z_exp: Where "published" changes its rule.
+
+    Source: Xu et al. 2022, arXiv:2209.11178; "published" as in the authors' code; "projected" is derived in
+    docs/math.md.
+    """
+
+    gamma: float = 5.0
+    inverse: str = "exact"
+    z_exp: float = 5.0
+
+    extra_channels = 1
+    linear = False
+    Q_MAX = 1 - 1e-3
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        gap = x - mean
+        length = (gap.flatten(1).square().sum(1) + c.b.reshape(-1) ** 2).sqrt()
+        scale = like_rows(-math.sqrt(dimension(x)) / (length + self.gamma), x)
+        plane = (scale * c.b).expand(x.shape[0], 1, *x.shape[2:])
+        return torch.cat([scale * gap, plane], dim=1)
+
+    def entries(self, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :-1].flatten(1), output[:, -1:].flatten(1).mean(1, keepdim=True)], dim=1)
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        slope = self.velocity(output, x, c)
+        return x - c.b * slope, slope
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        unit = self.entries(output) / math.sqrt(dimension(x))
+        q, p = unit[:, :-1].norm(dim=1), -unit[:, -1]
+        share = getattr(self, f"_{self.inverse}")(q, p, c.b.reshape(-1))
+        return output[:, :-1] / like_rows(-math.sqrt(dimension(x)) * share, x)
+
+    def _ratio(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
+        return p
+
+    def _exact(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
+        """z/(R + γ) = z (1 − q²) / (γ + sqrt(q²γ² + (1 − q²) z²)), or p where q is nearly 1.
+
+        q -> 1 puts the charge at infinity: beyond r of about 1000 γ q says nothing more, and a network overshoots.
+        """
+        rest = 1 - q.square()
+        root = self.gamma + (self.gamma**2 * (1 - rest) + rest * z * z).clamp_min(0).sqrt()
+        return torch.where(q < self.Q_MAX, z * rest / root, p)
+
+    def _projected(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
+        """(p + w p_exact)/(1 + w), w = (dq/dp)² = ((z² + Rγ)/(z r))² along the curve."""
+        exact = self._exact(q, p, z)
+        length = z / exact - self.gamma
+        gap2 = (length * length - z * z).clamp_min(1e-12 * length * length)
+        weight = (z * z + length * self.gamma).square() / (z * z * gap2)
+        return torch.where(q < self.Q_MAX, (p.clamp_min(0) + weight * exact) / (1 + weight), p)
+
+    def _published(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
+        length = ((self.gamma * q / (1 - q)) ** 2 + z * z).sqrt()
+        return torch.where(z < self.z_exp, z / (length + self.gamma), p) - 1e-5
+
+
+HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity}
+"""Heads that any affine process can use; the Poisson field comes with its processes."""

@@ -1,0 +1,166 @@
+"""Names to classes, lazily: the built-in catalogues and the plugins found by entry point.
+
+A catalogue is plain data, so that names can be listed and checked without importing torch; the class behind a
+name is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    Arguments:
+        name: What the user types.
+        target: Where the class is, as "package.module:Class".
+        summary: One line for `genflow list`.
+        source: Paper and year, where there is one.
+        family: Name under which trained weights are shared (`vp_ode` and `vp_sde` share `vp`).
+        preset: Constructor options that the name stands for.
+        origin: "genflow", or the distribution that the plugin comes from.
+        tags: Facts that must be known without importing the class (`mode`, `kind`, ...).
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    source: str = ""
+    family: str = ""
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "genflow"
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Any]:
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+class UnknownNameError(ValueError):
+    """A name that no catalogue holds; the message gives the nearest one and all known."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+    """The error for a mistyped name: what came, the nearest name, what is allowed."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    return UnknownNameError(f"unknown {kind} '{name}'{hint} known: {', '.join(known)}")
+
+
+class Registry:
+    """The names of one kind: built in, plugged in by entry point, or added in the running program.
+
+    Arguments:
+        kind: The noun used in messages, e.g. "process".
+        module: Module whose `CATALOG` lists the built-in entries.
+        group: Entry-point group of the plugins.
+    """
+
+    def __init__(self, kind: str, module: str, group: str) -> None:
+        self.kind, self.module, self.group = kind, module, group
+        self._added: dict[str, Entry] = {}
+        self._classes: dict[str, Callable[..., Any]] = {}
+        self.broken: dict[str, str] = {}
+        self._found: dict[str, Entry] | None = None
+
+    def add(self, name: str, factory: Callable[..., Any], **facts: Any) -> None:
+        """Registers a class in this program only; a plugin for everybody is an entry point."""
+        if name in self.entries():
+            raise ValueError(f"the {self.kind} '{name}' exists already; choose another name")
+        self._added[name] = Entry(name, target="", origin="this program", **facts)
+        self._classes[name] = factory
+
+    def remove(self, name: str) -> None:
+        """Takes back what `add` registered."""
+        del self._added[name], self._classes[name]
+
+    def entries(self) -> dict[str, Entry]:
+        """All names with their entries; broken and duplicate plugins are left to `broken`."""
+        if self._found is None:
+            self._found = self._discover()
+        return {**self._found, **self._added}
+
+    def entry(self, name: str) -> Entry:
+        """The entry of one name.
+
+        Raises:
+            UnknownNameError: The name is not registered, or its plugin is broken (with the reason).
+        """
+        if name in self.broken:
+            raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}")
+        entries = self.entries()
+        if name not in entries:
+            raise unknown(self.kind, name, entries)
+        return entries[name]
+
+    def get(self, name: str, **options: Any) -> Any:
+        """An instance of the class behind a name.
+
+        Raises:
+            UnknownNameError: No such name.
+            ValueError: An option the class does not take, or a value it refuses.
+        """
+        entry = self.entry(name)
+        factory = self.load(name)
+        check_options(f"{self.kind} '{name}'", factory, options)
+        return factory(**{**entry.preset, **options})
+
+    def load(self, name: str) -> Callable[..., Any]:
+        """The class behind a name; a plugin that does not import is reported, not raised through."""
+        if name in self._classes:
+            return self._classes[name]
+        entry = self.entry(name)
+        try:
+            return entry.load()
+        except Exception as error:
+            if entry.origin == "genflow":
+                raise
+            self.broken[name] = f"{type(error).__name__}: {error} (plugin of {entry.origin})"
+            raise UnknownNameError(
+                f"the {self.kind} '{name}' can not be used: {self.broken[name]}"
+            ) from error
+
+    def _discover(self) -> dict[str, Entry]:
+        found = {entry.name: entry for entry in importlib.import_module(self.module).CATALOG}
+        for point in metadata.entry_points(group=self.group):
+            origin = point.dist.name if point.dist else "an unnamed distribution"
+            if point.name in found:
+                other = found[point.name].origin
+                self.broken[f"{point.name} ({origin})"] = f"the name is taken by {other}; rename one of them"
+                continue
+            found[point.name] = Entry(point.name, point.value, origin=origin, family=point.name)
+        return found
+
+
+def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuses options that a constructor does not take, naming the nearest one that it does."""
+    import inspect
+
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in options:
+        if name not in parameters:
+            raise unknown(f"option of {owner}", name, parameters)
+
+
+@cache
+def registries() -> dict[str, Registry]:
+    """Every registry by its plural, which is also the word of `genflow list`."""
+    kinds = {
+        "processes": ("process", "genflow.process"),
+        "backbones": ("backbone", "genflow.backbone"),
+        "solvers": ("solver", "genflow.solver"),
+        "datasets": ("dataset", "genflow.data"),
+        "metrics": ("metric", "genflow.evaluate"),
+    }
+    return {plural: Registry(kind, module, f"genflow.{plural}") for plural, (kind, module) in kinds.items()}

@@ -1,0 +1,206 @@
+"""Plots and sample grids, in one style. Colours are from Okabe & Ito's palette, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from genflow.bench.cells import REAL
+from genflow.bench.tables import Row, floor_of, is_frechet, mean_over_seeds
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v")
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+}
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure and frees it."""
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def new_axes(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure with `columns` axes side by side, in the house style."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    return figure, (axes[0, 0] if columns == 1 else axes[0])
+
+
+def colour_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, in order."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def unique(values: Any) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def quality_plot(rows: Sequence[Row], path: Path) -> bool:
+    """Fréchet distance against NFE: colour is the process, line the solver; adaptive solvers are single points."""
+    found = [r for r in rows if is_frechet(r["metric"]) and r["process"] != REAL]
+    if not found:
+        return False
+    colours = colour_of(unique(r["process"] for r in found))
+    solvers = unique(r["solver"] for r in found)
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes()
+        for process, solver in unique((r["process"], r["solver"]) for r in found):
+            own = [r for r in found if (r["process"], r["solver"]) == (process, solver)]
+            i = solvers.index(solver)
+            _curve(axes, own, f"{process}, {solver}", colours[process], LINES[i % 4], MARKERS[i % 5])
+        real = floor_of(rows)
+        if real:
+            axes.axhline(real["value"], color="#666666", linewidth=1)
+            label = f"real test split ({real['value']:.1f})"
+            axes.annotate(label, (0.995, real["value"]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#444444")
+        nfes = sorted({r["nfe"] for r in found if r["budget"] is not None})
+        axes.set(xscale="log", yscale="log", xlabel="NFE (backbone calls per sample)", ylabel=f"{found[0]['metric']}, n = {found[0]['n']}")
+        _plain_ticks(axes.xaxis, nfes)
+        _plain_ticks(axes.yaxis)
+        axes.legend(fontsize=8, loc="upper right", ncols=2)
+        save_figure(figure, path)
+    return True
+
+
+def _plain_ticks(axis: Any, places: Sequence[float] | None = None) -> None:
+    """Plain numbers on a logarithmic axis."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(FixedLocator(list(places)) if places else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _curve(axes: Any, rows: Sequence[Row], label: str, colour: str, line: str, marker: str) -> None:
+    groups = unique(r["budget"] for r in rows)
+    at = {b: [r for r in rows if r["budget"] == b] for b in groups}
+    x = [mean_over_seeds([r["nfe"] for r in group])[0] for group in at.values()]
+    stats = [mean_over_seeds([r["value"] for r in group]) for group in at.values()]
+    y = np.array([mean for mean, _ in stats])
+    band = np.array([0.0 if math.isnan(s) else s for _, s in stats])
+    axes.plot(x, y, line, marker=marker, color=colour, label=label, markersize=5, linewidth=1.6)
+    if band.any():
+        axes.fill_between(x, y - band, y + band, color=colour, alpha=0.15, linewidth=0)
+
+
+def norm_plot(studies: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> bool:
+    """|x| against time for each process: median and 10 to 90 % band, in training and along paths."""
+    if not studies:
+        return False
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes(4.4 * len(studies), 3.8, len(studies))
+        panels = [axes] if len(studies) == 1 else list(axes)
+        for panel, (process, study) in zip(panels, studies.items(), strict=True):
+            _norm_panel(panel, process, study)
+        panels[0].set_ylabel("|x|, data units")
+        panels[-1].legend(fontsize=8, loc="upper left")
+        save_figure(figure, path)
+    return True
+
+
+def _norm_panel(axes: Any, process: str, study: Mapping[str, np.ndarray]) -> None:
+    times = study["times"]
+    for kind, words, colour in (("train", "training perturbations", COLOURS[0]), ("path", "sampling paths", COLOURS[1])):
+        low, _, middle, _, high = study[kind].T
+        axes.plot(times, middle, color=colour, label=f"{words}: median")
+        axes.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0, label="10 to 90 %")
+    axes.axvline(float(study["push_time"]), color="#666666", linewidth=1, linestyle=":")
+    axes.set(title=process, yscale="log", xlabel="t (data end on the left)" if times[0] > times[-1] else "t")
+    if times.min() > 0 and times.max() / times.min() > 1e3 and _even_in_log(times):
+        axes.set_xscale("log")
+    if times[0] < times[-1]:
+        axes.invert_xaxis()
+
+
+def _even_in_log(times: np.ndarray) -> bool:
+    steps = np.diff(np.log(times))
+    return bool(np.median(np.abs(steps - np.median(steps))) < 0.05 * abs(np.median(steps)))
+
+
+def push_plot(rows: Sequence[Row], path: Path) -> bool:
+    """Fréchet distance against the factor by which the norm was pushed."""
+    found = [r for r in rows if "@norm*" in r["metric"]]
+    if not found:
+        return False
+    colours = colour_of(unique(r["process"] for r in found))
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes(5.2, 3.6)
+        for i, process in enumerate(colours):
+            own = [r for r in found if r["process"] == process]
+            factors = sorted({float(r["metric"].split("*")[1]) for r in own})
+            values = [mean_over_seeds([r["value"] for r in own if r["metric"].endswith(f"*{f:g}")])[0] for f in factors]
+            axes.plot(factors, values, LINES[i % 4], marker=MARKERS[i % 5], color=colours[process], label=process)
+        axes.set(xscale="log", yscale="log", xlabel="factor on |x| mid-way", ylabel=found[0]["metric"].split("@")[0])
+        _plain_ticks(axes.xaxis, factors)
+        _plain_ticks(axes.yaxis)
+        axes.legend(fontsize=8)
+        save_figure(figure, path)
+    return True
+
+
+def loss_plot(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> bool:
+    """Training loss against images seen. Losses of different heads are not comparable with each other."""
+    curves = {name: lines for name, lines in curves.items() if lines}
+    if not curves:
+        return False
+    colours = colour_of(list(curves))
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes(5.2, 3.2)
+        for name, lines in curves.items():
+            images = [line["images"] / 1000 for line in lines]
+            axes.plot(images, [line["smoothed_loss"] for line in lines], color=colours[name], label=name)
+        axes.set(yscale="log", xlabel="thousand examples seen", ylabel="training loss (smoothed)")
+        axes.legend(fontsize=8)
+        save_figure(figure, path)
+    return True
+
+
+def grid_image(raw: np.ndarray, levels: int | None, columns: int = 10, scale: int = 4) -> np.ndarray:
+    """A grid of images (n, C, H, W) as one uint8 picture (rows, columns, 3), dark on light for one channel."""
+    top = (levels or 256) - 1
+    grey = np.clip(np.asarray(raw, dtype=np.float64) / top, 0, 1)
+    grey = 1 - grey if grey.shape[1] == 1 else grey
+    images = np.repeat(grey, 3, axis=1)[:, :3] if grey.shape[1] == 1 else grey[:, :3]
+    height, width = images.shape[2:]
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 0.87)
+    for i, image in enumerate(images):
+        y, x = divmod(i, columns)
+        canvas[y * (height + 1) : y * (height + 1) + height, x * (width + 1) : x * (width + 1) + width] = image.transpose(1, 2, 0)
+    return (255 * np.kron(canvas, np.ones((scale, scale, 1)))).astype(np.uint8)
+
+
+def save_samples(path: Path, raw: np.ndarray, levels: int | None) -> None:
+    """A picture of samples: a grid of images, or a scatter plot of 2-D points."""
+    if raw.ndim == 4:
+        plt.imsave(path, grid_image(raw, levels))
+        return
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes(4.2, 4.2)
+        axes.scatter(raw[:, 0], raw[:, 1], s=4, alpha=0.5, color=COLOURS[0], linewidths=0)
+        edge = np.quantile(np.abs(raw), 0.99) * 1.15
+        axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+        save_figure(figure, path)

@@ -1,0 +1,33 @@
+"""Solvers: from a field and a start to a solution, with an exact count. This page lists them; it imports no torch."""
+
+from __future__ import annotations
+
+from genflow.registry import Entry
+
+CATALOG = [
+    Entry(
+        "euler",
+        "genflow.solver.ode:Euler",
+        "order 1, one call a step",
+        tags={"mode": "ode", "order": 1, "budget": True},
+    ),
+    Entry(
+        "heun",
+        "genflow.solver.ode:Heun",
+        "order 2 (improved Euler), two calls a step; an odd budget ends on an Euler step",
+        tags={"mode": "ode", "order": 2, "budget": True},
+    ),
+    Entry(
+        "rk45",
+        "genflow.solver.adaptive:RK45",
+        "order 5(4), steps chosen per sample by tolerance; its NFE is a result",
+        "Dormand & Prince 1980",
+        tags={"mode": "ode", "order": 5, "budget": False},
+    ),
+    Entry(
+        "euler_maruyama",
+        "genflow.solver.sde:EulerMaruyama",
+        "strong order 1/2 (1 for additive noise), one call a step; needs a score",
+        tags={"mode": "sde", "order": 1, "budget": True},
+    ),
+]

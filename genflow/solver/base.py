@@ -1,0 +1,212 @@
+"""The solver's interface, the loop over a fixed grid, and what comes out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Observer = Callable[[Tensor, float], None]
+"""Called with (x, t) at the start and after every accepted step."""
+
+
+class FieldLike(Protocol):
+    """What a solver needs to see: a callable of (x, t), a time grid, a clock, a count."""
+
+    evaluations: int
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def natural_diffusion(self, t: Tensor) -> Tensor: ...
+    def grid(self, steps: int) -> Tensor: ...
+    def to_clock(self, t: Tensor) -> Tensor: ...
+    def from_clock(self, s: Tensor) -> Tensor: ...
+    def clock_rate(self, t: Tensor) -> Tensor: ...
+    def keep(self, rows: Tensor) -> None: ...
+
+
+class CallableField:
+    """Any callable (x, t) -> dx/dt as a field on native time, so that solvers work without a process.
+
+    Arguments:
+        function: dx/dt at x (B, *) and t () or (B,).
+        t_start: Where the grid begins.
+        t_end: Where it ends.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], t_start: float, t_end: float) -> None:
+        self.function, self.ends = function, (t_start, t_end)
+        self.evaluations = 0
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        self.evaluations += x.shape[0]
+        return self.function(x, t)
+
+    def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        raise ValueError("a plain callable has no score; use an ODE solver")
+
+    def natural_diffusion(self, t: Tensor) -> Tensor:
+        raise ValueError("a plain callable has no diffusion; use an ODE solver")
+
+    def grid(self, steps: int) -> Tensor:
+        return torch.linspace(*self.ends, steps + 1, dtype=torch.float64)
+
+    def to_clock(self, t: Tensor) -> Tensor:
+        return t
+
+    def from_clock(self, s: Tensor) -> Tensor:
+        return s
+
+    def clock_rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def keep(self, rows: Tensor) -> None:
+        """Nothing is held per sample."""
+
+
+@dataclass
+class Solution:
+    """What a solver returns.
+
+    Arguments:
+        x: Final states (B, *).
+        nfe: Backbone calls per sample; the mean where samples differ.
+        path: (t, x) pairs where a path was asked for, else empty.
+        status: "done", or "stopped" where the solver was told to return what it had.
+        nfe_per_sample: Calls of each sample (B,), where samples differ.
+    """
+
+    x: Tensor
+    nfe: float
+    path: list[tuple[float, Tensor]] = field(default_factory=list)
+    status: Literal["done", "stopped"] = "done"
+    nfe_per_sample: Tensor | None = None
+
+
+class SolverError(RuntimeError):
+    """A solve that can not go on; the message says where and what to try."""
+
+
+class NonFiniteError(SolverError):
+    """A state that is no longer finite."""
+
+
+class StepUnderflowError(SolverError):
+    """An adaptive step that became too small, or too many steps."""
+
+
+class Noise:
+    """Standard normal draws, sample k always from its own generator, whatever the batch.
+
+    Arguments:
+        seed: The run's seed.
+        indices: Global index of each sample of the batch.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int]) -> None:
+        self.generators = [sample_generator(seed, k) for k in indices]
+
+    def like(self, x: Tensor) -> Tensor:
+        """A draw of x's shape, dtype and device."""
+        rows = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in self.generators]
+        return torch.stack(rows).to(x.device)
+
+
+def sample_generator(seed: int, index: int) -> torch.Generator:
+    """The generator of sample `index`: seeded by both numbers, mixed so that neighbours share nothing."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
+    mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) % 2**64
+    return torch.Generator().manual_seed((mixed ^ (mixed >> 29)) % 2**63)
+
+
+class Solver(ABC):
+    """Moves x along a field's velocity from one end of a grid to the other."""
+
+    mode: Literal["ode", "sde"] = "ode"
+    order: float = 1
+
+    @abstractmethod
+    def solve(
+        self,
+        field: FieldLike,
+        x: Tensor,
+        *,
+        nfe: int | None = None,
+        grid: Tensor | None = None,
+        noise: Noise | None = None,
+        observer: Observer | None = None,
+    ) -> Solution:
+        """The state at the end of the grid.
+
+        Arguments:
+            field: What to integrate.
+            x: Start (B, *), at the grid's first time.
+            nfe: Backbone calls per sample for a fixed-step solver on the field's own grid.
+            grid: Explicit float64 times (steps + 1,) in the order of travel; then nfe is not given.
+            noise: Source of randomness of SDE solvers.
+            observer: Called with (x, t) at the start and after every accepted step.
+
+        Raises:
+            NonFiniteError: A state stopped being finite.
+            StepUnderflowError: An adaptive solver could not meet its tolerance.
+        """
+
+
+class FixedStep(Solver):
+    """A solver on a given grid; a leaf gives `step` and the calls that one step costs."""
+
+    calls_per_step = 1
+
+    def steps_for(self, nfe: int) -> int:
+        """Steps that spend exactly nfe calls, the last one cut short where they do not divide."""
+        if nfe < 1:
+            raise ValueError(f"nfe = {nfe} is not allowed; give a whole number above 0")
+        return -(-nfe // self.calls_per_step)
+
+    @abstractmethod
+    def step(
+        self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int
+    ) -> Tensor:
+        """x at s from x at t with exactly `calls` backbone calls (fewer than `calls_per_step` on a last step)."""
+
+    def solve(
+        self,
+        field: FieldLike,
+        x: Tensor,
+        *,
+        nfe: int | None = None,
+        grid: Tensor | None = None,
+        noise: Noise | None = None,
+        observer: Observer | None = None,
+    ) -> Solution:
+        if (nfe is None) == (grid is None):
+            raise ValueError("give either nfe or grid, one of the two")
+        times = field.grid(self.steps_for(nfe)) if grid is None and nfe is not None else grid
+        assert times is not None
+        steps = len(times) - 1
+        budget = steps * self.calls_per_step if nfe is None else nfe
+        before = field.evaluations
+        if observer:
+            observer(x, float(times[0]))
+        for i in range(steps):
+            calls = min(self.calls_per_step, budget - i * self.calls_per_step)
+            x = self.step(field, x, times[i], times[i + 1], noise, calls)
+            check_finite(x, times[i + 1], i + 1)
+            if observer:
+                observer(x, float(times[i + 1]))
+        return Solution(x, (field.evaluations - before) / len(x))
+
+
+def check_finite(x: Tensor, t: Tensor, step: int) -> None:
+    """Raises NonFiniteError naming time, step and the first bad samples."""
+    if not bool(x.sum().isfinite()):
+        bad = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        if bad:
+            raise NonFiniteError(
+                f"samples {bad[:5]} are not finite after step {step} at t = {float(t):g}; "
+                "try more steps, a smaller tolerance, or a network trained longer"
+            )

@@ -1,0 +1,46 @@
+"""Solvers of the one SDE rule dx = v dt + ε s |dt| + sqrt(2 ε |dt|) ξ."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from genflow.process.base import require
+from genflow.solver.base import FieldLike, FixedStep, Noise
+
+
+class EulerMaruyama(FixedStep):
+    """One explicit step of the SDE rule, with signed dt in native time.
+
+    Arguments:
+        diffusion: Factor on the natural ε(t): 1 is the published reverse SDE, 0 the probability-flow ODE.
+
+    Source: Song et al. 2021, arXiv:2011.13456; free ε: Albergo et al. 2023, arXiv:2303.08797.
+    """
+
+    mode = "sde"
+    order = 1
+
+    def __init__(self, diffusion: float = 1.0) -> None:
+        require(
+            "euler_maruyama",
+            {
+                "diffusion": (
+                    diffusion,
+                    math.isfinite(diffusion) and diffusion >= 0,
+                    "a number of at least 0",
+                )
+            },
+        )
+        self.diffusion = diffusion
+
+    def step(
+        self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int
+    ) -> Tensor:
+        if noise is None:
+            raise ValueError("euler_maruyama needs noise: give Noise(seed, indices), or use genflow.sample")
+        h = float(s - t)
+        velocity, score = field.velocity_and_score(x, t)
+        spread = self.diffusion * float(field.natural_diffusion(t)) * abs(h)
+        return x + h * velocity + spread * score + math.sqrt(2 * spread) * noise.like(x)

@@ -1,0 +1,305 @@
+"""The one training loop: Adam, warm-up, clipping, EMA, seeds, resume; the same for every process."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genflow.backbone.base import Backbone
+from genflow.checkpoint import CheckpointError, read_folder, write_folder
+from genflow.config import TrainConfig
+from genflow.data.base import Dataset
+from genflow.process.base import Process
+from genflow.solver.base import sample_generator
+
+STREAMS = {"order": 1, "dequantise": 2, "noise": 3, "references": 4}
+"""Independent random streams. Each step or epoch has its own generator in each stream, so a resumed run needs no
+random state, and processes see the same data whatever they draw beside it."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss that is not finite; raised before the optimiser's step."""
+
+
+@dataclass
+class TrainResult:
+    """The backbone with its EMA weights in eval mode, the process fitted to the data, and the loss curve."""
+
+    process: Process
+    backbone: Backbone
+    steps: int
+    losses: list[dict[str, float]] = field(default_factory=list)
+    finished: bool = True
+
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, smoothed loss)."""
+
+
+def stream(seed: int, name: str, index: int) -> torch.Generator:
+    """The generator of one step or epoch of a stream."""
+    return sample_generator(seed * 16 + STREAMS[name], index)
+
+
+class Batches:
+    """The data order: a fresh permutation each epoch, dequantised anew, the same for every process.
+
+    Arguments:
+        dataset: Where the training split comes from.
+        batch_size: Examples a step.
+        seed: The run's seed.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int) -> None:
+        self.raw, self.scaling = dataset.train, dataset.scaling
+        self.batch_size, self.seed = min(batch_size, len(dataset.train)), seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def indices(self, step: int) -> Tensor:
+        """Rows of the training split at a step; an epoch's incomplete last batch is left out."""
+        epoch, place = divmod(step, len(self.raw) // self.batch_size)
+        if epoch != self._epoch:
+            order = torch.randperm(len(self.raw), generator=stream(self.seed, "order", epoch))
+            self._epoch, self._order = epoch, order
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def batch(self, step: int) -> Tensor:
+        """The batch in data units, dequantised."""
+        return self.scaling.encode(self.raw[self.indices(step)], stream(self.seed, "dequantise", step))
+
+    def references(self, step: int, count: int) -> Tensor | None:
+        """`count` more examples, other than the batch's own where the split is large enough; None for none."""
+        if not count:
+            return None
+        generator = stream(self.seed, "references", step)
+        others = torch.ones(len(self.raw), dtype=torch.bool)
+        others[self.indices(step)] = False
+        rows = others.nonzero().flatten()
+        if not len(rows):
+            return None
+        rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
+        return self.scaling.encode(self.raw[rows], generator)
+
+
+class Trainer:
+    """State of one run: network, EMA, optimiser, step.
+
+    Arguments:
+        process: Fitted to the data already.
+        backbone: Initialised here from the seed.
+        dataset: Examples.
+        config: Numbers of the loop.
+        seed: Of the initial weights, the data order and every draw.
+        device: Where it runs.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        backbone: Backbone,
+        dataset: Dataset,
+        config: TrainConfig,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.process, self.backbone, self.config = process, backbone, config
+        self.seed, self.device = seed, device
+        backbone.initialise(seed)
+        backbone.to(device).train()
+        self.ema = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+        self.optimiser = torch.optim.Adam(
+            backbone.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True
+        )
+        self.batches = Batches(dataset, config.batch_size, seed)
+        self.step = 0
+        self.losses: list[dict[str, float]] = []
+        self._smooth, self._start = math.nan, time.monotonic()
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then constant or half a cosine to zero."""
+        config = self.config
+        warm = min(1.0, (step + 1) / max(config.warmup, 1))
+        if config.schedule == "constant":
+            return config.lr * warm
+        return config.lr * warm * (1 + math.cos(math.pi * step / config.steps)) / 2
+
+    def advance(self) -> float:
+        """One gradient step; returns its loss.
+
+        Raises:
+            NonFiniteLossError: Before anything was changed.
+        """
+        x = self.batches.batch(self.step).to(self.device)
+        refs = self.batches.references(self.step, self.process.reference_batch)
+        generator = stream(self.seed, "noise", self.step)
+        loss = self.process.loss(
+            self.backbone, x, generator=generator, refs=None if refs is None else refs.to(self.device)
+        )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} at step {self.step} (seed {self.seed}); nothing was changed by this "
+                "step. Try a smaller train.lr or train.grad_clip, or look at the data"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.grad_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.grad_clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        self.optimiser.step()
+        self.step += 1
+        self._update_ema()
+        return value
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        """ema += (1 − d)(p − ema), d = min(decay, (1 + n)/(10 + n))."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        parameters = [p.detach() for p in self.backbone.parameters()]
+        torch._foreach_lerp_(list(self.ema.values()), parameters, 1 - decay)
+
+    def record(self, loss: float) -> None:
+        """Smooths the loss, and keeps a line of statistics every `log_every` steps."""
+        self._smooth = loss if math.isnan(self._smooth) else 0.98 * self._smooth + 0.02 * loss
+        if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+            self.losses.append(
+                {
+                    "step": self.step,
+                    "images": self.step * self.batches.batch_size,
+                    "loss": loss,
+                    "smoothed_loss": self._smooth,
+                    "lr": self.learning_rate(self.step - 1),
+                    "seconds": round(time.monotonic() - self._start, 3),
+                }
+            )
+
+    def result(self) -> TrainResult:
+        """The backbone with its EMA weights, in eval mode."""
+        with torch.no_grad():
+            for name, parameter in self.backbone.named_parameters():
+                parameter.copy_(self.ema[name])
+        self.backbone.eval().requires_grad_(False)
+        return TrainResult(
+            self.process, self.backbone, self.step, self.losses, self.step >= self.config.steps
+        )
+
+    # ---- resume ------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Everything that the next step depends on, as one atomic folder of plain tensors and numbers."""
+        from safetensors.torch import save as to_bytes
+
+        tensors = {f"model.{n}": v for n, v in self.backbone.state_dict().items()}
+        tensors |= {f"ema.{n}": v for n, v in self.ema.items()}
+        state = self.optimiser.state_dict()["state"]
+        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for i, row in state.items() for k, v in row.items()}
+        facts = {
+            "step": self.step,
+            "smooth": self._smooth,
+            "losses": self.losses,
+            "config": self._identity(),
+        }
+        write_folder(
+            path,
+            {
+                "state.json": json.dumps(facts).encode(),
+                "state.safetensors": to_bytes({n: v.cpu().contiguous() for n, v in tensors.items()}),
+            },
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change between a stop and its resumption."""
+        return {**asdict(self.config), "seed": self.seed, "backbone": self.backbone.config()}
+
+    def restore(self, path: Path) -> None:
+        """Takes up a saved run.
+
+        Raises:
+            CheckpointError: The folder is damaged, or belongs to a run with another configuration.
+        """
+        from safetensors.torch import load as from_bytes
+
+        files = read_folder(path)
+        facts = json.loads(files["state.json"])
+        if facts["config"] != (now := self._identity()):
+            changed = [k for k in now if facts["config"].get(k) != now[k]]
+            raise CheckpointError(f"{path} was written with other values of {', '.join(changed)}")
+        tensors = from_bytes(files["state.safetensors"])
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "adam": {}}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            groups[kind][rest] = value
+        self.backbone.load_state_dict(groups["model"])
+        for name, value in groups["ema"].items():
+            self.ema[name].copy_(value)
+        self._restore_adam(groups["adam"])
+        self.step, self._smooth, self.losses = facts["step"], facts["smooth"], facts["losses"]
+        self._start = time.monotonic() - (self.losses[-1]["seconds"] if self.losses else 0.0)
+
+    def _restore_adam(self, tensors: dict[str, Tensor]) -> None:
+        rows: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".")
+            rows.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": rows, "param_groups": groups})
+
+
+def train(
+    process: Process,
+    backbone: Backbone,
+    dataset: Dataset,
+    config: TrainConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    state: Path | None = None,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    **numbers: Any,
+) -> TrainResult:
+    """Trains a backbone for a process on a data set.
+
+    Arguments:
+        process: Fitted to the data with `process.for_data` here.
+        backbone: Its weights are drawn anew from the seed.
+        dataset: Examples.
+        config: Numbers of the loop; or give them by name, e.g. `steps=500, lr=1e-3`.
+        seed: Of the initial weights, the data order and every draw.
+        device: Where it runs.
+        state: Folder of the resumable state: taken up where it exists, written every `save_seconds` and on a stop.
+        progress: Called after every step.
+        should_stop: Asked after every step; True saves and returns with `finished` False.
+
+    Returns:
+        The backbone with EMA weights, the fitted process, and the loss curve.
+
+    Raises:
+        NonFiniteLossError: With step and seed; nothing was changed by that step.
+    """
+    config = TrainConfig(**numbers) if config is None else config
+    process = process.for_data(dataset.scaling.encode(dataset.train))
+    trainer = Trainer(process, backbone, dataset, config, seed, device)
+    if state is not None and (state.exists() or state.with_name(f"{state.name}.old").exists()):
+        trainer.restore(state)
+    saved = time.monotonic()
+    while trainer.step < config.steps:
+        trainer.record(trainer.advance())
+        if progress:
+            progress(trainer.step, config.steps, trainer._smooth)
+        stop = bool(should_stop and should_stop())
+        if state is not None and (stop or time.monotonic() - saved > config.save_seconds):
+            trainer.save(state)
+            saved = time.monotonic()
+        if stop:
+            break
+    return trainer.result()
