@@ -88,9 +88,7 @@ def _read_checked(path: Path, digest: str) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{path} can not be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise CheckpointError(
-            f"{path} does not match its hash ({len(content)} bytes): it was truncated or changed"
-        )
+        raise CheckpointError(f"{path} does not match its hash ({len(content)} bytes): it was truncated or changed")
     return content
 
 
@@ -103,7 +101,10 @@ def describe(process_name: str, process: Process, backbone_name: str, backbone: 
 
 
 def save(
-    path: Path | str, config: Mapping[str, Any], weights: Mapping[str, Any], beside: Mapping[str, bytes] | None = None
+    path: Path | str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Any],
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes config.json and model.safetensors as one checkpoint folder.
 

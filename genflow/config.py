@@ -37,10 +37,12 @@ Options = dict[str, dict[str, Any]]
 class TrainConfig:
     """Numbers of the training loop; the same for every process of a bench."""
 
-    steps: int = option(1500, "gradient steps", least=1)
+    steps: int = option(1800, "gradient steps", least=1)
     batch_size: int = option(64, "examples a step", least=1)
-    lr: float = option(2e-3, "learning rate of Adam", above=0)
-    schedule: str = option("cosine", "learning rate after warm-up: cosine (to zero) or constant", among=("cosine", "constant"))
+    lr: float = option(5e-3, "learning rate of Adam", above=0)
+    schedule: str = option(
+        "cosine", "learning rate after warm-up: cosine (to zero) or constant", among=("cosine", "constant")
+    )
     warmup: int = option(50, "steps of linear warm-up", least=0)
     grad_clip: float = option(1.0, "largest gradient norm; 0 for no clipping", least=0)
     beta2: float = option(0.99, "Adam's second-moment decay", above=0, below=1)
@@ -53,7 +55,9 @@ class TrainConfig:
 class NormConfig:
     """The norm–z study."""
 
-    factors: tuple[float, ...] = option((0.5, 0.8, 1.0, 1.25, 2.0), "factors by which |x| is pushed off mid-way", above=0)
+    factors: tuple[float, ...] = option(
+        (0.5, 0.8, 1.0, 1.25, 2.0), "factors by which |x| is pushed off mid-way", above=0
+    )
     level: float = option(1.0, "mid-way: noise to signal ratio at which the norm is pushed", above=0)
     nfe: int = option(20, "backbone calls per sample of the pushed paths", least=2)
     solver: str = option("heun", "fixed-step solver of the pushed paths")
@@ -76,7 +80,9 @@ class BenchConfig:
     backbone: str = option("ncsnv2", "network that all processes share", registry="backbones")
     dataset: str = option("digits", "data to train on and to compare with", registry="datasets")
     solver: tuple[str, ...] = option((), "solvers; none given: all that suit each process", registry="solvers")
-    nfe: tuple[int, ...] = option((5, 10, 20, 50), "budgets of the fixed-step solvers, backbone calls per sample", least=1)
+    nfe: tuple[int, ...] = option(
+        (5, 10, 20, 50), "budgets of the fixed-step solvers, backbone calls per sample", least=1
+    )
     seed: tuple[int, ...] = option((0,), "seeds; each trains and samples anew", least=0)
     samples: int = option(500, "samples of every cell; the default is the size of the digits' test split", least=2)
     metric: tuple[str, ...] = option(("fd", "norm_z", "bpd"), "what to measure", registry="metrics")
@@ -275,6 +281,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """Plain values by dotted path, as `build` takes them."""
+
     def read(path: str) -> Any:
         value = config
         for name in path.split("."):

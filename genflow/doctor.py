@@ -14,7 +14,18 @@ from pathlib import Path
 from genflow import __version__
 from genflow.registry import registries
 
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "scikit-learn", "safetensors", "clean-fid", "torchdiffeq", "torchsde")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "scikit-learn",
+    "safetensors",
+    "clean-fid",
+    "torchdiffeq",
+    "torchsde",
+)
 
 
 def findings() -> tuple[list[str], bool]:

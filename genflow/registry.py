@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 
@@ -125,11 +124,11 @@ class Registry:
             if entry.origin == "genflow":
                 raise
             self.broken[name] = f"{type(error).__name__}: {error} (plugin of {entry.origin})"
-            raise UnknownNameError(
-                f"the {self.kind} '{name}' can not be used: {self.broken[name]}"
-            ) from error
+            raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}") from error
 
     def _discover(self) -> dict[str, Entry]:
+        from importlib import metadata
+
         found = {entry.name: entry for entry in importlib.import_module(self.module).CATALOG}
         for point in metadata.entry_points(group=self.group):
             origin = point.dist.name if point.dist else "an unnamed distribution"

@@ -67,9 +67,7 @@ def sample(
     for start in range(0, n, batch_size):
         indices = range(start, min(start + batch_size, n))
         x, noise = draw_prior(process, shape, seed, indices, dtype)
-        part = solver.solve(
-            process.field(backbone), x.to(device), nfe=nfe, noise=noise, observer=observer
-        )
+        part = solver.solve(process.field(backbone), x.to(device), nfe=nfe, noise=noise, observer=observer)
         xs.append(part.x.cpu())
         counts.append(part.nfe * len(x))
         if on_batch:

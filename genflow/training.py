@@ -115,9 +115,7 @@ class Trainer:
         backbone.initialise(seed)
         backbone.to(device).train()
         self.ema = {name: p.detach().clone() for name, p in backbone.named_parameters()}
-        self.optimiser = torch.optim.Adam(
-            backbone.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True
-        )
+        self.optimiser = torch.optim.Adam(backbone.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
         self.batches = Batches(dataset, config.batch_size, seed)
         self.step = 0
         self.losses: list[dict[str, float]] = []
@@ -188,9 +186,7 @@ class Trainer:
             for name, parameter in self.backbone.named_parameters():
                 parameter.copy_(self.ema[name])
         self.backbone.eval().requires_grad_(False)
-        return TrainResult(
-            self.process, self.backbone, self.step, self.losses, self.step >= self.config.steps
-        )
+        return TrainResult(self.process, self.backbone, self.step, self.losses, self.step >= self.config.steps)
 
     # ---- resume ------------------------------------------------------------------------------------------
 

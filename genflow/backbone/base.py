@@ -69,6 +69,7 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, count: int) -> None:
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(count), persistent=False)
         self.width = 2 * count + 1
 

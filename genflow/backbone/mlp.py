@@ -32,9 +32,7 @@ class MLP(Backbone):
         frequencies: int = 4,
         normalise: bool = True,
     ) -> None:
-        super().__init__(
-            shape, extra_channels, width=width, depth=depth, frequencies=frequencies, normalise=normalise
-        )
+        super().__init__(shape, extra_channels, width=width, depth=depth, frequencies=frequencies, normalise=normalise)
         require(
             "MLP",
             {
@@ -49,16 +47,13 @@ class MLP(Backbone):
         self.out_shape = (self.shape[0] + self.extra_channels, *self.shape[1:])
         self.begin = nn.Linear(size + 2 * self.features.width, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-            for _ in range(depth)
+            nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth)
         )
         self.end = nn.Linear(width, math.prod(self.out_shape))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         inner, size = rms_normalise(x) if self.normalise else (x, torch.zeros_like(condition))
-        hidden = self.begin(
-            torch.cat([inner.flatten(1), self.features(condition), self.features(size)], dim=1)
-        )
+        hidden = self.begin(torch.cat([inner.flatten(1), self.features(condition), self.features(size)], dim=1))
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.end(nn.functional.silu(hidden)).reshape(-1, *self.out_shape)

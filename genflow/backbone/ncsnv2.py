@@ -26,8 +26,12 @@ class Stage(NamedTuple):
 
 SIZES = {
     "tiny": (Stage("1", 1, False, 1), Stage("2", 2, True, 1)),
-    "three": (Stage("1", 1, False, 1), Stage("2", 2, True, 1), Stage("3", 2, False, 2)),
-    "small": (Stage("1", 1, False, 1), Stage("2", 2, True, 1), Stage("3", 2, False, 2), Stage("4", 2, False, 4)),
+    "small": (
+        Stage("1", 1, False, 1),
+        Stage("2", 2, True, 1),
+        Stage("3", 2, False, 2),
+        Stage("4", 2, False, 4),
+    ),
     "deeper": (
         Stage("1", 1, False, 1),
         Stage("2", 2, True, 1),
@@ -44,11 +48,17 @@ SIZES = {
         Stage("5", 4, False, 4),
     ),
 }
-"""The published networks: below 96 pixels, 96 to 128, and above."""
+"""The published networks, below 96 pixels, 96 to 128, and above; and "tiny" without the dilated stages, which on
+images under 16 pixels would look past the edge."""
+
+
+def size_for(side: int) -> str:
+    """The size that suits an image of `side` pixels."""
+    return "tiny" if side < 16 else "small" if side < 96 else "deeper" if side <= 128 else "deepest"
+
 
 REFINE_NAMES = {
     "tiny": ("1", "2"),
-    "three": ("1", "2", "3"),
     "small": ("1", "2", "3", "4"),
     "deeper": ("1", "2", "3", "4", "5"),
     "deepest": ("1", "2", "3", "31", "4", "5"),
@@ -64,7 +74,7 @@ class NCSNv2(Backbone):
         shape: (C, H, W).
         extra_channels: Output channels beside C.
         features: Width of the first stage.
-        size: "small", "deeper" or "deepest": the three published depths.
+        size: "tiny", "small", "deeper" or "deepest"; None: by resolution (`size_for`).
         noise_level: How the network learns of the noise level. "plane": the condition as an input channel.
             "scale": not at all, but its output is divided by the condition, as published (the condition then
             is σ). "none": not at all.
@@ -77,7 +87,7 @@ class NCSNv2(Backbone):
         shape: tuple[int, ...],
         extra_channels: int = 0,
         features: int = 16,
-        size: str = "small",
+        size: str | None = None,
         noise_level: str = "plane",
         normalise: bool = True,
         centre: bool = False,
@@ -87,10 +97,11 @@ class NCSNv2(Backbone):
             {
                 "shape": (shape, len(shape) == 3, "(channels, height, width)"),
                 "features": (features, features >= 1, "a whole number above 0"),
-                "size": (size, size in SIZES, " or ".join(SIZES)),
+                "size": (size, size is None or size in SIZES, " or ".join(SIZES)),
                 "noise_level": (noise_level, noise_level in NOISE_LEVELS, " or ".join(NOISE_LEVELS)),
             },
         )
+        size = size or size_for(max(shape[1:]))
         super().__init__(
             shape,
             extra_channels,

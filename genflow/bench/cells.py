@@ -49,14 +49,22 @@ class Cell:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        identity = {"kind": self.kind, "spec": self.spec, "parents": self.parents, "code": code_digest(self.kind)}
+        identity = {
+            "kind": self.kind,
+            "spec": self.spec,
+            "parents": self.parents,
+            "code": code_digest(self.kind),
+        }
         text = json.dumps(identity, sort_keys=True)
         object.__setattr__(self, "key", hashlib.sha256(text.encode()).hexdigest()[:20])
 
     @property
     def name(self) -> str:
         """For people: "train pfgm seed 0", "sample vp_ode heun 20 seed 0"."""
-        words = [self.spec.get("metric", self.kind), *(self.labels.get(k) for k in ("process", "solver", "nfe"))]
+        words = [
+            self.spec.get("metric", self.kind),
+            *(self.labels.get(k) for k in ("process", "solver", "nfe")),
+        ]
         return " ".join(str(w) for w in words if w not in (None, "")) + f" seed {self.labels['seed']}"
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +177,11 @@ def _options(config: BenchConfig, process: Entry) -> dict[str, Any]:
 
 def _data_spec(config: BenchConfig) -> dict[str, Any]:
     entry = registries()["datasets"].entry(config.dataset)
-    return {"name": config.dataset, "class": _origin(entry), "options": config.dataset_options.get(config.dataset, {})}
+    return {
+        "name": config.dataset,
+        "class": _origin(entry),
+        "options": config.dataset_options.get(config.dataset, {}),
+    }
 
 
 def _train_cell(config: BenchConfig, process: Entry, seed: int) -> Cell:
@@ -194,9 +206,7 @@ def _train_cell(config: BenchConfig, process: Entry, seed: int) -> Cell:
     return Cell("train", spec, {"process": process.family or process.name, "seed": seed}, cost=cost)
 
 
-def _sample_cell(
-    config: BenchConfig, process: Entry, solver: Entry, nfe: int | None, seed: int, trained: Cell
-) -> Cell:
+def _sample_cell(config: BenchConfig, process: Entry, solver: Entry, nfe: int | None, seed: int, trained: Cell) -> Cell:
     spec = {
         "process": process.name,
         "preset": dict(process.preset),
@@ -212,7 +222,11 @@ def _sample_cell(
 
 
 def _metric_cell(
-    config: BenchConfig, metric: Entry, parent: Cell | None, labels: Mapping[str, Any], process: Entry | None = None
+    config: BenchConfig,
+    metric: Entry,
+    parent: Cell | None,
+    labels: Mapping[str, Any],
+    process: Entry | None = None,
 ) -> Cell:
     spec: dict[str, Any] = {"metric": metric.name, "class": _origin(metric), "dataset": _data_spec(config)}
     spec |= {"seed": labels["seed"], "preset": dict(process.preset) if process else {}}
@@ -235,4 +249,3 @@ def _model_cost(config: BenchConfig, metric: str) -> float:
     if metric == "bpd":
         return 3.0 * config.bpd.examples * 80
     return 0.5 * config.samples * config.norm.nfe * (1 + len(config.norm.factors))
-

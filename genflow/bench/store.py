@@ -77,7 +77,9 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise ConfigError(f"out = '{self.root}' can not be written: {error.strerror}; choose another folder") from None
+            raise ConfigError(
+                f"out = '{self.root}' can not be written: {error.strerror}; choose another folder"
+            ) from None
 
     @contextmanager
     def lock(self) -> Iterator[None]:

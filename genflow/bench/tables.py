@@ -111,7 +111,9 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
     budgets = sorted({r["budget"] for r in found if r.get("budget") is not None})
     adaptive = any(r.get("budget") is None for r in found)
     header = ["process", "solver", *(f"NFE {b}" for b in budgets), *(["own NFE"] if adaptive else [])]
-    lines = [_quality_line(found, pair, budgets, adaptive) for pair in _unique((r["process"], r["solver"]) for r in found)]
+    lines = [
+        _quality_line(found, pair, budgets, adaptive) for pair in _unique((r["process"], r["solver"]) for r in found)
+    ]
     caption = _protocol(found[:1]) + f"; n = {found[0]['n']} samples"
     if real:
         lines.insert(0, ["real test split", "–", f"{real['value']:.2f}", *[""] * (len(header) - 3)])
@@ -122,7 +124,11 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
 
 def _seed_words(rows: Sequence[Row]) -> str:
     seeds = _unique(r["seed"] for r in rows)
-    return f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"; seed {seeds[0]}"
+    return (
+        f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
+        if len(seeds) > 1
+        else f"; seed {seeds[0]}"
+    )
 
 
 def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool) -> list[str]:
@@ -140,7 +146,7 @@ def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int
 
 def norm_table(rows: Sequence[Row]) -> Table | None:
     """How wide |x| is at given time, and how tied it is to time."""
-    found = [r for r in rows if r["metric"].startswith(("norm_spread", "norm_corr"))]
+    found = [r for r in rows if r["metric"].startswith(("norm_spread", "norm_tied"))]
     if not found:
         return None
     metrics = _unique(r["metric"] for r in found)
@@ -177,7 +183,14 @@ def likelihood_table(rows: Sequence[Row]) -> Table | None:
     if not found:
         return None
     lines = [
-        [r["process"], f"{r['value']:.3f} ± {_number(r['stderr'], 3)}", r["solver"], f"{r['nfe']:.1f}", str(r["n"]), str(r["seed"])]
+        [
+            r["process"],
+            f"{r['value']:.3f} ± {_number(r['stderr'], 3)}",
+            r["solver"],
+            f"{r['nfe']:.1f}",
+            str(r["n"]),
+            str(r["seed"]),
+        ]
         for r in found
     ]
     caption = _protocol(found[:1]) + ". ± is one standard error over examples."
@@ -186,8 +199,12 @@ def likelihood_table(rows: Sequence[Row]) -> Table | None:
 
 def other_table(rows: Sequence[Row]) -> Table | None:
     """Numbers of metrics that have no table of their own."""
-    own = ("norm_spread", "norm_corr", "bits/dim", "nll[nats]")
-    found = [r for r in rows if not r["metric"].startswith(own) and not is_frechet(r["metric"]) and "@norm*" not in r["metric"]]
+    own = ("norm_spread", "norm_tied", "bits/dim", "nll[nats]")
+    found = [
+        r
+        for r in rows
+        if not r["metric"].startswith(own) and not is_frechet(r["metric"]) and "@norm*" not in r["metric"]
+    ]
     if not found:
         return None
     keys = ("process", "solver", "nfe", "metric", "value", "stderr", "n", "seed")
@@ -199,5 +216,3 @@ def to_markdown(found: Sequence[Table], command: str) -> str:
     """tables.md: every table with its caption and the command that made it."""
     head = f"# genflow bench\n\nMade by `{command}`.\n\n"
     return head + "\n".join(table.markdown() for table in found)
-
-

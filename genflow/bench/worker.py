@@ -51,9 +51,7 @@ class Worker:
     def __init__(self, config: BenchConfig, should_stop: Callable[[], bool]) -> None:
         self.config, self.should_stop = config, should_stop
         self.store = Store(Path(config.out))
-        self.dataset: Dataset = genflow.get_dataset(
-            config.dataset, **config.dataset_options.get(config.dataset, {})
-        )
+        self.dataset: Dataset = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
 
     def check(self) -> None:
         """Builds everything the bench names, so that a refused option or pair is known before anything runs.
@@ -64,7 +62,10 @@ class Worker:
         config = self.config
         registry = registries()["processes"]
         for name in config.process:
-            options = {**config.process_options.get(registry.entry(name).family, {}), **config.process_options.get(name, {})}
+            options = {
+                **config.process_options.get(registry.entry(name).family, {}),
+                **config.process_options.get(name, {}),
+            }
             process = self._process(name, options)
             self._backbone(process.extra_channels, config.backbone_options.get(config.backbone, {}))
         for name in (*config.solver, config.norm.solver):
@@ -110,7 +111,12 @@ class Worker:
             "seconds": round(time.monotonic() - started, 3),
         }
         lines = "".join(json.dumps(line) + "\n" for line in result.losses)
-        save(self.store.folder(cell["key"]), config, result.backbone.state_dict(), {"stats.jsonl": lines.encode()})
+        save(
+            self.store.folder(cell["key"]),
+            config,
+            result.backbone.state_dict(),
+            {"stats.jsonl": lines.encode()},
+        )
         shutil.rmtree(state, ignore_errors=True)
 
     def _process(self, name: str, options: dict[str, Any]) -> Process:
@@ -169,7 +175,9 @@ class Worker:
         files = {"rows.json": json.dumps(rows, indent=1).encode()}
         return files | ({"arrays.npz": _npz(result.arrays)} if result.arrays else {})
 
-    def _row(self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _row(
+        self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
+    ) -> dict[str, Any]:
         """A row of results.csv: what was measured, with the cell's labels where the metric says nothing itself."""
         return {
             "process": labels["process"],

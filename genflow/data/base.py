@@ -71,7 +71,7 @@ class Dataset(ABC):
         """Raw held-out examples (m, *shape)."""
 
     def split(self, name: str) -> Tensor:
-        """"train" or "test"."""
+        """ "train" or "test"."""
         require("dataset", {"split": (name, name in ("train", "test"), "'train' or 'test'")})
         return self.train if name == "train" else self.test
 
@@ -105,5 +105,3 @@ class ToyDataset(Dataset):
     @cached_property
     def test(self) -> Tensor:
         return self.sample(self.size, generator=torch.Generator().manual_seed(2 * self.seed + 1))
-
-

@@ -50,7 +50,11 @@ class GaussianMixture(ToyDataset):
             {
                 "means": (means, self.means.shape == (count, 2), "pairs of numbers"),
                 "scales": (scales, bool((self.scales > 0).all()), "numbers above 0"),
-                "weights": (weights, len(self.weights) == count and bool((self.weights > 0).all()), "K numbers above 0"),
+                "weights": (
+                    weights,
+                    len(self.weights) == count and bool((self.weights > 0).all()),
+                    "K numbers above 0",
+                ),
             },
         )
         self.weights = self.weights / self.weights.sum()

@@ -123,14 +123,13 @@ class NormMetric(Metric):
         assert context.process is not None
         assert context.backbone is not None
         study = norm_study(context.process, context.backbone, context)
-        spread = (
-            "median over the time grid of the interquartile range of ln|x| at given time, {} (equal time shares)"
-        )
-        tied = "Spearman rank correlation of |x| and time, {}"
+        noisy = f"over the {'{}'}, mean of the times with noise to signal of at least {context.config.norm.level:g}"
+        spread = f"interquartile range of ln|x| at given time {noisy}"
+        tied = f"share of the variance of ln|x| that time explains (correlation ratio) {noisy}"
         where = {"train": "training perturbations of the train split", "path": "sampling paths"}
         n, cfg = study.count, context.config.norm
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
-        rows += [Measured(f"norm_corr[{k}]", study.correlation[k], n, tied.format(where[k])) for k in where]
+        rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
         name = context.reference[0]
         for factor, raw in study.pushed.items():
             protocol = (
@@ -139,9 +138,7 @@ class NormMetric(Metric):
             )
             value = context.frechet(raw)
             rows.append(
-                Measured(
-                    f"FD[{name}]@norm*{factor:g}", value, len(raw), protocol, nfe=cfg.nfe, solver=cfg.solver
-                )
+                Measured(f"FD[{name}]@norm*{factor:g}", value, len(raw), protocol, nfe=study.nfe, solver=cfg.solver)
             )
         return Result(rows, study.arrays)
 
@@ -195,6 +192,4 @@ class LikelihoodMetric(Metric):
 def rows_as_dicts(rows: list[Measured]) -> list[dict[str, Any]]:
     """Plain data; NaN becomes None."""
     plain = [vars(row) for row in rows]
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in plain
-    ]
+    return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in plain]

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from genflow.process.base import BackboneLike, Process
 from genflow.sampling import draw_prior
-from genflow.solver.base import Solver
+from genflow.solver.base import FixedStep, Solver
 
 if TYPE_CHECKING:
     from genflow.evaluate.metrics import Context
@@ -26,18 +25,20 @@ class NormStudy:
     """What the study found.
 
     Arguments:
-        spread: Median over times of the interquartile range of ln|x|, for "train" and "path".
-        correlation: Spearman correlation of |x| and t, for "train" and "path".
+        spread: Interquartile range of ln|x| at given time, mean over the noisy times, for "train" and "path".
+        tied: Share of the variance of ln|x| that the noisy times explain, for "train" and "path".
         pushed: Raw samples by factor.
-        push_time: Native time of the push.
+        push_time: Native time of the push; the times from the prior to here are the noisy ones.
+        nfe: Backbone calls per pushed sample, both halves.
         count: Samples.
         arrays: times (K,), quantiles of |x| (K, 5) for both, their levels, and the push time.
     """
 
     spread: dict[str, float]
-    correlation: dict[str, float]
+    tied: dict[str, float]
     pushed: dict[float, Tensor]
     push_time: float
+    nfe: float
     count: int
     arrays: dict[str, np.ndarray]
 
@@ -56,8 +57,9 @@ def norm_study(process: Process, backbone: BackboneLike, context: Context) -> No
     config = context.config
     data = context.dataset.scaling.encode(context.dataset.train, torch.Generator().manual_seed(context.seed))
     solver: Solver = genflow.get_solver(config.norm.solver, **config.solver_options.get(config.norm.solver, {}))
-    calls = getattr(solver, "calls_per_step", 1)
-    grid, middle, push = push_grid(process, max(2, config.norm.nfe // calls), config.norm.level, data[0].numel())
+    if not isinstance(solver, FixedStep):
+        raise ValueError(f"norm.solver = '{config.norm.solver}' chooses its own steps; give a fixed-step solver")
+    grid, middle, push, nfe = push_grid(process, solver, config.norm.nfe, config.norm.level, data[0].numel())
     walk = _Walk(process, backbone, solver, context)
     half, path = walk.to_middle(grid[: middle + 1])
     pushed: dict[float, Tensor] = {}
@@ -71,10 +73,11 @@ def norm_study(process: Process, backbone: BackboneLike, context: Context) -> No
     train = perturbed_norms(process, data, grid, context.seed, walk.count)
     both = {"train": train, "path": path}
     return NormStudy(
-        {k: spread(norms) for k, norms in both.items()},
-        {k: tied(grid, norms) for k, norms in both.items()},
+        {k: spread(norms[: middle + 1]) for k, norms in both.items()},
+        {k: tied(norms[: middle + 1]) for k, norms in both.items()},
         pushed,
         push,
+        nfe,
         walk.count,
         {
             "times": grid.numpy(),
@@ -86,8 +89,20 @@ def norm_study(process: Process, backbone: BackboneLike, context: Context) -> No
     )
 
 
-def push_grid(process: Process, steps: int, level: float, dim: int) -> tuple[Tensor, int, float]:
-    """The process's grid with its nearest inner time moved onto the push, the index, and the time of the push."""
+def push_grid(process: Process, solver: FixedStep, nfe: int, level: float, dim: int) -> tuple[Tensor, int, float, int]:
+    """The finest of the process's grids on which both halves spend at most nfe calls, with its nearest inner time
+    moved onto the push; the index and time of the push, and the calls spent."""
+    found = None
+    for steps in range(2, nfe + 1):
+        grid, middle, push = _with_push(process, steps, level, dim)
+        spent = sum(solver.plan_steps(middle)) + sum(solver.plan_steps(steps - middle))
+        if found is None or spent <= nfe:
+            found = grid, middle, push, spent
+    assert found is not None
+    return found
+
+
+def _with_push(process: Process, steps: int, level: float, dim: int) -> tuple[Tensor, int, float]:
     grid = process.grid(steps)
     find: Callable[..., float] | None = getattr(process, "time_of_noise", None)
     push = find(level, dim=dim) if find else float(grid[len(grid) // 2])
@@ -108,9 +123,7 @@ class _Walk:
 
     def to_middle(self, grid: Tensor) -> tuple[Tensor, Tensor]:
         """(x at the push (n, *), norms (times, n))."""
-        starts = [
-            draw_prior(self.process, self.shape, self.seed, rows, torch.float32)[0] for rows in self._rows()
-        ]
+        starts = [draw_prior(self.process, self.shape, self.seed, rows, torch.float32)[0] for rows in self._rows()]
         return self.onward(torch.cat(starts), grid)
 
     def onward(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,16 +159,19 @@ def perturbed_norms(process: Process, data: Tensor, grid: Tensor, seed: int, cou
 
 
 def spread(norms: Tensor) -> float:
-    """Median over times of the interquartile range of ln|x|; norms (times, n)."""
+    """Mean over times of the interquartile range of ln|x|; norms (times, n)."""
     logs = norms.double().clamp_min(1e-300).log()
     edges = torch.quantile(logs, torch.tensor([0.25, 0.75], dtype=torch.float64), dim=1)
-    return float((edges[1] - edges[0]).median())
+    return float((edges[1] - edges[0]).mean())
 
 
-def tied(times: Tensor, norms: Tensor) -> float:
-    """Spearman rank correlation of |x| with time over all times and samples."""
-    repeated = times[:, None].expand_as(norms)
-    return float(spearmanr(repeated.flatten().numpy(), norms.flatten().numpy()).statistic)
+def tied(norms: Tensor) -> float:
+    """1 − mean over times of Var(ln|x| at that time) / Var(ln|x|): 1 where the norm tells the time, 0 where it does not.
+
+    The correlation ratio η² (Fisher 1925) of ln|x| on time; norms (times, n).
+    """
+    logs = norms.double().clamp_min(1e-300).log()
+    return float(1 - logs.var(1, correction=0).mean() / logs.var(correction=0))
 
 
 def _quantiles(norms: Tensor) -> np.ndarray:

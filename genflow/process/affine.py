@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class AffineProcess(Process):
     head: str = "noise"
     mode: Mode = "ode"
 
-    base = Gaussian()
+    base: ClassVar[Base] = Gaussian()
 
     def __post_init__(self) -> None:
         require(
@@ -173,9 +173,7 @@ class Oracle:
 
     def __init__(self, process: AffineProcess, points: Tensor) -> None:
         if points.ndim < 2 or not len(points):
-            raise ValueError(
-                f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(points.shape)}"
-            )
+            raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(points.shape)}")
         self.process, self.points = process, points
 
     def __call__(self, x: Tensor, condition: Tensor) -> Tensor:

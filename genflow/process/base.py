@@ -170,9 +170,7 @@ class Process(ABC):
         slack = 1e-9 * max(abs(low), abs(high))
         if bool(((t < low - slack) | (t > high + slack)).any()):
             came = t.reshape(-1)[(t < low - slack).reshape(-1) | (t > high + slack).reshape(-1)][0].item()
-            raise ValueError(
-                f"t = {came:g} lies outside the interval of {type(self).__name__}: [{low:g}, {high:g}]"
-            )
+            raise ValueError(f"t = {came:g} lies outside the interval of {type(self).__name__}: [{low:g}, {high:g}]")
 
 
 def constructor_options(owner: object) -> dict[str, Any]:

@@ -76,9 +76,7 @@ class StudentT(Base):
     def _chi2(self, count: int, generator: torch.Generator) -> Tensor:
         """χ² with ν degrees of freedom in float64: a square for ν = 1, twice a Gamma(ν/2) draw otherwise."""
         if self.df == 1.0:
-            return torch.randn(
-                count, generator=generator, dtype=torch.float64, device=generator.device
-            ).square()
+            return torch.randn(count, generator=generator, dtype=torch.float64, device=generator.device).square()
         shape = torch.full((count,), self.df / 2, dtype=torch.float64, device=generator.device)
         return 2 * torch._standard_gamma(shape, generator=generator)
 

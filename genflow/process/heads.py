@@ -97,22 +97,24 @@ class PoissonField(Head):
             first-order least-squares point on the curve (q(R), p(R)). "published" is p* = p above z_exp, and
             below it z/(R' + γ) with R'² = (γq/(1−q))² + z².
         z_exp: Where "published" changes its rule.
+        radius: Bound on |X̂|, data units. "exact" and "projected" keep r within radius of |x|, which a posterior
+            mean can not leave; so a network's overshoot q >= 1 stays finite, and far out only its direction counts.
 
     Source: Xu et al. 2022, arXiv:2209.11178; "published" as in the authors' code; "projected" is derived in
     docs/math.md.
     """
 
     gamma: float = 5.0
-    inverse: str = "exact"
+    inverse: str = "projected"
     z_exp: float = 5.0
+    radius: float = 3000.0
 
     extra_channels = 1
     linear = False
-    Q_MAX = 1 - 1e-3
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         gap = x - mean
-        length = (gap.flatten(1).square().sum(1) + c.b.reshape(-1) ** 2).sqrt()
+        length = torch.hypot(gap.flatten(1).norm(dim=1), c.b.reshape(-1))
         scale = like_rows(-math.sqrt(dimension(x)) / (length + self.gamma), x)
         plane = (scale * c.b).expand(x.shape[0], 1, *x.shape[2:])
         return torch.cat([scale * gap, plane], dim=1)
@@ -126,33 +128,46 @@ class PoissonField(Head):
 
     def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         unit = self.entries(output) / math.sqrt(dimension(x))
-        q, p = unit[:, :-1].norm(dim=1), -unit[:, -1]
-        share = getattr(self, f"_{self.inverse}")(q, p, c.b.reshape(-1))
+        q, p = safe_norm(unit[:, :-1]), -unit[:, -1]
+        z = c.b.reshape(-1)
+        share = getattr(self, f"_{self.inverse}")(q, p, z)
+        if self.inverse == "published":
+            share = share - 1e-5 / math.sqrt(dimension(x))  # the published code adds 1e-5 to v_z
+        elif self.inverse != "ratio":
+            share = self._bounded(share, safe_norm(x.flatten(1)), z)
         return output[:, :-1] / like_rows(-math.sqrt(dimension(x)) * share, x)
+
+    def _bounded(self, share: Tensor, distance: Tensor, z: Tensor) -> Tensor:
+        """z/(R + γ) for some r with | r − |x| | <= radius."""
+        nearest = torch.hypot((distance - self.radius).clamp_min(0), z)
+        farthest = torch.hypot(distance + self.radius, z)
+        return torch.clamp(share, z / (farthest + self.gamma), z / (nearest + self.gamma))
 
     def _ratio(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
         return p
 
     def _exact(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
-        """z/(R + γ) = z (1 − q²) / (γ + sqrt(q²γ² + (1 − q²) z²)), or p where q is nearly 1.
-
-        q -> 1 puts the charge at infinity: beyond r of about 1000 γ q says nothing more, and a network overshoots.
-        """
+        """z/(R + γ) = z (1 − q²)/(γ + sqrt(q²γ² + (1 − q²) z²)); zero or less where q says "beyond infinity"."""
         rest = 1 - q.square()
-        root = self.gamma + (self.gamma**2 * (1 - rest) + rest * z * z).clamp_min(0).sqrt()
-        return torch.where(q < self.Q_MAX, z * rest / root, p)
+        return z * rest / (self.gamma + (self.gamma**2 * (1 - rest) + rest * z * z).clamp_min(0).sqrt())
 
     def _projected(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
         """(p + w p_exact)/(1 + w), w = (dq/dp)² = ((z² + Rγ)/(z r))² along the curve."""
         exact = self._exact(q, p, z)
-        length = z / exact - self.gamma
+        length = z / exact.clamp_min(1e-6 * z) - self.gamma
         gap2 = (length * length - z * z).clamp_min(1e-12 * length * length)
         weight = (z * z + length * self.gamma).square() / (z * z * gap2)
-        return torch.where(q < self.Q_MAX, (p.clamp_min(0) + weight * exact) / (1 + weight), p)
+        return (p + weight * exact) / (1 + weight)
 
     def _published(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
         length = ((self.gamma * q / (1 - q)) ** 2 + z * z).sqrt()
-        return torch.where(z < self.z_exp, z / (length + self.gamma), p) - 1e-5
+        return torch.where(z < self.z_exp, z / (length + self.gamma), p)
+
+
+def safe_norm(rows: Tensor) -> Tensor:
+    """|row| of each row (B, N), with gradient zero, not NaN, at zero."""
+    square = rows.square().sum(1)
+    return torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
 
 
 HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
 from genflow.process.base import Coefficients, Perturbed, dimension, like_rows, require
-from genflow.process.bases import StudentT
+from genflow.process.bases import Base, StudentT
 from genflow.process.heads import HEADS, INVERSES, Head, PoissonField
 
 
@@ -31,6 +31,7 @@ class PFGM(AffineProcess):
         z_min: End of sampling near the data.
         z_max: Height of the prior. None: sqrt(2/π) σ (1+τ)^M.
         gamma: γ of the field head. None: 5/30 of the norm, the proportion of the published CIFAR-10 setting.
+        radius: Largest norm of a data point, data units; see `PoissonField`. None: 100 norms.
         inverse: How the velocity is read from a field; see `PoissonField`.
         z_exp: Where inverse "published" changes its rule.
         prior: "exact", the multivariate Cauchy at z_max, or "published", its radius clipped to [1, upper_norm].
@@ -52,7 +53,8 @@ class PFGM(AffineProcess):
     z_min: float = 1e-3
     z_max: float | None = None
     gamma: float | None = None
-    inverse: str = "exact"
+    radius: float | None = None
+    inverse: str = "projected"
     z_exp: float = 5.0
     prior: str = "exact"
     upper_norm: float | None = None
@@ -61,7 +63,7 @@ class PFGM(AffineProcess):
     large_batch: int = 512
 
     clock = "log"
-    base = StudentT(df=1.0)
+    base: ClassVar[Base] = StudentT(df=1.0)
 
     def __post_init__(self) -> None:
         self._check()
@@ -77,7 +79,7 @@ class PFGM(AffineProcess):
 
     def _check(self) -> None:
         positive = {n: getattr(self, n) for n in ("dim", "norm", "sigma_end", "tau", "z_min")}
-        optional = {n: getattr(self, n) for n in ("m_max", "z_max", "gamma", "upper_norm")}
+        optional = {n: getattr(self, n) for n in ("m_max", "z_max", "gamma", "radius", "upper_norm")}
         choices = {
             "inverse": INVERSES,
             "prior": ("exact", "published"),
@@ -99,9 +101,10 @@ class PFGM(AffineProcess):
         return max(1, int(0.75 * math.log(max(signal, 1.0)) / math.log(1 + self.tau)) + 1)
 
     def for_data(self, x: Tensor) -> Self:
-        """dim and norm (root mean square) from the data x (n, *)."""
-        norm = float(x.flatten(1).double().square().sum(1).mean().sqrt())
-        return type(self)(**{**self.config(), "dim": dimension(x), "norm": norm or 1.0})
+        """dim, norm (root mean square) and, unless it was given, radius (5/4 of the largest norm) from data (n, *)."""
+        norms = x.flatten(1).double().norm(dim=1)
+        found = {"norm": float(norms.square().mean().sqrt()) or 1.0, "radius": 1.25 * float(norms.max()) or 1.0}
+        return type(self)(**{**found, **self.config(), "dim": dimension(x), "norm": found["norm"]})
 
     def heads(self) -> tuple[str, ...]:
         return ("field", *HEADS)
@@ -110,7 +113,8 @@ class PFGM(AffineProcess):
         if self.head != "field":
             return super().make_head()
         gamma = self.norm / 6 if self.gamma is None else self.gamma
-        return PoissonField(gamma=gamma, inverse=self.inverse, z_exp=self.z_exp)
+        radius = 100 * self.norm if self.radius is None else self.radius
+        return PoissonField(gamma=gamma, inverse=self.inverse, z_exp=self.z_exp, radius=radius)
 
     def coefficients(self, t: Tensor) -> Coefficients:
         one = torch.ones_like(t)

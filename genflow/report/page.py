@@ -9,7 +9,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -82,7 +81,11 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
         result.append({"what": process, "value": f"{row['value']:.2f}", "how": how})
     if real:
         result.append(
-            {"what": "real test split", "value": f"{real['value']:.2f}", "how": f"the floor of {real['metric']}"}
+            {
+                "what": "real test split",
+                "value": f"{real['value']:.2f}",
+                "how": f"the floor of {real['metric']}",
+            }
         )
     return result
 
@@ -97,7 +100,10 @@ def environment() -> str:
 
 def sources(config: BenchConfig) -> list[tuple[str, str]]:
     """Papers of everything the bench used."""
-    named = [("processes", n) for n in config.process] + [("backbones", config.backbone), ("datasets", config.dataset)]
+    named = [("processes", n) for n in config.process] + [
+        ("backbones", config.backbone),
+        ("datasets", config.dataset),
+    ]
     named += [("metrics", n) for n in config.metric]
     entries = [registries()[plural].entry(name) for plural, name in named]
     return [(entry.name, entry.source) for entry in entries if entry.source]

@@ -21,7 +21,7 @@ from genflow.bench.tables import Row, floor_of, is_frechet, mean_over_seeds
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -75,9 +75,22 @@ def quality_plot(rows: Sequence[Row], path: Path) -> bool:
         if real:
             axes.axhline(real["value"], color="#666666", linewidth=1)
             label = f"real test split ({real['value']:.1f})"
-            axes.annotate(label, (0.995, real["value"]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#444444")
+            axes.annotate(
+                label,
+                (0.995, real["value"]),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+                color="#444444",
+            )
         nfes = sorted({r["nfe"] for r in found if r["budget"] is not None})
-        axes.set(xscale="log", yscale="log", xlabel="NFE (backbone calls per sample)", ylabel=f"{found[0]['metric']}, n = {found[0]['n']}")
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="NFE (backbone calls per sample)",
+            ylabel=f"{found[0]['metric']}, n = {found[0]['n']}",
+        )
         _plain_ticks(axes.xaxis, nfes)
         _plain_ticks(axes.yaxis)
         axes.legend(fontsize=8, loc="upper right", ncols=2)
@@ -123,7 +136,10 @@ def norm_plot(studies: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> bo
 
 def _norm_panel(axes: Any, process: str, study: Mapping[str, np.ndarray]) -> None:
     times = study["times"]
-    for kind, words, colour in (("train", "training perturbations", COLOURS[0]), ("path", "sampling paths", COLOURS[1])):
+    for kind, words, colour in (
+        ("train", "training perturbations", COLOURS[0]),
+        ("path", "sampling paths", COLOURS[1]),
+    ):
         low, _, middle, _, high = study[kind].T
         axes.plot(times, middle, color=colour, label=f"{words}: median")
         axes.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0, label="10 to 90 %")
@@ -153,7 +169,12 @@ def push_plot(rows: Sequence[Row], path: Path) -> bool:
             factors = sorted({float(r["metric"].split("*")[1]) for r in own})
             values = [mean_over_seeds([r["value"] for r in own if r["metric"].endswith(f"*{f:g}")])[0] for f in factors]
             axes.plot(factors, values, LINES[i % 4], marker=MARKERS[i % 5], color=colours[process], label=process)
-        axes.set(xscale="log", yscale="log", xlabel="factor on |x| mid-way", ylabel=found[0]["metric"].split("@")[0])
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="factor on |x| mid-way",
+            ylabel=found[0]["metric"].split("@")[0],
+        )
         _plain_ticks(axes.xaxis, factors)
         _plain_ticks(axes.yaxis)
         axes.legend(fontsize=8)
@@ -189,7 +210,9 @@ def grid_image(raw: np.ndarray, levels: int | None, columns: int = 10, scale: in
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 0.87)
     for i, image in enumerate(images):
         y, x = divmod(i, columns)
-        canvas[y * (height + 1) : y * (height + 1) + height, x * (width + 1) : x * (width + 1) + width] = image.transpose(1, 2, 0)
+        canvas[y * (height + 1) : y * (height + 1) + height, x * (width + 1) : x * (width + 1) + width] = (
+            image.transpose(1, 2, 0)
+        )
     return (255 * np.kron(canvas, np.ones((scale, scale, 1)))).astype(np.uint8)
 
 

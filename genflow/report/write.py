@@ -29,7 +29,9 @@ class Outcome:
     written: bool
 
 
-def write_outputs(config: BenchConfig, store: Store, cells: Sequence[Cell], command: str, again: bool = False) -> Outcome:
+def write_outputs(
+    config: BenchConfig, store: Store, cells: Sequence[Cell], command: str, again: bool = False
+) -> Outcome:
     """Writes all outputs of the finished cells; where they are up to date nothing is drawn again.
 
     Arguments:
@@ -128,7 +130,9 @@ def sample_pictures(config: BenchConfig, store: Store, cells: Sequence[Cell], fo
         if cell.kind == "sample":
             pair = (cell.labels["process"], cell.labels["solver"])
             best = chosen.get(pair)
-            if best is None or (cell.labels["seed"] == best.labels["seed"] and (cell.labels["nfe"] or 0) > (best.labels["nfe"] or 0)):
+            if best is None or (
+                cell.labels["seed"] == best.labels["seed"] and (cell.labels["nfe"] or 0) > (best.labels["nfe"] or 0)
+            ):
                 chosen[pair] = cell
     pictures = {}
     for (process, solver), cell in chosen.items():

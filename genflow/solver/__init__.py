@@ -14,7 +14,7 @@ CATALOG = [
     Entry(
         "heun",
         "genflow.solver.ode:Heun",
-        "order 2 (improved Euler), two calls a step; an odd budget ends on an Euler step",
+        "order 2 (improved Euler), two calls a step, one on the last; an even budget has one on the last two",
         tags={"mode": "ode", "order": 2, "budget": True},
     ),
     Entry(

@@ -62,9 +62,7 @@ class RK45(Solver):
 
     order = 5
 
-    def __init__(
-        self, rtol: float = 1e-4, atol: float = 1e-4, control: str = "sample", max_nfe: int = 10_000
-    ) -> None:
+    def __init__(self, rtol: float = 1e-4, atol: float = 1e-4, control: str = "sample", max_nfe: int = 10_000) -> None:
         require(
             "rk45",
             {
@@ -142,9 +140,7 @@ class RK45(Solver):
         probe = x + like_rows((sign * h0).to(x.device, x.dtype), x) * k
         bend = self._norm((self._slope(field, probe, s + sign * h0) - k) / scale, groups) / h0
         steepest = torch.maximum(speed, bend)
-        h1 = torch.where(
-            steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest.clamp_min(1e-300)) ** 0.2
-        )
+        h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest.clamp_min(1e-300)) ** 0.2)
         h = torch.minimum(100 * h0, h1).clamp(max=abs(end - start))
         return _State(s, sign * h, x, k, torch.full((groups,), 2, dtype=torch.int64))
 

@@ -17,8 +17,8 @@ Observer = Callable[[Tensor, float], None]
 class FieldLike(Protocol):
     """What a solver needs to see: a callable of (x, t), a time grid, a clock, a count."""
 
-    evaluations: int
-
+    @property
+    def evaluations(self) -> int: ...
     def velocity(self, x: Tensor, t: Tensor) -> Tensor: ...
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def natural_diffusion(self, t: Tensor) -> Tensor: ...
@@ -107,13 +107,21 @@ class Noise:
         indices: Global index of each sample of the batch.
     """
 
+    AHEAD = 16
+    """Draws made at a time: a call of a generator costs more than the numbers it gives."""
+
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
         self.generators = [sample_generator(seed, k) for k in indices]
+        self._ahead = torch.empty(0)
 
     def like(self, x: Tensor) -> Tensor:
         """A draw of x's shape, dtype and device."""
-        rows = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in self.generators]
-        return torch.stack(rows).to(x.device)
+        if not len(self._ahead):
+            shape = (self.AHEAD, *x.shape[1:])
+            rows = [torch.randn(shape, generator=g, dtype=x.dtype) for g in self.generators]
+            self._ahead = torch.stack(rows, dim=1).to(x.device)
+        draw, self._ahead = self._ahead[0], self._ahead[1:]
+        return draw
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
@@ -157,21 +165,19 @@ class Solver(ABC):
 
 
 class FixedStep(Solver):
-    """A solver on a given grid; a leaf gives `step` and the calls that one step costs."""
+    """A solver on a given grid; a leaf gives `step`, and the calls of each step where that is not one."""
 
-    calls_per_step = 1
+    def plan(self, nfe: int) -> list[int]:
+        """Calls of each step, in order, that together spend exactly nfe."""
+        return [1] * nfe
 
-    def steps_for(self, nfe: int) -> int:
-        """Steps that spend exactly nfe calls, the last one cut short where they do not divide."""
-        if nfe < 1:
-            raise ValueError(f"nfe = {nfe} is not allowed; give a whole number above 0")
-        return -(-nfe // self.calls_per_step)
+    def plan_steps(self, steps: int) -> list[int]:
+        """Calls of each step on a grid of that many steps."""
+        return [1] * steps
 
     @abstractmethod
-    def step(
-        self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int
-    ) -> Tensor:
-        """x at s from x at t with exactly `calls` backbone calls (fewer than `calls_per_step` on a last step)."""
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        """x at s from x at t with exactly `calls` backbone calls."""
 
     def solve(
         self,
@@ -185,15 +191,14 @@ class FixedStep(Solver):
     ) -> Solution:
         if (nfe is None) == (grid is None):
             raise ValueError("give either nfe or grid, one of the two")
-        times = field.grid(self.steps_for(nfe)) if grid is None and nfe is not None else grid
-        assert times is not None
-        steps = len(times) - 1
-        budget = steps * self.calls_per_step if nfe is None else nfe
+        if nfe is not None and nfe < 1:
+            raise ValueError(f"nfe = {nfe} is not allowed; give a whole number above 0")
+        plan = self.plan_steps(len(grid) - 1) if grid is not None else self.plan(nfe or 1)
+        times = field.grid(len(plan)) if grid is None else grid
         before = field.evaluations
         if observer:
             observer(x, float(times[0]))
-        for i in range(steps):
-            calls = min(self.calls_per_step, budget - i * self.calls_per_step)
+        for i, calls in enumerate(plan):
             x = self.step(field, x, times[i], times[i + 1], noise, calls)
             check_finite(x, times[i + 1], i + 1)
             if observer:

@@ -35,9 +35,7 @@ class EulerMaruyama(FixedStep):
         )
         self.diffusion = diffusion
 
-    def step(
-        self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int
-    ) -> Tensor:
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if noise is None:
             raise ValueError("euler_maruyama needs noise: give Noise(seed, indices), or use genflow.sample")
         h = float(s - t)

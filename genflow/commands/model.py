@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genflow.cli import EXIT_STOPPED, say
+from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.config import ConfigError, Options, TrainConfig, option
 
 if TYPE_CHECKING:
@@ -45,42 +47,39 @@ class SampleConfig:
     out: str = option("samples.png", "file to write: .png for a picture, .npz for data units")
 
 
-def add_model_commands(cli: Any) -> None:
-    """Adds the two commands to the group."""
-    from genflow.cli import config_options, examples, resolve, say
-
-    @cli.command(
-        help="Train one process and write a checkpoint.\n\n"
-        + examples(
-            "genflow train --process pfgm --out runs/pfgm",
-            "genflow train --process vp_ode --backbone mlp --dataset checkerboard --train-steps 2000 --out runs/board",
-        )
-        + "\nThe same command goes on where an interrupted one stopped."
+@click.command(
+    name="train",
+    help="Train one process and write a checkpoint.\n\n"
+    + examples(
+        "genflow train --process pfgm --out runs/pfgm",
+        "genflow train --process vp_ode --backbone mlp --dataset checkerboard --train-steps 2000 --out runs/board",
     )
-    @config_options(ModelConfig)
-    def train(config_file: Path | None, **given: Any) -> int:
-        config, _ = resolve(ModelConfig, config_file, given)
-        result = run_training(config)
-        if not result.finished:
-            from genflow.cli import EXIT_STOPPED, command_line
+    + "\nThe same command goes on where an interrupted one stopped.",
+)
+@config_options(ModelConfig)
+def train_command(config_file: Path | None, **given: Any) -> int:
+    config, _ = resolve(ModelConfig, config_file, given)
+    result = run_training(config)
+    if not result.finished:
+        click.echo(f"\ngenflow: stopped at step {result.steps}. Go on with:\n  {command_line()}", err=True)
+        return EXIT_STOPPED
+    say(f"checkpoint: {config.out} (loss {result.losses[-1]['smoothed_loss']:.4f})")
+    return 0
 
-            click.echo(f"\ngenflow: stopped at step {result.steps}. Go on with:\n  {command_line()}", err=True)
-            return EXIT_STOPPED
-        say(f"checkpoint: {config.out} (loss {result.losses[-1]['smoothed_loss']:.4f})")
-        return 0
 
-    @cli.command(
-        help="Draw samples from a checkpoint.\n\n"
-        + examples(
-            "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
-            "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
-        )
-    )
-    @config_options(SampleConfig)
-    def sample(config_file: Path | None, **given: Any) -> int:
-        config, _ = resolve(SampleConfig, config_file, given)
-        say(run_sampling(config))
-        return 0
+@click.command(
+    name="sample",
+    help="Draw samples from a checkpoint.\n\n"
+    + examples(
+        "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
+        "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
+    ),
+)
+@config_options(SampleConfig)
+def sample_command(config_file: Path | None, **given: Any) -> int:
+    config, _ = resolve(SampleConfig, config_file, given)
+    say(run_sampling(config))
+    return 0
 
 
 def run_training(config: ModelConfig) -> TrainResult:
@@ -165,7 +164,7 @@ def run_sampling(config: SampleConfig) -> str:
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
     solver = genflow.get_solver(config.solver, **config.solver_options.get(config.solver, {}))
-    budget = config.nfe if hasattr(solver, "calls_per_step") else None
+    budget = config.nfe if hasattr(solver, "plan") else None
     solution = genflow.sample(
         process,
         backbone.to(torch.device(config.device)),

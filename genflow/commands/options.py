@@ -1,0 +1,83 @@
+"""Command-line options made from configuration classes, so that every key is an option and every option a key."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genflow.config import Leaf, Options, build, leaves, read_yaml
+from genflow.registry import registries
+
+
+def examples(*lines: str) -> str:
+    """Help that begins with examples, as click keeps it."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines) + "\n"
+
+
+def config_options(config: type, skip: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Adds --config and one option for every leaf of a configuration class; the values arrive as `given`."""
+
+    def add(command: Any) -> Any:
+        for leaf in reversed([leaf for leaf in leaves(config) if leaf.path not in skip]):
+            command = _click_option(leaf)(command)
+        return click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            help="YAML file with any of these keys.",
+        )(command)
+
+    return add
+
+
+def flag(path: str) -> str:
+    """The option of a config key: train.batch_size -> --train-batch-size."""
+    return "--" + path.replace(".", "-").replace("_", "-")
+
+
+def _click_option(leaf: Leaf) -> Callable[[Any], Any]:
+    default = leaf.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    known = leaf.metadata.get("registry")
+    text = leaf.metadata["help"] + (
+        f" [{', '.join(registries()[known].entries())}]" if known and leaf.type != Options else ""
+    )
+    shown = "" if default in ("", {}) else f"  [default: {default}]"
+    many = leaf.type == Options
+    return click.option(
+        flag(leaf.path),
+        leaf.path.replace(".", "__"),
+        multiple=many,
+        default=None,
+        metavar=_metavar(leaf),
+        help=text + shown,
+    )
+
+
+def _metavar(leaf: Leaf) -> str:
+    if leaf.type == Options:
+        return "NAME.OPTION=VALUE"
+    name = {int: "INT", float: "NUMBER", str: "NAME"}
+    return name.get(leaf.type) or f"{name[leaf.type.__args__[0]]},..."
+
+
+def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    """Configuration from defaults, then the YAML file, then the command line; and where each value is from."""
+    values, origin = read_yaml(config_file, config) if config_file else ({}, {})
+    for name, value in given.items():
+        path = name.replace("__", ".")
+        if value is not None and value != ():
+            values[path] = list(value) if isinstance(value, tuple) else value
+            origin[path] = "command line"
+    return build(config, values), origin
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return " ".join(["genflow", *map(shlex.quote, sys.argv[1:])])

@@ -1,0 +1,243 @@
+"""The contract that every registered class must pass; plugin authors call it in their one test.
+
+    from genflow.testing import check_process
+    check_process(MyProcess())
+
+Each check raises AssertionError with what was expected. Expected values come from autograd, quadrature or closed
+forms, never from the formula under test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genflow.process.affine import AffineProcess
+from genflow.process.base import Process
+from genflow.solver.base import CallableField, FixedStep, Solver
+
+SHAPES = ((4,), (1, 4, 4), (1,))
+"""Sample shapes the checks run on: a vector, an image, a single entry."""
+
+
+def check_process(process: Process) -> None:
+    """Everything a process promises; an `AffineProcess` is held to more, since more is known of it."""
+    for shape in SHAPES:
+        check_shapes(process, shape)
+    check_grid(process)
+    check_prior(process)
+    check_config(process)
+    if isinstance(process, AffineProcess):
+        check_coefficients(process)
+        check_head(process)
+        check_posterior(process)
+        check_oracle_flow(process)
+
+
+def inner_times(process: Process, count: int = 5) -> Tensor:
+    """Times well inside the safe interval, (count,), float64, even in the clock."""
+    return process.grid(count + 1)[1:-1]
+
+
+def fitted(process: Process, shape: tuple[int, ...]) -> tuple[Process, Tensor]:
+    """The process fitted to a few fixed points, and the points (7, *shape), float64."""
+    points = torch.randn(7, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return process.for_data(points), points
+
+
+def check_shapes(process: Process, shape: tuple[int, ...]) -> None:
+    """Training pairs, velocity, prior: shapes, dtype, and the same draw from the same seed; B equal to N included."""
+    process, points = fitted(process, shape)
+    for count in {1, 3, math.prod(shape)}:
+        x = points[torch.arange(count) % len(points)].float()
+        pairs = [process.perturb(x, generator=torch.Generator().manual_seed(3), refs=points.float()) for _ in range(2)]
+        one, two = pairs
+        assert one.x_t.shape == x.shape, f"x_t has shape {tuple(one.x_t.shape)}, want {tuple(x.shape)}"
+        assert one.t.shape == (count,), f"t has shape {tuple(one.t.shape)}, want ({count},)"
+        assert one.x_t.dtype == x.dtype, "x_t has another dtype than x"
+        wide = (count, shape[0] + process.extra_channels, *shape[1:])
+        assert one.target.shape == wide, f"the target has shape {tuple(one.target.shape)}, want {wide}"
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)), "the same generator gave another draw"
+        assert bool(one.target.isfinite().all()), "the target is not finite"
+        for t in (one.t, one.t[0]):
+            velocity = process.velocity(one.target, one.x_t, t)
+            assert velocity.shape == x.shape, (
+                f"velocity has shape {tuple(velocity.shape)} for t of shape {tuple(t.shape)}"
+            )
+            assert velocity.dtype == x.dtype, "velocity has another dtype than x"
+        draws = [process.sample_prior(tuple(x.shape), generator=torch.Generator().manual_seed(5)) for _ in range(2)]
+        assert torch.equal(*draws), "the prior's draws differ for the same generator"
+        assert draws[0].shape == x.shape, "the prior's draws have another shape than asked for"
+
+
+def check_grid(process: Process) -> None:
+    """Grids run from the prior to the data, hit both ends exactly, and never step back; times outside are refused."""
+    near_data, near_prior = process.safe_interval
+    for steps in (1, 2, 7, 50):
+        grid = process.grid(steps)
+        assert grid.dtype == torch.float64
+        assert len(grid) == steps + 1, f"grid({steps}) has {len(grid)} times"
+        assert float(grid[0]) == near_prior, "the grid does not begin exactly at the prior's end"
+        assert float(grid[-1]) == near_data, "the grid does not end exactly at the data's end"
+        step = grid.diff() * math.copysign(1, near_data - near_prior)
+        assert bool((step > 0).all()), "the grid is not monotone"
+    t = inner_times(process)
+    torch.testing.assert_close(process.time(process.condition(t)), t, rtol=1e-12, atol=0)
+    torch.testing.assert_close(process.from_clock(process.to_clock(t)), t, rtol=1e-12, atol=0)
+    span = process.t_prior - process.t_data
+    for outside in (process.t_data - 0.1 * span, process.t_prior + 0.1 * span):
+        x = torch.zeros(1, 4)
+        try:
+            process.velocity(torch.zeros(1, 4 + process.extra_channels), x, torch.tensor(outside))
+        except ValueError:
+            continue
+        raise AssertionError(f"velocity took t = {outside:g}, which lies outside the interval")
+
+
+def check_prior(process: Process) -> None:
+    """log_prior integrates to one over the line (N = 1), by quadrature on x = s tan u."""
+    process, _ = fitted(process, (1,))
+    scale = float(process.sample_prior((999, 1), generator=torch.Generator().manual_seed(0)).abs().median())
+    u = torch.linspace(-math.pi / 2, math.pi / 2, 200_001, dtype=torch.float64)[1:-1]
+    x = scale * u.tan()
+    density = process.log_prior(x[:, None]).exp() * scale / u.cos().square()
+    total = float(torch.trapezoid(density, u))
+    assert abs(total - 1) < 1e-4, f"the prior's density integrates to {total:.6f}"
+
+
+def check_config(process: Process) -> None:
+    """The constructor options rebuild a process with the same grid and prior."""
+    process, points = fitted(process, (4,))
+    again = type(process)(**process.config())
+    assert torch.equal(again.grid(5), process.grid(5)), "config() does not rebuild the same grid"
+    assert torch.equal(again.log_prior(points), process.log_prior(points)), "config() does not rebuild the same prior"
+
+
+def check_coefficients(process: AffineProcess) -> None:
+    """da and db against autograd of a and b, and finite over the safe interval, ends included."""
+    t = process.grid(9).requires_grad_()
+    c = [torch.as_tensor(v, dtype=torch.float64).expand_as(t) for v in process.coefficients(t)]
+    for value, rate, name in ((c[0], c[2], "da"), (c[1], c[3], "db")):
+        exact = torch.zeros_like(t)
+        if value.requires_grad:
+            (exact,) = torch.autograd.grad(value.sum(), t, retain_graph=True)
+        torch.testing.assert_close(rate, exact, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n} is wrong: {m}")
+    assert all(bool(v.isfinite().all()) for v in c), "a coefficient is not finite inside the safe interval"
+
+
+def check_head(process: AffineProcess) -> None:
+    """encode and decode are inverse, and the velocity is a' X̂ + b' N̂, at () and (B,) times."""
+    for shape in SHAPES:
+        fit, points = fitted(process, shape)
+        assert isinstance(fit, AffineProcess)
+        x, mean = points * 2 + 0.3, points.flip(0)
+        for t in (*inner_times(fit), inner_times(fit, len(x))):
+            c = fit.at(t, x)
+            output = fit.predicts.encode(mean, x, c)
+            size = float(mean.abs().max() + x.abs().max() + c.b.max())
+            data, base = fit.predicts.decode(output, x, c)
+            assert float((data - mean).abs().max()) < 1e-9 * size, f"decode(encode(mean)) is off at t = {t}"
+            want = c.da * mean + c.db * (x - c.a * mean) / c.b
+            torch.testing.assert_close(fit.velocity(output, x, t), want, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(c.a * data + c.b * base, x, rtol=1e-8, atol=1e-8 * size)
+
+
+def check_posterior(process: AffineProcess) -> None:
+    """The posterior mean against the base's density, weight by weight, and where it is easy to go wrong."""
+    from genflow.process.posterior import posterior_mean
+
+    fit, points = fitted(process, (3,))
+    assert isinstance(fit, AffineProcess)
+    for t in inner_times(fit):
+        c = fit.at(t, points)
+        for x in (points[:2] + 0.1, points[:1] * float(c.a), 1e4 * points[:2]):
+            rows = [fit.base.log_prob((row - c.a * points) / c.b).softmax(0) @ points for row in x]
+            found = posterior_mean(x, t, points, fit)
+            torch.testing.assert_close(found, torch.stack(rows), rtol=1e-7, atol=1e-7)
+            twice = posterior_mean(x, t, torch.cat([points, points]), fit)
+            torch.testing.assert_close(twice, found, rtol=1e-9, atol=1e-9)
+        alone = posterior_mean(points[:2], t, points[:1], fit)
+        torch.testing.assert_close(alone, points[:1].expand(2, -1), rtol=1e-9, atol=1e-9)
+
+
+def check_oracle_flow(process: AffineProcess) -> None:
+    """The exact field of two far points carries every prior draw to near one of them, and back again."""
+    from genflow.sampling import draw_prior
+    from genflow.solver.adaptive import RK45
+
+    points = torch.tensor([[-1.0, 0.5], [1.0, -0.5]], dtype=torch.float64)
+    fit = process.for_data(points)
+    assert isinstance(fit, AffineProcess)
+    field = fit.field(fit.oracle(points))
+    start, _ = draw_prior(fit, (2,), seed=0, indices=range(60), dtype=torch.float64)
+    solver = RK45(rtol=1e-7, atol=1e-7)
+    end = solver.solve(field, start).x
+    a, b = (float(v) for v in fit.coefficients(torch.tensor(fit.safe_interval[0], dtype=torch.float64))[:2])
+    radius = torch.cdist(end, a * points).amin(1) / b
+    far = float(radius.median()) / fit.base.median_radius(2)
+    assert far < 2.5, f"the flow ends {far:.1f} noise radii from the data in the median"
+    back = solver.solve(field, end, grid=fit.grid(1).flip(0)).x
+    gap = ((back - start).norm(dim=1) / (1 + start.norm(dim=1))).median()
+    assert float(gap) < 1e-2, f"there and back again is off by {float(gap):.2g} of the prior's radius"
+
+
+def check_solver(solver: Solver, order: float) -> None:
+    """A fixed-step solver's order as a slope on dx/dt = cos(t) x, its exact NFE, and a plain callable as its field."""
+    if not isinstance(solver, FixedStep) or solver.mode != "ode":
+        return
+    steps = [20, 40, 80, 160]
+    slope = error_slope(solver, steps)
+    assert abs(slope - order) < 0.15, f"order {slope:.2f} measured, {order} stated"
+    for nfe in range(1, 21):
+        field = CallableField(lambda x, t: -x, 1.0, 0.0)
+        found = solver.solve(field, torch.ones(2, 1), nfe=nfe).nfe
+        assert found == nfe, f"asked for NFE {nfe}, spent {found}"
+
+
+def error_slope(solver: FixedStep, steps: list[int]) -> float:
+    """Least-squares slope of log error against log step on dx/dt = cos(t) x from 0 to 2."""
+
+    def error(count: int) -> float:
+        field = CallableField(lambda x, t: torch.cos(torch.as_tensor(t)) * x, 0.0, 2.0)
+        grid = torch.linspace(0, 2, count + 1, dtype=torch.float64)
+        end = solver.solve(field, torch.ones(1, 1, dtype=torch.float64), grid=grid).x
+        return abs(float(end) - math.exp(math.sin(2.0)))
+
+    x = torch.tensor([-math.log(n) for n in steps])
+    y = torch.tensor([math.log(error(n)) for n in steps])
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / (x * x).sum())
+
+
+def check_backbone(make: Callable[..., torch.nn.Module], shape: tuple[int, ...]) -> None:
+    """Shapes, the extra channel, seeded initial weights, rebuilding from its config, and gradients everywhere."""
+    x, condition = torch.randn(3, *shape), torch.rand(3) + 0.1
+    plain, wide = make(shape=shape, extra_channels=0), make(shape=shape, extra_channels=1)
+    assert plain(x, condition).shape == x.shape
+    assert wide(x, condition).shape == (3, shape[0] + 1, *shape[1:])
+    for model in (plain, wide):
+        model.initialise(7)  # type: ignore[operator]
+    ours, theirs = dict(plain.named_parameters()), dict(wide.named_parameters())
+    agree = [n for n in ours if ours[n].shape == theirs[n].shape]
+    assert len(agree) > len(ours) / 2, "the extra channel changed most layers"
+    for name in agree:
+        assert torch.equal(ours[name], theirs[name]), f"{name} starts differently because of the extra channel"
+    again = make(**wide.config())  # type: ignore[operator]
+    again.load_state_dict(wide.state_dict())
+    assert torch.equal(again(x, condition), wide(x, condition)), "config() does not rebuild the network"
+    wide(x, condition).square().mean().backward()
+    idle = [n for n, p in wide.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())]
+    assert not idle, f"parameters without a finite gradient: {idle}"
+    single = wide.eval()(x[:1], condition[:1])
+    torch.testing.assert_close(single, wide(x, condition)[:1], rtol=1e-4, atol=1e-4)
+
+
+__all__ = [
+    "check_backbone",
+    "check_process",
+    "check_solver",
+    "error_slope",
+]
