@@ -37,7 +37,7 @@ Options = dict[str, dict[str, Any]]
 class TrainConfig:
     """Numbers of the training loop; the same for every process of a bench."""
 
-    steps: int = option(1800, "gradient steps", least=1)
+    steps: int = option(1600, "gradient steps", least=1)
     batch_size: int = option(64, "examples a step", least=1)
     lr: float = option(5e-3, "learning rate of Adam", above=0)
     schedule: str = option(

@@ -242,10 +242,14 @@ class Trainer:
         self._start = time.monotonic() - (self.losses[-1]["seconds"] if self.losses else 0.0)
 
     def _restore_adam(self, tensors: dict[str, Tensor]) -> None:
+        """Puts the moments back in the memory layout of their parameter: a fused Adam pairs them by address."""
+        parameters = list(self.backbone.parameters())
         rows: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, key = name.split(".")
-            rows.setdefault(int(index), {})[key] = value
+            like = parameters[int(index)]
+            same = value.shape == like.shape
+            rows.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if same else value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": rows, "param_groups": groups})
 

@@ -63,7 +63,16 @@ process_options:
     assert config.process_options == {"pfgm": {"gamma": 0.01, "restrict": True}}
     assert config.train.batch_size == BenchConfig().train.batch_size
     assert lines["train.lr"] == f"{tmp_path / 'bench.yaml'}:7"
-    assert set(lines) == {"samples", "nfe", "seed", "process", "train.lr", "train.steps", "norm.level", "process_options"}
+    assert set(lines) == {
+        "samples",
+        "nfe",
+        "seed",
+        "process",
+        "train.lr",
+        "train.steps",
+        "norm.level",
+        "process_options",
+    }
 
 
 def test_whole_numbers_may_be_written_with_an_exponent(read):
@@ -75,7 +84,10 @@ def test_whole_numbers_may_be_written_with_an_exponent(read):
     ("text", "said"),
     [
         ("sampels: 3", ":1: unknown config key 'sampels'; did you mean 'samples'?"),
-        ("samples: 4\ntrain:\n  lr: 1\n  stpes: 3", ":4: unknown config key 'train.stpes'; did you mean 'train.steps'?"),
+        (
+            "samples: 4\ntrain:\n  lr: 1\n  stpes: 3",
+            ":4: unknown config key 'train.stpes'; did you mean 'train.steps'?",
+        ),
         ("train: 5", ":1: unknown config key 'train'"),
         ("on: 5", ":1: unknown config key 'on'"),
         ("samples: 4\n? ~\n: 5", ":2: unknown config key"),
@@ -144,7 +156,9 @@ SIZES = [leaf.path for leaf in LEAVES.values() if leaf.type in (int, tuple[int, 
 NUMBERS = [leaf.path for leaf in LEAVES.values() if leaf.type in (float, tuple[float, ...])]
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "many", "", "1.5", "1e400", -1, 0.5, math.nan, math.inf, None, True])
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-1", "many", "", "1.5", "1e400", -1, 0.5, math.nan, math.inf, None, True]
+)
 @pytest.mark.parametrize("path", SIZES)
 def test_sizes_that_are_no_counts_are_refused(path, value):
     message = refusal(build, BenchConfig, {path: value})
@@ -161,7 +175,9 @@ def test_numbers_out_of_range_are_refused(path, value):
     assert "above" in message or "at least" in message
 
 
-@pytest.mark.parametrize("path", ["samples", "nfe", "train.steps", "train.batch_size", "norm.nfe", "bpd.examples", "sample_batch"])
+@pytest.mark.parametrize(
+    "path", ["samples", "nfe", "train.steps", "train.batch_size", "norm.nfe", "bpd.examples", "sample_batch"]
+)
 @pytest.mark.parametrize("value", [0, "0", "0.0", [0]])
 def test_zero_is_refused_where_something_must_be_done(path, value):
     with pytest.raises(ConfigError, match=path):
@@ -205,7 +221,9 @@ def test_option_words(words, expected):
     assert build(BenchConfig, {"process_options": words}).process_options == expected
 
 
-@pytest.mark.parametrize("word", ["pfgm", "pfgm.gamma", "gamma=1", ".gamma=1", "pfgm.=1", "=1", "", "pfgm.gamma=[1", "pfgm.gamma=@"])
+@pytest.mark.parametrize(
+    "word", ["pfgm", "pfgm.gamma", "gamma=1", ".gamma=1", "pfgm.=1", "=1", "", "pfgm.gamma=[1", "pfgm.gamma=@"]
+)
 def test_bad_option_words_are_named(word):
     message = refusal(build, BenchConfig, {"process_options": [word]})
     assert message.startswith("process_options")
@@ -233,7 +251,12 @@ def test_numbers_round_trip_as_values_words_and_yaml(lr, factors, steps, nfe):
     given_values = {"train.lr": lr, "norm.factors": factors, "train.steps": steps, "nfe": nfe}
     words = {k: ",".join(map(repr, v)) if isinstance(v, list) else repr(v) for k, v in given_values.items()}
     config = build(BenchConfig, given_values)
-    assert (config.train.lr, config.norm.factors, config.train.steps, config.nfe) == (lr, tuple(factors), steps, tuple(nfe))
+    assert (config.train.lr, config.norm.factors, config.train.steps, config.nfe) == (
+        lr,
+        tuple(factors),
+        steps,
+        tuple(nfe),
+    )
     assert build(BenchConfig, words) == config
     assert build(BenchConfig, flatten(config)) == config
     assert build(BenchConfig, yaml.safe_load(yaml.safe_dump(flatten(config)))) == config

@@ -166,7 +166,7 @@ def spread(norms: Tensor) -> float:
 
 
 def tied(norms: Tensor) -> float:
-    """1 − mean over times of Var(ln|x| at that time) / Var(ln|x|): 1 where the norm tells the time, 0 where it does not.
+    """1 − mean over times of Var(ln|x| at that time) / Var(ln|x|): 1 where the norm tells the time, 0 where not.
 
     The correlation ratio η² (Fisher 1925) of ln|x| on time; norms (times, n).
     """

@@ -100,7 +100,13 @@ def test_a_size_that_is_no_whole_number_is_refused_by_name(size):
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "wide"])
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("heart", "scale"), ("uniform_disk", "radius"), ("cauchy", "scale"), ("two_moons", "noise"), ("swiss_roll", "noise")],
+    [
+        ("heart", "scale"),
+        ("uniform_disk", "radius"),
+        ("cauchy", "scale"),
+        ("two_moons", "noise"),
+        ("swiss_roll", "noise"),
+    ],
 )
 def test_a_bad_option_is_refused_by_name(name, option, value):
     with pytest.raises(ValueError, match=f"{name}.*{option}"):
@@ -186,7 +192,9 @@ def heart_radius(angle: float) -> float:
 
 
 def test_heart_area_by_polar_quadrature():
-    quarters = [quad(lambda f: heart_radius(f) ** 2 / 2, a, a + math.pi / 2, epsabs=1e-10)[0] for a in (-math.pi / 2, 0)]
+    quarters = [
+        quad(lambda f: heart_radius(f) ** 2 / 2, a, a + math.pi / 2, epsabs=1e-10)[0] for a in (-math.pi / 2, 0)
+    ]
     assert pytest.approx(2 * sum(quarters), rel=1e-7) == Heart.AREA
 
 

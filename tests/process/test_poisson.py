@@ -28,10 +28,10 @@ def test_velocity_is_the_direction_of_the_coulomb_field(inverse):
     charges = torch.randn(5, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
     process = PFGM(dim=3, norm=2.0, inverse=inverse)
     field = process.field(process.oracle(charges))
-    for z in (0.01, 0.3, 2.0, 20.0):
+    for z in (0.01, 0.3, 2.0, 8.0):
         x = torch.tensor([[0.7, -0.2, 0.4]], dtype=F64)
         e = coulomb(x[0], z, charges)
-        torch.testing.assert_close(field.velocity(x, torch.tensor(z))[0], e[:3] / e[3], rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(field.velocity(x, torch.tensor(z, dtype=F64))[0], e[:3] / e[3], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "rk45"])
@@ -135,7 +135,7 @@ def test_projected_inverse_is_the_better_estimate_of_a_noisy_field():
         for name, process in heads.items():
             c = process.at(t, x)
             clean = process.predicts.encode(torch.zeros_like(x), x, c)
-            velocity = process.velocity(clean + noise * torch.tensor([1.0] * 64 + [0.125], dtype=F64), x, t)
+            velocity = process.velocity(clean + noise * 1, x, t)
             errors[name] = float((velocity - x / z).norm(dim=1).square().mean())
         assert errors["projected"] < 1.1 * min(errors["exact"], errors["ratio"]), (z, errors)
 

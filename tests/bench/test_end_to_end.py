@@ -1,0 +1,177 @@
+"""The main command on a tiny budget: once, again, interrupted, killed, damaged, and two at a time."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TINY = (
+    "--train-steps=40", "--train-batch-size=16", "--train-save-seconds=0.2", "--samples=24", "--nfe=2,5",
+    "--solver=euler,heun", "--bpd-examples=6", "--norm-nfe=4", "--norm-factors=0.5,1", "--jobs=2",
+    "--backbone-options=ncsnv2.features=4", "--sample-batch=10",
+)  # fmt: skip
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def command(*words):
+    return [sys.executable, "-m", "genflow", "bench", "--process", "pfgm,vp_ode", "--backbone", "ncsnv2", *TINY, *words]
+
+
+def run(folder, *words, code=0):
+    done = subprocess.run(
+        command(*words), cwd=folder, env=ENV, capture_output=True, text=True, encoding="utf-8", timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def numbers(folder):
+    """Every measured number of a run, by what it is."""
+    with (folder / "runs" / "bench" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {(r["process"], r["solver"], r["nfe"], r["metric"], r["seed"]): r["value"] for r in rows}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+def test_everything_is_written(finished):
+    out = finished / "runs" / "bench"
+    rows = numbers(finished)
+    assert {key[0] for key in rows} == {"data", "pfgm", "vp_ode"}
+    fd = [key for key in rows if key[3] == "FD[digits]"]
+    assert len(fd) == 1 + 2 * 2 * 2  # the floor; two processes, two solvers, two budgets
+    assert {key[2] for key in fd if key[0] == "pfgm"} == {"2.0", "5.0"}
+    assert sum(key[3] == "bits/dim" for key in rows) == 2
+    assert sum("@norm*" in key[3] for key in rows) == 4
+    assert all(float(value) == float(value) for value in rows.values())
+    assert {p.name for p in (out / "plots").iterdir()} >= {"fd_nfe.png", "norm_z.png", "norm_push.png", "loss.png"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") >= 8
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "bits/dim = −[log p(x)" in (out / "tables.md").read_text(encoding="utf-8")
+
+
+def test_second_run_only_reads_and_imports_no_torch(finished):
+    before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
+    words = command()[3:]
+    probe = (
+        f"import sys; sys.argv = ['genflow', *{words!r}]\n"
+        "from genflow.cli import run\n"
+        "code = run()\n"
+        "bad = sorted({'torch', 'matplotlib', 'pandas', 'sklearn', 'scipy'} & set(sys.modules))\n"
+        "sys.exit(code or (f'imported {bad}' if bad else 0))"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", probe], cwd=finished, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 10  # 2 s on an idle machine; the benchmark measures that
+    assert "FD[digits] against NFE" in done.stdout
+    after = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before
+
+
+def test_dry_run_tells_what_is_cached(finished, tmp_path):
+    text = run(finished, "--dry-run").stdout
+    assert "to do" not in text.split("cells, ", 1)[1]
+    assert "command line" in text
+    assert "estimated time" in text
+    fresh = run(tmp_path, "--dry-run").stdout
+    assert "0 cached" in fresh
+    assert not (tmp_path / "runs").exists()
+
+
+def start(folder):
+    """A bench in the background that has saved a training state and not finished."""
+    process = subprocess.Popen(
+        command(), cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    cells, deadline = folder / "runs" / "bench" / "cells", time.monotonic() + 120
+    while not list(cells.glob("*.state/MANIFEST.json")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def test_sigint_keeps_what_is_done_and_the_same_command_goes_on(finished, tmp_path):
+    process = start(tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Go on with:" in errors
+    assert "genflow bench" in errors.replace("__main__.py", "genflow")
+    assert not (tmp_path / "runs" / "bench" / "results.csv").exists()
+    run(tmp_path)
+    assert numbers(tmp_path) == numbers(finished)
+
+
+def test_sigkill_loses_nothing_that_was_saved(finished, tmp_path):
+    process = start(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    time.sleep(0.5)  # the workers notice that the bench is gone
+    run(tmp_path)
+    assert numbers(tmp_path) == numbers(finished)
+    left = [p.name for p in (tmp_path / "runs" / "bench" / "cells").iterdir() if ".state" in p.name or ".tmp" in p.name]
+    assert left == []
+
+
+def test_a_damaged_cell_is_named_and_computed_again(finished):
+    want = numbers(finished)
+    cells = finished / "runs" / "bench" / "cells"
+    sample = next(p for p in cells.iterdir() if (p / "samples.npz").exists())
+    content = (sample / "samples.npz").read_bytes()
+    (sample / "samples.npz").write_bytes(content[: len(content) // 2])
+    done = run(finished)
+    assert "sample" in done.stderr
+    assert "does not match its hash" in done.stderr
+    assert str(sample.name) in done.stderr
+    assert numbers(finished) == want
+
+
+def test_a_second_bench_in_the_same_folder_says_who_holds_it(tmp_path):
+    process = start(tmp_path)
+    second = run(tmp_path, code=75)
+    assert f"process {process.pid} on" in second.stderr
+    process.kill()
+    process.communicate(timeout=60)
+
+
+def test_refused_options_exit_2_before_anything_runs(tmp_path):
+    done = run(tmp_path, "--process-options", "pfgm.gamma=-1", code=2)
+    assert "gamma = -1" in done.stderr
+    done = run(tmp_path, "--process-options", "pfgm.gama=1", code=2)
+    assert "did you mean 'gamma'" in done.stderr
+    done = run(tmp_path, "--dataset", "checkerboard", code=2)
+    assert "(channels, height, width)" in done.stderr
+    assert not list((tmp_path / "runs" / "bench" / "cells").glob("*"))
+
+
+def test_a_nan_loss_stops_before_the_step_and_names_it(tmp_path):
+    done = run(tmp_path, "--train-lr", "1e30", "--train-grad-clip", "0", "--train-warmup", "0", code=3)
+    assert "the loss is nan at step" in done.stderr.lower()
+    assert "seed 0" in done.stderr
+
+
+def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
+    words = ["--process", "vp_ode,vp_sde", "--backbone", "mlp", "--metric", "fd", "--samples", "8", "--nfe", "3"]
+    quick = ["--train-steps", "3", "--train-batch-size", "8", "--out", "shared"]
+    done = subprocess.run(
+        [sys.executable, "-m", "genflow", "bench", *words, *quick], cwd=tmp_path, env=ENV, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    cells = list((tmp_path / "shared" / "cells").iterdir())
+    assert sum((c / "model.safetensors").exists() for c in cells) == 1
+    solvers = {json.loads((c / "cell.json").read_text())["labels"].get("solver") for c in cells if (c / "samples.npz").exists()}
+    assert solvers == {"euler", "heun", "rk45", "euler_maruyama"}

@@ -1,0 +1,177 @@
+"""Tables and results.csv from rows made up here."""
+
+import csv
+import io
+import math
+import statistics
+
+import pytest
+
+from genflow.bench.tables import COLUMNS, Table, mean_over_seeds, tables, to_csv, to_markdown
+
+
+def row(process="pfgm", solver="heun", budget=10, metric="FD[digits]", value=1.0, seed=0, **more):
+    base = {
+        "backbone": "mlp",
+        "dataset": "digits",
+        "nfe": budget,
+        "stderr": None,
+        "n": 500,
+        "protocol": "by hand",
+        "seconds": 2.5,
+    }
+    own = {"process": process, "solver": solver, "budget": budget, "metric": metric, "value": value, "seed": seed}
+    return {**base, **own, **more}
+
+
+FLOOR = row("data", "", None, value=0.123456, n=400, protocol="real against real")
+
+
+def only(rows) -> Table:
+    (table,) = tables(rows)
+    return table
+
+
+def test_quality_by_process_solver_and_budget():
+    table = only([row(value=3.0), row(budget=5, value=4.256), row("vp_ode", value=2.0)])
+    assert table.header == ["process", "solver", "NFE 5", "NFE 10"]
+    assert table.rows == [["pfgm", "heun", "4.26", "3.00"], ["vp_ode", "heun", "", "2.00"]]
+    assert table.title == "FD[digits] against NFE"
+    assert "n = 500" in table.caption
+    assert table.caption.endswith("seed 0.")
+
+
+def test_budgets_are_sorted_as_numbers():
+    assert only([row(budget=b) for b in (100, 5, 20)]).header[2:] == ["NFE 5", "NFE 20", "NFE 100"]
+
+
+def test_means_and_deviations_over_seeds():
+    values = [1.0, 2.5, 4.5]
+    table = only([row(value=v, seed=s) for s, v in enumerate(values)])
+    assert table.rows == [["pfgm", "heun", f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"]]
+    assert "mean ± standard deviation over seeds 0, 1, 2" in table.caption
+    mean, deviation = mean_over_seeds(values)
+    assert (mean, deviation) == pytest.approx((statistics.mean(values), statistics.stdev(values)), rel=1e-14)
+    assert math.isnan(mean_over_seeds([2.0])[1])
+    assert mean_over_seeds([1e16, 1.0, -1e16])[0] == pytest.approx(1 / 3)
+
+
+def test_floor_row_stands_first_and_alone_makes_no_table():
+    table = only([row(), row(budget=20), FLOOR])
+    assert table.rows[0][0] == "real test split"
+    assert [cell for cell in table.rows[0] if "0.12" in cell] == ["0.12"]
+    assert {len(line) for line in table.rows} == {len(table.header)}
+    assert "Floor: real against real, n = 400" in table.caption
+    assert tables([FLOOR]) == []
+
+
+def test_adaptive_solvers_have_their_own_column():
+    free = [
+        row(solver="rk45", budget=None, nfe=nfe, value=v, seed=s) for s, (nfe, v) in enumerate([(60, 1.0), (63, 2.0)])
+    ]
+    table = only([row(), *free, FLOOR])
+    assert table.header == ["process", "solver", "NFE 10", "own NFE"]
+    assert table.rows[1:] == [["pfgm", "heun", "1.00", ""], ["pfgm", "rk45", "", "1.50 ± 0.71 (NFE 61.5)"]]
+    alone = only([*free, FLOOR])
+    assert {len(line) for line in alone.rows} == {len(alone.header)} == {3}
+
+
+NORM = [
+    row(p, "", None, f"norm_{kind}[train]", v, nfe=None)
+    for p, kind, v in [("pfgm", "spread", 1.23456), ("pfgm", "tied", 0.5)]
+]
+
+
+def test_norm_table():
+    table = only(NORM)
+    assert table.header == ["process", "norm_spread[train]", "norm_tied[train]"]
+    assert table.rows == [["pfgm", "1.235", "0.500"]]
+
+
+def test_push_table_is_sorted_by_factor_and_stays_out_of_the_others():
+    rows = [
+        row(metric=f"FD[digits]@norm*{f}", value=v, budget=None, nfe=20)
+        for f, v in [("1.25", 2.0), ("0.5", 3.0), ("10", 9.0)]
+    ]
+    table = only(rows)
+    assert table.header == ["process", "|x| × 0.5", "|x| × 1.25", "|x| × 10"]
+    assert table.rows == [["pfgm", "3.00", "2.00", "9.00"]]
+    assert "NFE 20" in table.caption
+
+
+@pytest.mark.parametrize("metric", ["bits/dim", "nll[nats]"])
+def test_likelihood_table(metric):
+    table = only(
+        [row(solver="rk45(0.001)", budget=None, metric=metric, value=2.34567, stderr=0.0123, nfe=71.25, n=100)]
+    )
+    assert table.title == metric
+    assert table.rows == [["pfgm", "2.346 ± 0.012", "rk45(0.001)", "71.2", "100", "0"]]
+
+
+def test_other_metrics_are_shown_as_they_are():
+    table = only([row(metric="energy", value=0.1234567, stderr=None)])
+    assert table.title == "Other measurements"
+    assert table.rows[0][3:6] == ["energy", "0.1234567", ""]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(value=None)],
+        [row(value=None, seed=0), row(value=2.0, seed=1)],
+        [row(solver="rk45", budget=None, value=None, nfe=None)],
+        [row(), {**FLOOR, "value": None}],
+        [NORM[0], {**NORM[1], "value": None}],
+        [row(metric="FD[digits]@norm*0.5", value=None, budget=None, nfe=20)],
+        [row(metric="bits/dim", budget=None, value=None, stderr=None, nfe=None)],
+        [row(metric="energy", value=None)],
+    ],
+    ids=["fd", "fd_of_a_seed", "adaptive", "floor", "norm", "push", "bpd", "other"],
+)
+def test_a_number_that_is_not_known_does_not_take_the_report_down(rows):
+    """NaN is stored as null; its place in the table shows that it is not known."""
+    text = only(rows).markdown()
+    assert "nan" not in text
+    assert "None" not in text
+
+
+def test_all_tables_in_their_order():
+    rows = [row(metric="energy"), *NORM, row(metric="bits/dim", budget=None, stderr=0.1, nfe=60.0), row(), FLOOR]
+    assert [t.title for t in tables(rows)] == [
+        "FD[digits] against NFE",
+        "Norm against noise level",
+        "bits/dim",
+        "Other measurements",
+    ]
+    assert tables([]) == []
+
+
+def cells_of(line: str) -> list[str]:
+    """Cells of a markdown line as a renderer splits them: at pipes that no backslash precedes."""
+    return [c.strip().replace("\0", "|") for c in line.replace("\\|", "\0").strip("|").split("|")]
+
+
+def test_markdown_escapes_pipes_in_header_and_cells():
+    header, lines = ["|x|", "b"], [["a|b", "||"], ["", "plain"]]
+    text = Table("Title", header, lines, "A caption.").markdown()
+    found = [line for line in text.splitlines() if line.startswith("|")]
+    assert [cells_of(line) for line in found] == [header, ["---", "---"], *lines]
+    assert text.startswith("## Title\n\n|")
+    assert text.endswith("\n\nA caption.\n")
+
+
+def test_tables_md_names_the_command():
+    text = to_markdown(tables([row()]), "genflow bench --nfe 10")
+    assert text.startswith("# genflow bench\n\nMade by `genflow bench --nfe 10`.\n\n## FD[digits]")
+
+
+def test_csv_keeps_every_digit_and_the_declared_columns():
+    rows = [row(value=0.1 + 0.2, protocol='with, comma and "quotes"'), row(value=None, stderr=1e-300, nfe=61.5)]
+    text = to_csv(rows)
+    assert text.splitlines()[0] == ",".join(COLUMNS)
+    back = list(csv.DictReader(io.StringIO(text)))
+    assert [float(back[0]["value"]), float(back[1]["stderr"])] == [0.1 + 0.2, 1e-300]
+    assert back[0]["protocol"] == 'with, comma and "quotes"'
+    assert back[1]["value"] == ""
+    assert "budget" not in back[0]
+    assert to_csv([]).splitlines() == [",".join(COLUMNS)]
