@@ -38,13 +38,21 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         for name, content in {**files, MANIFEST: json.dumps(manifest, indent=1).encode()}.items():
             _write_synced(fresh / name, content)
         old = path.with_name(f"{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
+        if path.exists():  # else the old one may be the only whole copy, left by an interrupted swap
+            _remove(old)
             path.rename(old)
         fresh.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder, or a file that stands where a folder should."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_file(path: Path, text: str) -> None:
@@ -71,10 +79,13 @@ def read_folder(path: Path) -> dict[str, bytes]:
         path = path.with_name(f"{path.name}.old")
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        wanted: dict[str, str] = manifest["files"]
-        version = manifest["format"]
-    except FileNotFoundError:
+        wanted, version = manifest["files"], int(manifest["format"])
+        if not isinstance(wanted, dict):
+            raise TypeError("'files' is not a mapping of names to hashes")
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} is not a finished checkpoint: it has no {MANIFEST}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path / MANIFEST} can not be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from None
     if version > FORMAT:
@@ -145,5 +156,6 @@ def load(path: Path | str) -> tuple[Process, Backbone]:
         backbone = genflow.get_backbone(config["backbone"]["name"], **config["backbone"]["options"])
         backbone.load_state_dict(from_bytes(files["model.safetensors"]))
     except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path} does not describe a model of this genflow: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not describe a model of this genflow: {reason}") from error
     return process, backbone.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ import click
 
 from genflow import __version__
 
-EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_STOPPED = 2, 3, 75, 130
+EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_STOPPED = 1, 2, 3, 75, 130
 
 COMMANDS = {
     "bench": ("genflow.commands.bench", "Train, sample and measure a matrix of processes."),
@@ -87,6 +87,11 @@ def run() -> int:
     except ValueError as error:
         click.echo(f"genflow: {error}", err=True)
         return EXIT_INPUT
+    except RuntimeError as error:
+        if not type(error).__module__.startswith("genflow."):
+            raise
+        click.echo(f"genflow: {error}", err=True)
+        return EXIT_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

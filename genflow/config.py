@@ -147,13 +147,27 @@ def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
     try:
         if isinstance(value, bool) or value is None or isinstance(value, list | dict):
             raise ValueError
-        result = kind(value.strip() if isinstance(value, str) else value)
-        if kind is int and float(value) != result:
-            raise ValueError
+        result = _whole(value) if kind is int else kind(value.strip() if isinstance(value, str) else value)
     except (ValueError, TypeError, OverflowError):
         raise ConfigError(f"{leaf.path} = {value!r} is not {wanted}{_range(leaf)}") from None
     _check_range(leaf, result)
     return result
+
+
+def _whole(value: Any) -> int:
+    """A whole number, also written as 1e3."""
+    if isinstance(value, int):
+        return value
+    try:
+        return int(value) if isinstance(value, str) else _whole_float(value)
+    except ValueError:
+        return _whole_float(float(value))
+
+
+def _whole_float(value: float) -> int:
+    if not value.is_integer():
+        raise ValueError
+    return int(value)
 
 
 def _check_range(leaf: Leaf, value: Any) -> None:
@@ -179,18 +193,25 @@ def _options(leaf: Leaf, value: Any) -> Options:
     """Options by name from a mapping, or from words NAME.OPTION=VALUE."""
     import yaml
 
+    if value is None:
+        raise ConfigError(f"{leaf.path} is empty; give a mapping of names to options, or leave it out")
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if not isinstance(inner, Mapping):
                 raise ConfigError(f"{leaf.path}.{name} = {inner!r} is not a mapping of options to values")
-        return {name: {k: number(v) for k, v in inner.items()} for name, inner in value.items()}
+        return {str(name): {str(k): number(v) for k, v in inner.items()} for name, inner in value.items()}
     result: Options = {}
-    for word in [value] if isinstance(value, str) else value:
+    for word in [value] if not isinstance(value, list | tuple) else value:
+        if not isinstance(word, str):
+            raise ConfigError(f"{leaf.path} = {word!r} is not a mapping, nor a word NAME.OPTION=VALUE")
         key, equals, text = word.partition("=")
         name, dot, inner_key = key.partition(".")
         if not (equals and dot and name and inner_key):
             raise ConfigError(f"{leaf.path}: '{word}' is not of the form NAME.OPTION=VALUE")
-        result.setdefault(name, {})[inner_key] = number(yaml.safe_load(text))
+        try:
+            result.setdefault(name, {})[inner_key] = number(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise ConfigError(f"{leaf.path}: '{text}' in '{word}' is not a value; quote it as YAML would") from None
     return result
 
 
@@ -204,6 +225,13 @@ def number(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def check_owners(key: str, given: Mapping[str, Any], used: Sequence[str]) -> None:
+    """Refuses options for a name that is not used, naming the nearest that is."""
+    for name in given:
+        if name not in used:
+            raise unknown(f"name in {key}", name, used)
 
 
 # ---- building --------------------------------------------------------------------------------------------
@@ -249,7 +277,7 @@ def read_yaml(path: Path, config: type) -> tuple[dict[str, Any], dict[str, str]]
     known = {leaf.path: leaf for leaf in leaves(config)}
     values: dict[str, Any] = {}
     lines: dict[str, str] = {}
-    for key, value, line in _walk(node, data, known, ""):
+    for key, value, line in _pairs(path, node, known):
         where = f"{path}:{line}"
         try:
             if key not in known:
@@ -260,18 +288,32 @@ def read_yaml(path: Path, config: type) -> tuple[dict[str, Any], dict[str, str]]
     return values, lines
 
 
+def _pairs(path: Path, node: Any, known: Mapping[str, Leaf]) -> Iterator[tuple[str, Any, int]]:
+    try:
+        yield from _walk(node, known, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from None
+
+
 def _kind(data: Any) -> str:
     return "empty" if data is None else f"a {type(data).__name__}"
 
 
-def _walk(node: Any, data: Any, known: Mapping[str, Leaf], prefix: str) -> Iterator[tuple[str, Any, int]]:
+def _walk(node: Any, known: Mapping[str, Leaf], prefix: str) -> Iterator[tuple[str, Any, int]]:
+    """(dotted path, value, line) of every key below a mapping node; nested sections are entered."""
+    import yaml
+
+    seen: set[str] = set()
     for key_node, value_node in node.value:
-        path = f"{prefix}{key_node.value}"
-        value = data[next(k for k in data if str(k) == key_node.value)]
-        if isinstance(value, dict) and path not in known and any(k.startswith(f"{path}.") for k in known):
-            yield from _walk(value_node, value, known, f"{path}.")
+        path, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if path in seen:
+            raise ConfigError(f"line {line}: the key {path} stands twice")
+        seen.add(path)
+        if isinstance(value_node, yaml.MappingNode) and any(k.startswith(f"{path}.") for k in known):
+            yield from _walk(value_node, known, f"{path}.")
         else:
-            yield path, value, key_node.start_mark.line + 1
+            loader = yaml.SafeLoader("")
+            yield path, loader.construct_object(value_node, deep=True), line
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -297,4 +339,14 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
-__all__ = ["BenchConfig", "ConfigError", "TrainConfig", "build", "flatten", "leaves", "read_yaml", "to_dict"]
+__all__ = [
+    "BenchConfig",
+    "ConfigError",
+    "TrainConfig",
+    "build",
+    "check_owners",
+    "flatten",
+    "leaves",
+    "read_yaml",
+    "to_dict",
+]

@@ -40,7 +40,10 @@ class Entry:
 
     def load(self) -> Callable[..., Any]:
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        found: Any = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+        return found
 
 
 class UnknownNameError(ValueError):
@@ -49,10 +52,10 @@ class UnknownNameError(ValueError):
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """The error for a mistyped name: what came, the nearest name, what is allowed."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ";"
-    return UnknownNameError(f"unknown {kind} '{name}'{hint} known: {', '.join(known)}")
+    return UnknownNameError(f"unknown {kind} '{name}'{hint} known: {', '.join(known) or 'none'}")
 
 
 class Registry:

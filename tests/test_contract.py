@@ -43,7 +43,7 @@ def test_static_facts_agree_with_the_class(name):
     missing = entry.tags.get("missing", {})
     for capability in ("score", "sde", "data", "oracle", "norm"):
         reason = process.why_not(capability)
-        listed = missing.get(capability) or ("sde" == capability and missing.get("score"))
+        listed = missing.get(capability) or (capability == "sde" and missing.get("score"))
         assert bool(reason) == bool(listed), (capability, reason)
 
 

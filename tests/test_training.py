@@ -95,7 +95,7 @@ def test_a_nan_loss_changes_nothing_and_names_step_and_seed():
     trainer.advance()
     before = {n: p.detach().clone() for n, p in trainer.backbone.named_parameters()}
     trainer.process.loss = lambda *args, **kw: torch.tensor(torch.nan, requires_grad=True)
-    with pytest.raises(NonFiniteLossError, match="step 1 .seed 9."):
+    with pytest.raises(NonFiniteLossError, match=r"step 1 \(seed 9\)"):
         trainer.advance()
     assert all(torch.equal(p, before[n]) for n, p in trainer.backbone.named_parameters())
     assert trainer.step == 1
@@ -117,13 +117,18 @@ def test_training_lowers_the_loss_and_a_checkpoint_loads(tmp_path):
 def genflow_command(folder, *words, **more):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen(
-        [sys.executable, "-m", "genflow", *words], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "genflow", *words],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def test_train_command_stops_resumes_and_samples(tmp_path):
-    words = ["train", "--process", "vp_ode", "--backbone", "mlp", "--train-steps", "4000", "--train-save-seconds", "0.2",
-             "--train-batch-size", "8", "--out", "model"]  # fmt: skip
+    words = ["train", "--process", "vp_ode", "--backbone", "mlp", "--train-steps", "1500",
+             "--train-save-seconds", "0.2", "--train-batch-size", "8", "--out", "model"]  # fmt: skip
     process = genflow_command(tmp_path, *words)
     deadline = time.monotonic() + 60
     while not (tmp_path / "model.state" / "MANIFEST.json").exists():
@@ -135,12 +140,12 @@ def test_train_command_stops_resumes_and_samples(tmp_path):
     assert process.returncode == 130, errors
     assert "Go on with:" in errors
     step = json.loads((tmp_path / "model.state" / "state.json").read_text())["step"]
-    assert 0 < step < 4000
+    assert 0 < step < 1500
     done = genflow_command(tmp_path, *words)
     out, errors = done.communicate(timeout=120)
     assert done.returncode == 0, errors
     lines = (tmp_path / "model" / "stats.jsonl").read_text().splitlines()
-    assert json.loads(lines[-1])["step"] == 4000
+    assert json.loads(lines[-1])["step"] == 1500
     assert not (tmp_path / "model.state").exists()
     for name in ("a.png", "b.npz"):
         done = genflow_command(tmp_path, "sample", "--checkpoint", "model", "--n", "9", "--nfe", "3", "--out", name)

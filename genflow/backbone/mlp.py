@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.backbone.base import Backbone, FourierFeatures, rms_normalise
-from genflow.process.base import require
+from genflow.process.base import is_count, require
 
 
 class MLP(Backbone):
@@ -36,11 +36,12 @@ class MLP(Backbone):
         require(
             "MLP",
             {
-                "width": (width, width >= 1, "a whole number above 0"),
-                "depth": (depth, depth >= 1, "a whole number above 0"),
-                "frequencies": (frequencies, frequencies >= 0, "a whole number of at least 0"),
+                "width": (width, is_count(width), "a whole number above 0"),
+                "depth": (depth, is_count(depth), "a whole number above 0"),
+                "frequencies": (frequencies, is_count(frequencies, 0), "a whole number of at least 0"),
             },
         )
+        width, depth, frequencies = int(width), int(depth), int(frequencies)
         self.normalise = normalise
         self.features = FourierFeatures(frequencies)
         size = math.prod(self.shape)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genflow.backbone.base import Backbone, rms_normalise
-from genflow.process.base import require
+from genflow.process.base import is_count, require
 
 
 class Stage(NamedTuple):
@@ -96,11 +96,12 @@ class NCSNv2(Backbone):
             "NCSNv2",
             {
                 "shape": (shape, len(shape) == 3, "(channels, height, width)"),
-                "features": (features, features >= 1, "a whole number above 0"),
+                "features": (features, is_count(features), "a whole number above 0"),
                 "size": (size, size is None or size in SIZES, " or ".join(SIZES)),
                 "noise_level": (noise_level, noise_level in NOISE_LEVELS, " or ".join(NOISE_LEVELS)),
             },
         )
+        features = int(features)
         size = size or size_for(max(shape[1:]))
         super().__init__(
             shape,

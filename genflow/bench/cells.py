@@ -15,18 +15,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genflow.config import BenchConfig, ConfigError
+from genflow.config import BenchConfig, ConfigError, check_owners
 from genflow.registry import Entry, registries
 
 REAL = "data"
 """What stands in the process column of a row that measures real data."""
 
 CODE = {
-    "train": ("process", "backbone", "data", "solver/base.py", "training.py", "config.py"),
+    "train": ("process", "backbone", "data", "solver/base.py", "training.py"),
     "sample": ("solver", "sampling.py"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
-"""Source that a kind of cell depends on beside what its parents depend on; folders without their torch-free lists."""
+"""Source that a kind of cell depends on beside what its parents depend on."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ def code_digest(kind: str) -> str:
     """Hash of the package's source that a kind of cell depends on."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for part in CODE[kind]:
-        files = sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]
+        files = sorted(f for f in (root / part).rglob("*") if f.is_file()) if (root / part).is_dir() else [root / part]
         for file in files:
+            if file.suffix == ".pyc":
+                continue
             digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -96,7 +98,8 @@ def plan(config: BenchConfig) -> list[Cell]:
         if len(set(values)) != len(values):
             raise ConfigError(f"{plural} lists a name twice: {', '.join(values)}")
     for key, used in _option_owners(config):
-        _check_owners(key, getattr(config, key), used)
+        check_owners(key, getattr(config, key), used)
+    _check_norm_solver(config)
     metrics = [names["metrics"].entry(m) for m in config.metric]
     pairs = list(_pairs(config))
     cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": s}) for m in metrics for s in [0]]
@@ -114,12 +117,16 @@ def _option_owners(config: BenchConfig) -> Iterator[tuple[str, list[str]]]:
     yield "dataset_options", [config.dataset]
 
 
-def _check_owners(key: str, given: Mapping[str, Any], used: list[str]) -> None:
-    from genflow.registry import unknown
-
-    for name in given:
-        if name not in used:
-            raise unknown(f"name in {key}", name, used)
+def _check_norm_solver(config: BenchConfig) -> None:
+    """The pushed paths need an ODE solver with a given number of steps."""
+    registry = registries()["solvers"]
+    tags = registry.entry(config.norm.solver).tags
+    if tags.get("mode", "ode") != "ode" or not tags.get("budget", True):
+        fitting = [n for n, e in registry.entries().items() if e.tags.get("mode") == "ode" and e.tags.get("budget")]
+        raise ConfigError(
+            f"norm.solver = '{config.norm.solver}' does not fit: the pushed paths need a fixed-step ODE solver: "
+            + ", ".join(fitting)
+        )
 
 
 def _pairs(config: BenchConfig) -> Iterator[tuple[Entry, Entry]]:
@@ -167,7 +174,11 @@ def _origin(entry: Entry) -> str:
     """A plugin's distribution and version: its source is not under this package's hash."""
     if entry.origin in ("genflow", "this program"):
         return entry.target or entry.name
-    return f"{entry.target} of {entry.origin} {metadata.version(entry.origin)}"
+    try:
+        version = metadata.version(entry.origin)
+    except metadata.PackageNotFoundError:
+        version = "of unknown version"
+    return f"{entry.target} of {entry.origin} {version}"
 
 
 def _options(config: BenchConfig, process: Entry) -> dict[str, Any]:

@@ -245,6 +245,21 @@ class Runner:
         return Report(share, left, words, len(self._all) - busy, len(self._all))
 
 
+def refusal(config: BenchConfig) -> str:
+    """Why a part of the bench refuses its options, found by building everything in a process of its own; "" if none.
+
+    Costs the import of torch, in that process; nothing is written.
+    """
+    hello = json.dumps({"config": flatten(config), "threads": 1}) + "\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "genflow.bench.worker", "--check"], input=hello, capture_output=True, text=True
+    )
+    answer = done.stdout.splitlines()
+    if not answer:
+        return f"the worker did not start: {done.stderr.strip()[-800:]}"
+    return str(json.loads(answer[0]).get("refused", ""))
+
+
 def estimate_seconds(config: BenchConfig, store: Store, cells: list[Cell], todo: list[Cell]) -> tuple[float, str]:
     """Rough seconds for todo, and what the guess rests on.
 

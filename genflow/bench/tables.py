@@ -67,12 +67,13 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return [table for table in (make(rows) for make in makers) if table is not None]
 
 
-def mean_over_seeds(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (NaN for one value)."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
+def mean_over_seeds(values: Sequence[float | None]) -> tuple[float, float]:
+    """Mean and sample standard deviation (NaN for one value); a number that is not known, None, makes both NaN."""
+    known = [math.nan if v is None else v for v in values]
+    mean = math.fsum(known) / len(known)
+    if len(known) < 2:
         return mean, math.nan
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (len(known) - 1))
 
 
 def is_frechet(metric: str) -> bool:
@@ -80,11 +81,11 @@ def is_frechet(metric: str) -> bool:
     return metric.startswith("FD[") and metric.endswith("]")
 
 
-def _number(value: float, digits: int = 2) -> str:
+def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _with_spread(values: Sequence[float], digits: int = 2) -> str:
+def _with_spread(values: Sequence[float | None], digits: int = 2) -> str:
     mean, spread = mean_over_seeds(values)
     return _number(mean, digits) + ("" if math.isnan(spread) else f" ± {_number(spread, digits)}")
 
@@ -116,7 +117,7 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
     ]
     caption = _protocol(found[:1]) + f"; n = {found[0]['n']} samples"
     if real:
-        lines.insert(0, ["real test split", "–", f"{real['value']:.2f}", *[""] * (len(header) - 3)])
+        lines.insert(0, ["real test split", "–", *[_number(real["value"])] * (len(header) - 2)])
         caption += f". Floor: {_protocol([real])}, n = {real['n']}"
     caption += ". NFE counts every backbone call per sample" + _seed_words(found) + "."
     return Table(f"{found[0]['metric']} against NFE", header, lines, caption)
@@ -140,7 +141,7 @@ def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int
     if adaptive:
         free = [r for r in own if r["budget"] is None]
         calls = mean_over_seeds([r["nfe"] for r in free])[0] if free else math.nan
-        line.append(f"{_with_spread([r['value'] for r in free])} (NFE {calls:.1f})" if free else "")
+        line.append(f"{_with_spread([r['value'] for r in free])} (NFE {_number(calls, 1)})" if free else "")
     return line
 
 
@@ -173,7 +174,7 @@ def push_table(rows: Sequence[Row]) -> Table | None:
     caption = ". ".join(f"{r['process']}: {r['protocol']}" for r in each)
     header = ["process", *(f"|x| × {m.split('*')[1]}" for m in metrics)]
     name = metrics[0].split("@")[0]
-    caption += f". n = {found[0]['n']}, NFE {found[0]['nfe']:g}" + _seed_words(found) + "."
+    caption += f". n = {found[0]['n']}, NFE {_number(found[0]['nfe'], 0)}" + _seed_words(found) + "."
     return Table(f"{name} after the norm is pushed off mid-way", header, lines, caption)
 
 
@@ -185,9 +186,9 @@ def likelihood_table(rows: Sequence[Row]) -> Table | None:
     lines = [
         [
             r["process"],
-            f"{r['value']:.3f} ± {_number(r['stderr'], 3)}",
+            f"{_number(r['value'], 3)} ± {_number(r['stderr'], 3)}",
             r["solver"],
-            f"{r['nfe']:.1f}",
+            _number(r["nfe"], 1),
             str(r["n"]),
             str(r["seed"]),
         ]

@@ -26,6 +26,7 @@ from genflow.bench.store import Store
 from genflow.checkpoint import describe, save, write_folder
 from genflow.config import BenchConfig, build
 from genflow.data.base import Dataset
+from genflow.devices import check_device
 from genflow.evaluate.metrics import Context, Metric, Result, rows_as_dicts
 from genflow.process.base import Process
 from genflow.registry import registries
@@ -60,6 +61,7 @@ class Worker:
             ValueError: With the reason, from the part that refused.
         """
         config = self.config
+        check_device(config.device)
         registry = registries()["processes"]
         for name in config.process:
             options = {
@@ -246,6 +248,8 @@ def main() -> None:
         lines.send(refused=str(error))
         return
     lines.send(ready=True)
+    if "--check" in sys.argv:
+        return
     inbox = _inbox()
     while (text := inbox()) and not stop.is_set():
         cell = json.loads(text)

@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 @config_options(BenchConfig)
 @click.option("-n", "--dry-run", is_flag=True, help="Print the configuration, the cells and an estimate, and stop.")
 def bench_command(config_file: Path | None, dry_run: bool, **given: Any) -> int:
-    from genflow.bench.runner import prepare
+    from genflow.bench.runner import prepare, refusal
     from genflow.bench.store import BusyError
 
     config, origin = resolve(BenchConfig, config_file, given)
     store, cells, todo, notes = prepare(config)
+    given_options = (config.process_options, config.backbone_options, config.solver_options, config.dataset_options)
+    if todo and (any(given_options) or not dry_run) and (reason := refusal(config)):
+        raise ConfigError(reason)
     if dry_run:
         _print_plan(config, origin, store, cells, todo, notes)
         return 0

@@ -10,7 +10,7 @@ import click
 
 from genflow.cli import EXIT_STOPPED, say
 from genflow.commands.options import command_line, config_options, examples, resolve
-from genflow.config import ConfigError, Options, TrainConfig, option
+from genflow.config import ConfigError, Options, TrainConfig, check_owners, option
 
 if TYPE_CHECKING:
     from genflow.training import TrainResult
@@ -88,10 +88,15 @@ def run_training(config: ModelConfig) -> TrainResult:
 
     import genflow
     from genflow.checkpoint import describe, save
+    from genflow.devices import check_device
     from genflow.signals import StopFlag
     from genflow.training import train
 
     out = Path(config.out)
+    check_owners("process_options", config.process_options, [config.process])
+    check_owners("backbone_options", config.backbone_options, [config.backbone])
+    check_owners("dataset_options", config.dataset_options, [config.dataset])
+    check_device(config.device)
     check_folder(out)
     dataset = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
     process = genflow.get_process(config.process, **config.process_options.get(config.process, {}))
@@ -99,6 +104,7 @@ def run_training(config: ModelConfig) -> TrainResult:
     backbone = genflow.get_backbone(
         config.backbone, shape=dataset.shape, extra_channels=process.extra_channels, **options
     )
+    make_folder(out.parent)
     with StopFlag() as stop, _bar(config.train.steps) as bar:
 
         def progress(step: int, steps: int, loss: float) -> None:
@@ -128,12 +134,21 @@ def run_training(config: ModelConfig) -> TrainResult:
 
 
 def check_folder(path: Path) -> None:
-    """Raises ConfigError where a folder can not be made, before hours are spent."""
-    for part in (path, *path.parents):
+    """Raises ConfigError where a folder stands on a file, before hours are spent."""
+    check_parents(path, path)
+
+
+def check_parents(path: Path, first: Path) -> None:
+    """Raises ConfigError naming `path` where `first` or a folder above it is a file."""
+    for part in (first, *first.parents):
         if part.exists() and not part.is_dir():
             raise ConfigError(f"out = '{path}': {part} is a file, not a folder; choose another folder")
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, or raises ConfigError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out = '{path}' can not be written: {error.strerror}; choose another folder") from None
 
@@ -153,16 +168,25 @@ def run_sampling(config: SampleConfig) -> str:
 
     import genflow
     from genflow.checkpoint import CheckpointError, read_folder
+    from genflow.devices import check_device
     from genflow.report.pictures import save_samples
 
     out = Path(config.out)
     if out.suffix not in (".png", ".npz"):
         raise ConfigError(f"out = '{out}': the ending says what to write; give a .png or .npz file")
+    if out.is_dir():
+        raise ConfigError(f"out = '{out}' is a folder; give a file")
+    check_parents(out, out.parent)
+    check_owners("solver_options", config.solver_options, [config.solver])
+    check_device(config.device)
     try:
         process, backbone = genflow.load(config.checkpoint)
         about = json.loads(read_folder(Path(config.checkpoint))["config.json"])
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
+    dataset = about.get("dataset") or about.get("cell", {}).get("spec", {}).get("dataset")
+    if out.suffix == ".png" and not dataset:
+        raise ConfigError(f"{config.checkpoint} does not say its data set, which a picture needs; write a .npz file")
     solver = genflow.get_solver(config.solver, **config.solver_options.get(config.solver, {}))
     budget = config.nfe if hasattr(solver, "plan") else None
     solution = genflow.sample(
@@ -175,11 +199,10 @@ def run_sampling(config: SampleConfig) -> str:
         batch_size=config.sample_batch,
         device=config.device,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     if out.suffix == ".npz":
         np.savez_compressed(out, x=solution.x.numpy())
     else:
-        dataset = about.get("dataset") or about["cell"]["spec"]["dataset"]
         scaling = genflow.get_dataset(dataset["name"], **dataset["options"]).scaling
         save_samples(out, scaling.decode(solution.x).numpy(), scaling.levels)
     return f"{out}: {config.n} samples of {about['process']['name']}, {config.solver}, NFE {solution.nfe:g}"

@@ -6,11 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import require
+from genflow.process.base import is_count, require
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Scaling:
     shift: float = 0.0
     levels: int | None = None
 
+    EDGE: ClassVar[float] = 2.0**-19
+    """Dequantised values keep this far from the next level, so that float32 decodes them to their own."""
+
     @classmethod
     def grey(cls, levels: int) -> Scaling:
         """`levels` grey levels, uniformly dequantised, onto [−1, 1]."""
@@ -36,12 +40,11 @@ class Scaling:
         """Raw values to data units; dequantised by the generator, or at the middle of each level without one."""
         if self.levels is None:
             return self.scale * raw + self.shift
-        u = (
-            0.5
-            if generator is None
-            else torch.rand(raw.shape, generator=generator, dtype=raw.dtype, device=generator.device)
-        )
-        return self.scale * (raw + u) + self.shift
+        if generator is None:
+            return self.scale * (raw + 0.5) + self.shift
+        u = torch.rand(raw.shape, generator=generator, dtype=raw.dtype, device=generator.device)
+        inside = self.EDGE + (1 - 2 * self.EDGE) * u
+        return self.scale * (raw + inside) + self.shift
 
     def decode(self, x: Tensor) -> Tensor:
         """Data units to raw values, on whole levels where there are levels."""
@@ -91,8 +94,14 @@ class ToyDataset(Dataset):
     shape = (2,)
 
     def __init__(self, size: int = 10_000, seed: int = 0) -> None:
-        require(self.name, {"size": (size, size >= 1, "a whole number above 0")})
-        self.size, self.seed = size, seed
+        require(
+            self.name,
+            {
+                "size": (size, is_count(size), "a whole number above 0"),
+                "seed": (seed, is_count(seed, least=0), "a whole number of at least 0"),
+            },
+        )
+        self.size, self.seed = int(size), int(seed)
 
     @abstractmethod
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:

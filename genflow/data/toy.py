@@ -9,12 +9,25 @@ import torch
 from torch import Tensor
 
 from genflow.data.base import ToyDataset
-from genflow.process.base import require
+from genflow.process.base import is_number, is_positive, require
 from genflow.process.bases import StudentT
 
 
 def _uniform(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def _floats(values: object) -> Tensor | None:
+    """Values as a finite float64 tensor, or None where they are none."""
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return tensor if bool(tensor.isfinite().all()) else None
+
+
+def _are_positive(values: Tensor | None, shapes: tuple[tuple[int, ...], ...]) -> bool:
+    return values is not None and tuple(values.shape) in shapes and bool((values > 0).all())
 
 
 def _normal(count: int, generator: torch.Generator) -> Tensor:
@@ -41,23 +54,21 @@ class GaussianMixture(ToyDataset):
         seed: int = 0,
     ) -> None:
         super().__init__(size, seed)
-        self.means = torch.tensor(means, dtype=torch.float64)
-        count = len(self.means)
-        self.scales = torch.as_tensor(scales, dtype=torch.float64).expand(count)
-        self.weights = torch.ones(count, dtype=torch.float64) if weights is None else torch.tensor(weights).double()
+        centres, spread = _floats(means), _floats(scales)
+        count = len(centres) if centres is not None and centres.ndim else 0
+        share = torch.ones(count, dtype=torch.float64) if weights is None else _floats(weights)
         require(
             self.name,
             {
-                "means": (means, self.means.shape == (count, 2), "pairs of numbers"),
-                "scales": (scales, bool((self.scales > 0).all()), "numbers above 0"),
-                "weights": (
-                    weights,
-                    len(self.weights) == count and bool((self.weights > 0).all()),
-                    "K numbers above 0",
-                ),
+                "means": (means, centres is not None and centres.shape == (max(count, 1), 2), "pairs of numbers"),
+                "scales": (scales, _are_positive(spread, ((), (count,))), "a number above 0, or one for each mean"),
+                "weights": (weights, _are_positive(share, ((count,),)), "a number above 0 for each mean"),
             },
         )
-        self.weights = self.weights / self.weights.sum()
+        assert centres is not None
+        assert spread is not None
+        assert share is not None
+        self.means, self.scales, self.weights = centres, spread.expand(count), share / share.sum()
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
@@ -103,7 +114,7 @@ class TwoMoons(ToyDataset):
 
     def __init__(self, noise: float = 0.1, size: int = 10_000, seed: int = 0) -> None:
         super().__init__(size, seed)
-        require(self.name, {"noise": (noise, noise >= 0, "a number of at least 0")})
+        require(self.name, {"noise": (noise, is_number(noise) and noise >= 0, "a number of at least 0")})
         self.noise = noise
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
@@ -122,7 +133,7 @@ class SwissRoll(ToyDataset):
 
     def __init__(self, noise: float = 0.06, size: int = 10_000, seed: int = 0) -> None:
         super().__init__(size, seed)
-        require(self.name, {"noise": (noise, noise >= 0, "a number of at least 0")})
+        require(self.name, {"noise": (noise, is_number(noise) and noise >= 0, "a number of at least 0")})
         self.noise = noise
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
@@ -145,7 +156,7 @@ class Heart(ToyDataset):
 
     def __init__(self, scale: float = 1.5, size: int = 10_000, seed: int = 0) -> None:
         super().__init__(size, seed)
-        require(self.name, {"scale": (scale, scale > 0, "a number above 0")})
+        require(self.name, {"scale": (scale, is_positive(scale), "a number above 0")})
         self.scale = scale
 
     @staticmethod
@@ -175,7 +186,7 @@ class UniformDisk(ToyDataset):
 
     def __init__(self, radius: float = 1.0, size: int = 10_000, seed: int = 0) -> None:
         super().__init__(size, seed)
-        require(self.name, {"radius": (radius, radius > 0, "a number above 0")})
+        require(self.name, {"radius": (radius, is_positive(radius), "a number above 0")})
         self.radius = radius
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
@@ -194,7 +205,7 @@ class Cauchy(ToyDataset):
 
     def __init__(self, scale: float = 0.5, size: int = 10_000, seed: int = 0) -> None:
         super().__init__(size, seed)
-        require(self.name, {"scale": (scale, scale > 0, "a number above 0")})
+        require(self.name, {"scale": (scale, is_positive(scale), "a number above 0")})
         self.scale = scale
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, Perturbed, dimension, like_rows, require
+from genflow.process.base import Coefficients, Perturbed, dimension, is_count, is_positive, like_rows, require
 from genflow.process.bases import Base, StudentT
 from genflow.process.heads import HEADS, INVERSES, Head, PoissonField
 
@@ -72,7 +72,7 @@ class PFGM(AffineProcess):
         self.t_data = self.z_min
         self.t_prior = math.sqrt(2 / math.pi) * growth if self.z_max is None else self.z_max
         self.radius_limit = math.sqrt(self.dim) * growth if self.upper_norm is None else self.upper_norm
-        self.reference_batch = self.large_batch if self.head == "field" else 0
+        self.reference_batch = int(self.large_batch) if self.head == "field" else 0
         if self.t_prior <= self.t_data:
             raise ValueError(f"PFGM: z_max = {self.t_prior:g} must lie above z_min = {self.z_min:g}")
         super().__post_init__()
@@ -88,10 +88,10 @@ class PFGM(AffineProcess):
         require(
             "PFGM",
             {
-                **{n: (v, v > 0 and math.isfinite(v), "a number above 0") for n, v in positive.items()},
-                **{n: (v, v is None or v > 0, "a number above 0") for n, v in optional.items()},
+                **{n: (v, is_positive(v), "a number above 0") for n, v in positive.items()},
+                **{n: (v, v is None or is_positive(v), "a number above 0") for n, v in optional.items()},
                 **{n: (getattr(self, n), getattr(self, n) in c, " or ".join(c)) for n, c in choices.items()},
-                "large_batch": (self.large_batch, self.large_batch >= 0, "a whole number of at least 0"),
+                "large_batch": (self.large_batch, is_count(self.large_batch, 0), "a whole number of at least 0"),
             },
         )
 

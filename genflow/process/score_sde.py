@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, require
+from genflow.process.base import Coefficients, is_number, is_positive, require
 
 
 @dataclass(kw_only=True)
@@ -37,9 +37,13 @@ class VP(AffineProcess):
         require(
             "VP",
             {
-                "beta_min": (self.beta_min, self.beta_min >= 0, "a number of at least 0"),
-                "beta_max": (self.beta_max, self.beta_max > self.beta_min, "a number above beta_min"),
-                "t_min": (self.t_min, 0 < self.t_min < 1, "a number between 0 and 1"),
+                "beta_min": (self.beta_min, is_number(self.beta_min) and self.beta_min >= 0, "a number of at least 0"),
+                "beta_max": (
+                    self.beta_max,
+                    is_number(self.beta_max) and self.beta_max > self.beta_min,
+                    "a number above beta_min",
+                ),
+                "t_min": (self.t_min, is_positive(self.t_min) and self.t_min < 1, "a number between 0 and 1"),
             },
         )
 

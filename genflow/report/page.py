@@ -19,6 +19,9 @@ from genflow.bench.tables import Row, Table, floor_of, is_frechet
 from genflow.config import BenchConfig, to_dict
 from genflow.registry import registries
 
+NORM_TITLE = "Norm against noise level"
+"""The plot with a panel for each process, which gets a row of its own."""
+
 WORDS = ("process", "solver", "metric")
 """Columns of words, set to the left."""
 
@@ -47,6 +50,7 @@ def page(
         cards=cards(rows),
         tables=found,
         words=WORDS,
+        wide=NORM_TITLE,
         plots=[image for image in images if not image[0].startswith("Samples")],
         samples=[image for image in images if image[0].startswith("Samples")],
         config=yaml.safe_dump(to_dict(config), sort_keys=False),
@@ -77,7 +81,7 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     result = []
     for process, row in best.items():
         times = f", {row['value'] / real['value']:.2f} x the floor" if real and real["value"] else ""
-        how = f"best {row['metric']}: {row['solver']}, NFE {row['nfe']:g}{times}"
+        how = f"best {row['metric']}: {row['solver']}, NFE {row['nfe']:.4g}{times}"
         result.append({"what": process, "value": f"{row['value']:.2f}", "how": how})
     if real:
         result.append(

@@ -102,7 +102,9 @@ def _plain_ticks(axis: Any, places: Sequence[float] | None = None) -> None:
     """Plain numbers on a logarithmic axis."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(FixedLocator(list(places)) if places else LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    steps = (1, 2, 5) if high / max(low, 1e-300) < 300 else (1,)
+    axis.set_major_locator(FixedLocator(list(places)) if places else LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
@@ -129,7 +131,7 @@ def norm_plot(studies: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> bo
         for panel, (process, study) in zip(panels, studies.items(), strict=True):
             _norm_panel(panel, process, study)
         panels[0].set_ylabel("|x|, data units")
-        panels[-1].legend(fontsize=8, loc="upper left")
+        figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
         save_figure(figure, path)
     return True
 
@@ -144,9 +146,14 @@ def _norm_panel(axes: Any, process: str, study: Mapping[str, np.ndarray]) -> Non
         axes.plot(times, middle, color=colour, label=f"{words}: median")
         axes.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0, label="10 to 90 %")
     axes.axvline(float(study["push_time"]), color="#666666", linewidth=1, linestyle=":")
-    axes.set(title=process, yscale="log", xlabel="t (data end on the left)" if times[0] > times[-1] else "t")
+    axes.set(title=process, xlabel="native time t, data end on the left; dotted: where the norm is pushed")
+    axes.xaxis.label.set_size(8)
+    if study["train"].max() / study["train"].min() > 10:
+        axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
     if times.min() > 0 and times.max() / times.min() > 1e3 and _even_in_log(times):
         axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
     if times[0] < times[-1]:
         axes.invert_xaxis()
 

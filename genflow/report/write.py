@@ -80,6 +80,7 @@ def digest(config: BenchConfig, cells: Sequence[Cell]) -> str:
 def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> dict[str, Path]:
     """All plots as PNG files: title -> path, in the order of the page."""
     from genflow.report import pictures
+    from genflow.report.page import NORM_TITLE
 
     folder = store.root / "plots"
     folder.mkdir(exist_ok=True)
@@ -87,7 +88,7 @@ def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequenc
     curves = loss_curves(store, cells)
     wanted = {
         "Fréchet distance against NFE": ("fd_nfe.png", lambda p: pictures.quality_plot(rows, p)),
-        "Norm against noise level": ("norm_z.png", lambda p: pictures.norm_plot(studies, p)),
+        NORM_TITLE: ("norm_z.png", lambda p: pictures.norm_plot(studies, p)),
         "After the norm is pushed off mid-way": ("norm_push.png", lambda p: pictures.push_plot(rows, p)),
         "Training loss": ("loss.png", lambda p: pictures.loss_plot(curves, p)),
     }
@@ -141,7 +142,7 @@ def sample_pictures(config: BenchConfig, store: Store, cells: Sequence[Cell], fo
         raw = _arrays(files["samples.npz"])["raw"]
         path = folder / f"samples_{process}_{solver}.png"
         save_samples(path, raw[:60] if raw.ndim == 4 else raw, _levels(config))
-        pictures[f"Samples: {process}, {solver}, NFE {nfe:g}"] = path
+        pictures[f"Samples: {process}, {solver}, NFE {nfe:.4g}"] = path
     return pictures
 
 

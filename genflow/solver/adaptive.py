@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import like_rows, require
+from genflow.process.base import is_count, is_positive, like_rows, require
 from genflow.solver.base import (
     FieldLike,
     Noise,
@@ -66,10 +65,10 @@ class RK45(Solver):
         require(
             "rk45",
             {
-                "rtol": (rtol, 0 < rtol < 1, "a number between 0 and 1"),
-                "atol": (atol, 0 < atol < math.inf, "a number above 0"),
+                "rtol": (rtol, is_positive(rtol) and rtol < 1, "a number between 0 and 1"),
+                "atol": (atol, is_positive(atol), "a number above 0"),
                 "control": (control, control in ("sample", "batch"), "'sample' or 'batch'"),
-                "max_nfe": (max_nfe, max_nfe >= 8, "a whole number of at least 8"),
+                "max_nfe": (max_nfe, is_count(max_nfe, 8), "a whole number of at least 8"),
             },
         )
         self.rtol, self.atol, self.control, self.max_nfe = rtol, atol, control, max_nfe

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from genflow.process.base import require
+from genflow.process.base import is_number, require
 from genflow.solver.base import FieldLike, FixedStep, Noise
 
 
@@ -28,7 +28,7 @@ class EulerMaruyama(FixedStep):
             {
                 "diffusion": (
                     diffusion,
-                    math.isfinite(diffusion) and diffusion >= 0,
+                    is_number(diffusion) and diffusion >= 0,
                     "a number of at least 0",
                 )
             },

@@ -168,10 +168,16 @@ def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
     words = ["--process", "vp_ode,vp_sde", "--backbone", "mlp", "--metric", "fd", "--samples", "8", "--nfe", "3"]
     quick = ["--train-steps", "3", "--train-batch-size", "8", "--out", "shared"]
     done = subprocess.run(
-        [sys.executable, "-m", "genflow", "bench", *words, *quick], cwd=tmp_path, env=ENV, capture_output=True, text=True
+        [sys.executable, "-m", "genflow", "bench", *words, *quick],
+        cwd=tmp_path,
+        env=ENV,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     cells = list((tmp_path / "shared" / "cells").iterdir())
     assert sum((c / "model.safetensors").exists() for c in cells) == 1
-    solvers = {json.loads((c / "cell.json").read_text())["labels"].get("solver") for c in cells if (c / "samples.npz").exists()}
+    solvers = {
+        json.loads((c / "cell.json").read_text())["labels"].get("solver") for c in cells if (c / "samples.npz").exists()
+    }
     assert solvers == {"euler", "heun", "rk45", "euler_maruyama"}

@@ -39,9 +39,7 @@ def test_two_charges_attract_half_the_samples_each(solver):
     charges = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=F64)
     process = PFGM(dim=2, norm=1.0, z_max=100.0)
     n = 2000
-    x = genflow.sample(
-        process, process.oracle(charges), solver, n, nfe=None if solver == "rk45" else 60, dtype=F64
-    ).x
+    x = genflow.sample(process, process.oracle(charges), solver, n, nfe=None if solver == "rk45" else 60, dtype=F64).x
     right = int((x[:, 0] > 0).sum())
     assert abs(right - n / 2) < 4 * math.sqrt(n) / 2
     gap = torch.cdist(x, charges).amin(1)
@@ -98,7 +96,9 @@ def test_posterior_of_cauchy_data_matches_autograd_of_the_log_density():
     torch.testing.assert_close(found.detach(), (z * slope).detach())
 
 
-@pytest.mark.parametrize(("norm", "dim", "m", "z_max", "upper"), [(30, 3072, 287, 38.57, 2679), (41, 12288, 286, 37.4, 5202)])
+@pytest.mark.parametrize(
+    ("norm", "dim", "m", "z_max", "upper"), [(30, 3072, 287, 38.57, 2679), (41, 12288, 286, 37.4, 5202)]
+)
 def test_published_hyper_parameter_rule(norm, dim, m, z_max, upper):
     process = PFGM(norm=norm, dim=dim)
     assert process.published_m() == m

@@ -34,7 +34,9 @@ def test_gaussian_data_give_the_closed_form_likelihood(head):
         process, gaussian_backbone(process, mean, scale), x, solver=RK45(1e-8, 1e-8), trace="exact"
     ).log_prob
     want = Gaussian().log_prob((x - mean) / scale) - 3 * math.log(scale)
-    torch.testing.assert_close(found, want, rtol=0, atol=1e-3)  # the prior N(0, 1) is off the marginal at t = 1 by 4e-5 x²
+    torch.testing.assert_close(
+        found, want, rtol=0, atol=1e-3
+    )  # the prior N(0, 1) is off the marginal at t = 1 by 4e-5 x²
 
 
 def test_bits_per_dim_of_a_gaussian():
@@ -51,9 +53,7 @@ def test_bits_per_dim_of_a_gaussian():
 @pytest.mark.parametrize(("solver", "nfe"), [("heun", 200), ("euler", 400), ("euler_maruyama", 400)])
 def test_gaussian_data_are_sampled_with_their_mean_and_scale(solver, nfe):
     process, mean, scale = VP(), 0.3, 0.5
-    x = genflow.sample(
-        process, gaussian_backbone(process, mean, scale), solver, 4000, nfe=nfe, shape=(2,), dtype=F64
-    ).x
+    x = genflow.sample(process, gaussian_backbone(process, mean, scale), solver, 4000, nfe=nfe, shape=(2,), dtype=F64).x
     assert float(x.mean()) == pytest.approx(mean, abs=0.03)
     assert float(x.std()) == pytest.approx(scale, abs=0.02)
 

@@ -1,0 +1,1 @@
+"""Against arrays that published implementations computed."""
