@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from genflow.registry import Entry
+
+if TYPE_CHECKING:
+    from genflow.evaluate.frechet import frechet_distance
+    from genflow.evaluate.metrics import fd
+
+__all__ = ["fd", "frechet_distance"]
 
 CATALOG = [
     Entry(
@@ -27,3 +36,11 @@ CATALOG = [
         tags={"needs": "model"},
     ),
 ]
+
+_LAZY = {"fd": "genflow.evaluate.metrics", "frechet_distance": "genflow.evaluate.frechet"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'genflow.evaluate' has no attribute '{name}'")

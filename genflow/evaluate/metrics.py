@@ -114,6 +114,17 @@ class FrechetMetric(Metric):
         return Result([Measured(f"FD[{name}]", context.frechet(raw), len(raw), protocol)])
 
 
+def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
+    """Fréchet distance of samples to a data set's training split, and its name, e.g. ("FD[digits]", 9.7).
+
+    Arguments:
+        x: Samples (n, *shape), data units; decoded to the data's own levels here.
+        dataset: Real data.
+    """
+    name, extractor = extractor_for(dataset.name, dataset.shape)
+    return f"FD[{name}]", frechet_distance(extractor(dataset.train), extractor(dataset.scaling.decode(x)))
+
+
 class NormMetric(Metric):
     """Norm against noise level, and what happens when the norm is pushed off mid-way."""
 

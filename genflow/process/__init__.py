@@ -45,6 +45,40 @@ CATALOG = [
         preset={"mode": "sde"},
         tags={"mode": "sde", "year": 2021},
     ),
+    Entry(
+        "subvp_ode",
+        "genflow.process.score_sde:SubVP",
+        "sub-variance-preserving, sampled by its probability-flow ODE",
+        _SONG,
+        family="subvp",
+        tags={"mode": "ode", "year": 2021},
+    ),
+    Entry(
+        "subvp_sde",
+        "genflow.process.score_sde:SubVP",
+        "sub-variance-preserving, sampled by its reverse SDE",
+        _SONG,
+        family="subvp",
+        preset={"mode": "sde"},
+        tags={"mode": "sde", "year": 2021},
+    ),
+    Entry(
+        "ve_ode",
+        "genflow.process.score_sde:VE",
+        "variance exploding, sampled by its probability-flow ODE",
+        _SONG,
+        family="ve",
+        tags={"mode": "ode", "year": 2021},
+    ),
+    Entry(
+        "ve_sde",
+        "genflow.process.score_sde:VE",
+        "variance exploding, sampled by its reverse SDE",
+        _SONG,
+        family="ve",
+        preset={"mode": "sde"},
+        tags={"mode": "sde", "year": 2021},
+    ),
 ]
 
 _LAZY = {

@@ -82,7 +82,7 @@ class AffineProcess(Process):
         if not self.predicts.linear:
             from genflow.process.posterior import posterior_mean
 
-            x = posterior_mean(x_t, t, x if refs is None else torch.cat([x, refs]), self)
+            x = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
         return self.predicts.encode(x, x_t, self.at(t, x))
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:

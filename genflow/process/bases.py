@@ -87,9 +87,12 @@ class StudentT(Base):
         return constant - (nu + dim) / 2 * torch.log1p(u.square().sum(1) / nu)
 
     def log_weights(self, cross: Tensor, norm2: Tensor, b: Tensor, dim: int) -> Tensor:
-        scale = norm2 + self.df * b * b
-        ratio = torch.maximum(cross, -norm2) / scale
-        return -(self.df + dim) / 2 * torch.log1p(ratio)
+        tail = self.df * b * b
+        scale = norm2 + tail
+        ratio = cross / scale
+        near = ((cross + norm2).clamp_min(0) + tail).log() - scale.log()
+        logs = torch.where(ratio < -0.5, near, torch.log1p(ratio.clamp_min(-0.5)))
+        return -(self.df + dim) / 2 * logs
 
     def median_radius(self, dim: int) -> float:
         from scipy.stats import f

@@ -6,51 +6,67 @@ set (the oracle). By matrix products in chunks: the B x M x N differences of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
 from genflow.process.base import dimension, like_rows
 
-CHUNK = 1024
-"""References per matrix product: the extra memory is B x CHUNK numbers and a copy of the chunk."""
+CHUNK = 4096
+"""References per matrix product: the extra memory is a few B x CHUNK numbers."""
+
+NEGLIGIBLE = -60.0
+"""Log weights this far below the row's largest count as none: their products would be denormal, and slow."""
 
 
-def posterior_mean(x: Tensor, t: Tensor, refs: Tensor, process: AffineProcess) -> Tensor:
+def posterior_mean(x: Tensor, t: Tensor, refs: Tensor | Sequence[Tensor], process: AffineProcess) -> Tensor:
     """E[X | x_t = x] for X uniform over refs.
 
-    X̂ = Σ_j w_j y_j, w = softmax_j log k((x − a y_j)/b), k the density of the process's base. References are taken
-    relative to their mean, and of |x − a y_j|² only the part that differs between references enters the weights,
-    so rounding stays small both far from the data and at large N. Exact duplicates simply share their weight.
+    X̂ = Σ_j w_j y_j, w = softmax_j log k((x − a y_j)/b), k the density of the process's base. Of |x − a y_j|² only the
+    part that differs between references enters the weights, and data far from the origin is centred first, so
+    rounding stays small both far from the data and at large N. Exact duplicates simply share their weight.
 
     Arguments:
         x: States, shape (B, *), data units.
         t: Native time, shape () or (B,), not t_data itself (there b = 0).
-        refs: Data points, shape (M, *), M >= 1.
+        refs: Data points, shape (M, *), M >= 1, or several such tensors, which are not joined in memory.
         process: Gives a(t), b(t) and the base.
 
     Returns:
         Shape (B, *), x's dtype.
     """
-    if not len(refs):
+    parts = [part.flatten(1) for part in ([refs] if isinstance(refs, Tensor) else refs) if len(part)]
+    if not parts:
         raise ValueError("posterior_mean needs at least one reference point, got 0")
-    shape, points = x.shape, refs.flatten(1)
+    shape = x.shape
     a, b = _column(process.coefficients(t).a, x), _column(process.coefficients(t).b, x)
-    centre = points.mean(0)
-    x = x.flatten(1) - a * centre
+    centre = _centre(parts[0])
+    x = x.flatten(1) if centre is None else x.flatten(1) - a * centre
     norm2 = x.square().sum(1, keepdim=True)
     best = torch.full_like(norm2, -torch.inf)
     total, mean = torch.zeros_like(norm2), torch.zeros_like(x)
-    for chunk in points.split(CHUNK):
-        rows = chunk - centre
-        cross = a * a * rows.square().sum(1) - 2 * a * (x @ rows.T)
+    for chunk in (chunk for part in parts for chunk in part.split(CHUNK)):
+        rows = chunk if centre is None else chunk - centre
+        cross = a * a * torch.linalg.vector_norm(rows, dim=1).square() - 2 * a * (x @ rows.T)
         logits = process.base.log_weights(cross, norm2, b, dimension(x))
         top = torch.maximum(best, logits.amax(1, keepdim=True))
-        weights, keep = (logits - top).exp_(), (best - top).exp()
+        weights = torch.nn.functional.threshold(logits - top, NEGLIGIBLE, -torch.inf).exp_()
+        keep = (best - top).exp()
         total = total * keep + weights.sum(1, keepdim=True)
         mean = mean * keep + weights @ rows
         best = top
-    return (mean / total + centre).reshape(shape)
+    mean = mean / total
+    return (mean if centre is None else mean + centre).reshape(shape)
+
+
+def _centre(points: Tensor) -> Tensor | None:
+    """The mean of some of the points where they lie far from the origin for their spread, else None."""
+    some = points[:: max(1, len(points) // 64)]
+    centre = some.mean(0)
+    spread = (some - centre).square().sum(1).mean()
+    return centre if bool(centre.square().sum() > 4 * spread) else None
 
 
 def _column(value: Tensor, x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Score SDEs: variance preserving."""
+"""Score SDEs: variance preserving, sub-variance-preserving, variance exploding."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,3 +62,57 @@ class VP(AffineProcess):
     def prior_scale(self) -> float:
         """The published prior is the standard normal; b(1) = 0.99998."""
         return 1.0
+
+
+@dataclass(kw_only=True)
+class SubVP(VP):
+    """Sub-variance-preserving: a as in VP, b = 1 − e^(−B), whose variance lies below that of VP.
+
+    dx = −β x/2 dt + sqrt(β (1 − e^(−2B))) dw. b is the square of VP's b, not its root: near the data it is
+    proportional to t, so b' is finite there, and N̂ is the noise at that smaller scale. The options are VP's.
+
+    Source: Song et al. 2021, arXiv:2011.13456.
+    """
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        rate = self.beta_max - self.beta_min
+        integral, beta = self.beta_min * t + rate * t * t / 2, self.beta_min + rate * t
+        a, b = (-integral / 2).exp(), -torch.expm1(-integral)
+        return Coefficients(a, b, -beta / 2 * a, beta * a * a)
+
+
+@dataclass(kw_only=True)
+class VE(AffineProcess):
+    """Variance exploding: a = 1, b = σ(t) = σ_min (σ_max/σ_min)^t, t from 0 to 1.
+
+    dx = σ sqrt(2 ln(σ_max/σ_min)) dw. The path starts at noise σ_min, where everything is finite, so sampling and
+    training reach t = 0 itself; the prior is a normal of scale σ_max about the origin.
+
+    Arguments:
+        sigma_min: Noise left on the samples, data units.
+        sigma_max: Scale of the prior, data units; the largest distance between two data points is a good value.
+
+    Source: Song et al. 2021, arXiv:2011.13456; choice of σ_max: Song & Ermon 2020, arXiv:2006.09011.
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    t_data = 0.0
+    t_prior = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = self.sigma_min, self.sigma_max
+        require(
+            "VE",
+            {
+                "sigma_min": (low, is_positive(low), "a number above 0"),
+                "sigma_max": (high, is_positive(high) and high > low, "a number above sigma_min"),
+            },
+        )
+        super().__post_init__()
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        rate = math.log(self.sigma_max / self.sigma_min)
+        sigma = self.sigma_min * (rate * t).exp()
+        return Coefficients(torch.ones_like(t), sigma, torch.zeros_like(t), rate * sigma)

@@ -88,8 +88,8 @@ def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequenc
     curves = loss_curves(store, cells)
     wanted = {
         "Fréchet distance against NFE": ("fd_nfe.png", lambda p: pictures.quality_plot(rows, p)),
-        NORM_TITLE: ("norm_z.png", lambda p: pictures.norm_plot(studies, p)),
         "After the norm is pushed off mid-way": ("norm_push.png", lambda p: pictures.push_plot(rows, p)),
+        NORM_TITLE: ("norm_z.png", lambda p: pictures.norm_plot(studies, p)),
         "Training loss": ("loss.png", lambda p: pictures.loss_plot(curves, p)),
     }
     plots = {title: folder / name for title, (name, make) in wanted.items() if make(folder / name)}

@@ -34,20 +34,22 @@ _E = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 @dataclass
 class _State:
-    """Rows still travelling: clock s, step h (both (G,)), state x, slope k = dx/ds, calls; G = B or 1."""
+    """Rows still travelling: clock s, step h (both (G,)), state x, slope k = dx/ds, calls, whether the last
+    attempt was rejected; G = B or 1."""
 
     s: Tensor
     h: Tensor
     x: Tensor
     k: Tensor
     calls: Tensor
+    rejected: Tensor
 
 
 class RK45(Solver):
     """Dormand–Prince 5(4) in the process's clock, first-same-as-last, local extrapolation.
 
     A step is accepted where rms(err / (atol + rtol max(|x|, |x_new|))) <= 1; the next is 0.9 err^(−1/5) times as
-    long, within [0.2, 10] (at most 1 after a rejection). The first step follows Hairer, Nørsett & Wanner, II.4.
+    long, within [0.2, 10] (at most 1 after a rejection, and for the step after it). The first step follows Hairer, Nørsett & Wanner, II.4.
 
     Arguments:
         rtol: Relative tolerance.
@@ -116,7 +118,9 @@ class RK45(Solver):
             return state
         field.keep(left)
         rows = left.to(state.x.device)
-        return _State(state.s[left], state.h[left], state.x[rows], state.k[rows], state.calls[left])
+        return _State(
+            state.s[left], state.h[left], state.x[rows], state.k[rows], state.calls[left], state.rejected[left]
+        )
 
     def _slope(self, field: FieldLike, x: Tensor, s: Tensor) -> Tensor:
         """dx/ds at clock s (G,)."""
@@ -141,7 +145,8 @@ class RK45(Solver):
         steepest = torch.maximum(speed, bend)
         h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest.clamp_min(1e-300)) ** 0.2)
         h = torch.minimum(100 * h0, h1).clamp(max=abs(end - start))
-        return _State(s, sign * h, x, k, torch.full((groups,), 2, dtype=torch.int64))
+        calls = torch.full((groups,), 2, dtype=torch.int64)
+        return _State(s, sign * h, x, k, calls, torch.zeros(groups, dtype=torch.bool))
 
     def _advance(self, field: FieldLike, now: _State, end: float, observer: Observer | None) -> _State:
         """One attempted step of every row still travelling."""
@@ -157,13 +162,13 @@ class RK45(Solver):
         self._check(field, now, h, err, calls)
         ok = err <= 1
         factor = (0.9 * err.clamp_min(1e-10) ** -0.2).clamp(0.2, 10.0)
-        step = h * torch.where(ok, factor, factor.clamp(max=1.0))
+        step = h * torch.where(ok & ~now.rejected, factor, factor.clamp(max=1.0))
         ok_x = like_rows(ok.to(x.device), x)
         moved = torch.where(ok_x, x, now.x)
         s = torch.where(ok, torch.where(last, end, now.s + h), now.s)
         if observer and groups == 1 and bool(ok):
             observer(moved, float(field.from_clock(s)[0]))
-        return _State(s, step, moved, torch.where(ok_x, slopes[-1], now.k), calls)
+        return _State(s, step, moved, torch.where(ok_x, slopes[-1], now.k), calls, ~ok)
 
     def _stages(self, field: FieldLike, now: _State, h: Tensor, h_x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The fifth-order solution and all seven slopes; six backbone calls."""

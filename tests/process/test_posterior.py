@@ -46,3 +46,28 @@ def test_chunks_do_not_change_the_mean(monkeypatch):
     whole = posterior_mean(x, torch.tensor(0.7), refs, process)
     monkeypatch.setattr("genflow.process.posterior.CHUNK", 7)
     torch.testing.assert_close(posterior_mean(x, torch.tensor(0.7), refs, process), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_data_far_from_the_origin_keep_their_digits_in_float32():
+    generator = torch.Generator().manual_seed(3)
+    refs = 1000 + torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    process, x = PFGM(dim=6, norm=2.0), refs[:5] + 0.3
+    exact = posterior_mean(x, torch.tensor(0.5), refs, process)
+    rough = posterior_mean(x.float(), torch.tensor(0.5), refs.float(), process)
+    torch.testing.assert_close(rough.double(), exact, rtol=0, atol=2e-2)
+
+
+def test_parts_are_as_good_as_one_tensor():
+    refs, x = torch.randn(50, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    process = PFGM(dim=6, norm=2.0)
+    whole = posterior_mean(x, torch.tensor(0.7), refs, process)
+    parts = posterior_mean(x, torch.tensor(0.7), [refs[:13], refs[13:13], refs[13:]], process)
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_on_a_charge_is_finite_and_the_charge():
+    refs = torch.randn(9, 64, generator=torch.Generator().manual_seed(1))
+    process = PFGM(dim=64, norm=8.0)
+    for z in (1e-3, 1e-2):
+        found = posterior_mean(refs[:3] + 1e-4, torch.tensor(z), refs, process)
+        torch.testing.assert_close(found, refs[:3], rtol=0, atol=1e-5)

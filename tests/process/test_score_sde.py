@@ -8,7 +8,7 @@ import torch
 import genflow
 from genflow.likelihood import bits_per_dim, log_likelihood
 from genflow.process.bases import Gaussian
-from genflow.process.score_sde import VP
+from genflow.process.score_sde import VE, VP, SubVP
 from genflow.solver.adaptive import RK45
 
 F64 = torch.float64
@@ -80,3 +80,42 @@ def test_any_diffusion_keeps_the_marginal(factor):
     solver = genflow.get_solver("euler_maruyama", diffusion=factor)
     x = genflow.sample(process, gaussian_backbone(process, 0.0, 0.5), solver, 4000, nfe=500, shape=(1,), dtype=F64).x
     assert float(x.std()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_natural_diffusions_are_half_of_the_published_squares():
+    """sub-VP: β (1 − e^(−2B))/2 with B = 0.1 t + 9.95 t²; VE: σ² ln(σ_max/σ_min)."""
+    for t in (0.01, 0.3, 1.0):
+        at, noise = torch.tensor(t, dtype=F64), 0.01 * 5000**t
+        want = (0.1 + 19.9 * t) * -math.expm1(-2 * (0.1 * t + 9.95 * t * t)) / 2
+        assert float(SubVP().natural_diffusion(at)) == pytest.approx(want, rel=1e-9)
+        assert float(VE().natural_diffusion(at)) == pytest.approx(noise**2 * math.log(5000), rel=1e-9)
+
+
+def test_sub_vp_has_less_variance_than_vp():
+    t = torch.linspace(1e-3, 1, 50, dtype=F64)
+    a, b, _, _ = SubVP().coefficients(t)
+    assert bool((a.square() + b.square() < 1).all())
+    torch.testing.assert_close(a, VP().coefficients(t).a)
+    torch.testing.assert_close(b, VP().coefficients(t).b.square())
+
+
+def test_ve_is_the_heat_flow_of_two_points():
+    """x_t = X + σ N for X = ±1: the oracle's velocity against autograd of log p_t, dx/dt = −σ σ' ∇ log p_t."""
+    process, points = VE(), torch.tensor([[-1.0], [1.0]], dtype=F64)
+    field = process.field(process.oracle(points))
+    for t in (0.1, 0.5, 0.9):
+        x, sigma = torch.linspace(-3, 3, 7, dtype=F64)[:, None].requires_grad_(), 0.01 * 5000**t
+        log_p = torch.logsumexp(-((x - points.T) ** 2) / (2 * sigma**2), dim=1)
+        (score,) = torch.autograd.grad(log_p.sum(), x)
+        found = field.velocity(x.detach(), torch.tensor(t, dtype=F64))
+        torch.testing.assert_close(found, -(sigma**2) * math.log(5000) * score, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("process", "options"),
+    [(VE, {"sigma_min": 0}), (VE, {"sigma_max": 0.005}), (VE, {"sigma_max": math.inf}), (VE, {"head": "fields"}),
+     (SubVP, {"beta_min": -1}), (SubVP, {"beta_max": 0.05}), (SubVP, {"t_min": 1})],
+)  # fmt: skip
+def test_bad_options_are_named(process, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        process(**options)
