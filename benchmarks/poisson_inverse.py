@@ -16,6 +16,8 @@ from genflow.evaluate.features import extractor_for
 from genflow.evaluate.frechet import frechet_distance
 
 BUDGETS = (10, 20, 50)
+FAR = 1e6
+"""A bound that never binds."""
 
 
 def main() -> None:
@@ -27,14 +29,14 @@ def main() -> None:
     print("|---|---|" + "---|" * len(BUDGETS))
     print(f"| real test split, FD[{name}] | | {frechet_distance(reference, extractor(data.test)):.2f} | | |")
     for inverse, radius in (
-        ("projected", process.radius),
         ("projected", None),
-        ("exact", process.radius),
+        ("projected", FAR),
         ("exact", None),
-        ("ratio", None),
-        ("published", None),
+        ("exact", FAR),
+        ("ratio", FAR),
+        ("published", FAR),
     ):
-        variant = dataclasses.replace(process, inverse=inverse, radius=radius, z_exp=process.norm / 6)
+        variant = dataclasses.replace(process, inverse=inverse, radius=radius, z_exp=process.setting("norm") / 6)
         cells = []
         for nfe in BUDGETS:
             try:
@@ -43,7 +45,7 @@ def main() -> None:
                 cells.append(f"{value:.2f}")
             except RuntimeError as error:
                 cells.append(type(error).__name__)
-        bound = "none" if inverse in ("ratio", "published") else "data" if radius else "100 norms"
+        bound = "none" if inverse in ("ratio", "published") else "1e6" if radius else "data"
         print(f"| {inverse} | {bound} | {' | '.join(cells)} |")
 
 

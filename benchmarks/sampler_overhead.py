@@ -42,7 +42,7 @@ def main() -> int:
                 solver.solve(process.field(backbone), x, nfe=nfe, noise=noise)
 
             with torch.no_grad():
-                network, whole = interleaved(9, bare, solve)
+                network, whole = interleaved(5, bare, solve)
             held.append(verdict(f"{name} {solver_name}, step over network call", ratio(whole, network), 1.10))
     return 0 if all(held) else 1
 

@@ -54,13 +54,11 @@ class DivergenceField:
 
     def _divergence(self, velocity: Tensor, x: Tensor) -> Tensor:
         if self.probe is not None:
-            (product,) = torch.autograd.grad(velocity, x, self.probe)
-            return (product * self.probe).flatten(1).sum(1)
+            return (_gradient(velocity, x, self.probe) * self.probe).flatten(1).sum(1)
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         flat = velocity.flatten(1)
         for i in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=i + 1 < flat.shape[1])
-            total = total + row.flatten(1)[:, i]
+            total = total + _gradient(flat[:, i].sum(), x, None, retain=True).flatten(1)[:, i]
         return total
 
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,8 +67,8 @@ class DivergenceField:
     def natural_diffusion(self, t: Tensor) -> Tensor:
         raise ValueError("a likelihood follows the ODE; use an ODE solver")
 
-    def grid(self, steps: int) -> Tensor:
-        return self.field.grid(steps).flip(0)
+    def grid(self, steps: int, *, training: bool = False) -> Tensor:
+        return self.field.grid(steps, training=True).flip(0)
 
     def to_clock(self, t: Tensor) -> Tensor:
         return self.field.to_clock(t)
@@ -84,6 +82,15 @@ class DivergenceField:
     def keep(self, rows: Tensor) -> None:
         if self.probe is not None:
             self.probe = self.probe[rows.to(self.probe.device)]
+        self.field.keep(rows)
+
+
+def _gradient(y: Tensor, x: Tensor, weights: Tensor | None, retain: bool = False) -> Tensor:
+    """dy/dx with output weights; zero where y does not depend on x."""
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    (found,) = torch.autograd.grad(y, x, weights, retain_graph=retain, allow_unused=True)
+    return torch.zeros_like(x) if found is None else found
 
 
 def log_likelihood(

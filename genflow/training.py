@@ -110,7 +110,7 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        self.process, self.backbone, self.config = process, backbone, config
+        self.process, self.backbone, self.config, self.dataset = process, backbone, config, dataset
         self.seed, self.device = seed, device
         backbone.initialise(seed)
         backbone.to(device).train()
@@ -149,8 +149,13 @@ class Trainer:
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if self.config.grad_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), self.config.grad_clip)
+        limit = self.config.grad_clip or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), limit))
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(
+                f"the gradient's norm is {norm} at step {self.step} (seed {self.seed}), its loss {value:g}; nothing "
+                "was changed by this step. Try a smaller train.lr, or look at the data"
+            )
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(self.step)
         self.optimiser.step()
@@ -214,7 +219,8 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between a stop and its resumption."""
-        return {**asdict(self.config), "seed": self.seed, "backbone": self.backbone.config()}
+        run = {"seed": self.seed, "backbone": self.backbone.config(), "process": type(self.process).__name__}
+        return {**asdict(self.config), **run, "process_options": self.process.config(), "dataset": self.dataset.name}
 
     def restore(self, path: Path) -> None:
         """Takes up a saved run.

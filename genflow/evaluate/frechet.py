@@ -39,6 +39,8 @@ class RunningStatistics:
         self._add(other.n, other.mean, other.scatter)
 
     def _add(self, n: int, mean: Tensor, scatter: Tensor) -> None:
+        if not n:
+            return
         total = self.n + n
         gap = mean - self.mean
         self.scatter = self.scatter + scatter + torch.outer(gap, gap) * (self.n * n / total)

@@ -137,7 +137,7 @@ class NormMetric(Metric):
         noisy = f"over the {'{}'}, mean of the times with noise to signal of at least {context.config.norm.level:g}"
         spread = f"interquartile range of ln|x| at given time {noisy}"
         tied = f"share of the variance of ln|x| that time explains (correlation ratio) {noisy}"
-        where = {"train": "training perturbations of the train split", "path": "sampling paths"}
+        where = {"train": "draws of x_t from the training split", "path": "sampling paths"}
         n, cfg = study.count, context.config.norm
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]

@@ -150,7 +150,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def perturbed_norms(process: Process, data: Tensor, grid: Tensor, seed: int, count: int) -> Tensor:
-    """|x_t| of `count` training points at every time of the grid, (times, count)."""
+    """|a X + b N| of `count` training points at every time of the grid, (times, count)."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(data), (count,), generator=generator)
     x = data[rows]

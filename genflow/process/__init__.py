@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AffineProcess", "Coefficients", "Field", "Perturbed", "Process"]
 
+_ALBERGO = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
 _SONG = "Song et al. 2021, arXiv:2011.13456"
 
 CATALOG = [
@@ -25,6 +26,18 @@ CATALOG = [
         tags={
             "mode": "ode",
             "year": 2022,
+            "missing": {"score": "the base is not Gaussian, so the velocity does not determine the score"},
+        },
+    ),
+    Entry(
+        "pfgmpp",
+        "genflow.process.poisson:PFGMPP",
+        "Poisson flow from D more dimensions: x_σ = X + σ·Student-t(D), ODE in σ; D = 1 is pfgm, D → ∞ is EDM",
+        "Xu et al. 2023, arXiv:2302.04265",
+        family="pfgmpp",
+        tags={
+            "mode": "ode",
+            "year": 2023,
             "missing": {"score": "the base is not Gaussian, so the velocity does not determine the score"},
         },
     ),
@@ -44,6 +57,40 @@ CATALOG = [
         family="vp",
         preset={"mode": "sde"},
         tags={"mode": "sde", "year": 2021},
+    ),
+    Entry(
+        "si_linear",
+        "genflow.process.interpolant:SILinear",
+        "linear interpolant x_t = t X + (1 − t) N, sampled by its ODE",
+        _ALBERGO,
+        family="si_linear",
+        tags={"mode": "ode", "year": 2022},
+    ),
+    Entry(
+        "si_linear_sde",
+        "genflow.process.interpolant:SILinear",
+        "linear interpolant x_t = t X + (1 − t) N, sampled by an SDE with ε = b (a' b − a b')",
+        _ALBERGO,
+        family="si_linear",
+        preset={"mode": "sde"},
+        tags={"mode": "sde", "year": 2022},
+    ),
+    Entry(
+        "si_trig",
+        "genflow.process.interpolant:SITrig",
+        "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N, sampled by its ODE",
+        _ALBERGO,
+        family="si_trig",
+        tags={"mode": "ode", "year": 2022},
+    ),
+    Entry(
+        "si_trig_sde",
+        "genflow.process.interpolant:SITrig",
+        "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N, sampled by an SDE with ε = b (a' b − a b')",
+        _ALBERGO,
+        family="si_trig",
+        preset={"mode": "sde"},
+        tags={"mode": "sde", "year": 2022},
     ),
     Entry(
         "subvp_ode",

@@ -57,8 +57,8 @@ class AffineProcess(Process):
     # ---- training ----------------------------------------------------------------------------------------
 
     def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Training times (count,), float64, uniform in the clock over the safe interval."""
-        ends = self.to_clock(torch.tensor(self.safe_interval, dtype=torch.float64)).tolist()
+        """Training times (count,), float64, uniform in the clock over the training interval."""
+        ends = self.to_clock(torch.tensor(self.training_interval, dtype=torch.float64)).tolist()
         u = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
         return self.from_clock(ends[0] + (ends[1] - ends[0]) * u)
 
@@ -102,6 +102,14 @@ class AffineProcess(Process):
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         self.check_time(t)
         return self.predicts.decode(output, x, self.at(t, x))[0]
+
+    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """a(s) X̂ + b(s) N̂."""
+        self.check_time(t)
+        self.check_time(s)
+        data, base = self.predicts.decode(output, x, self.at(t, x))
+        end = self.at(s, x)
+        return end.a * data + end.b * base
 
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """−N̂/b, which holds for a Gaussian base."""

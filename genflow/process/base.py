@@ -93,13 +93,23 @@ class Process(ABC):
         """Times (nearest the data, nearest the prior) between which the field is finite."""
         return self.t_data, self.t_prior
 
+    @property
+    def training_interval(self) -> tuple[float, float]:
+        """Times (nearest the data, nearest the prior) that training and likelihoods cover: the safe interval or more."""
+        return self.safe_interval
+
     def for_data(self, x: Tensor) -> Self:
         """This process with the hyper-parameters that follow from the data x (n, *); itself where none do."""
         return self
 
-    def grid(self, steps: int) -> Tensor:
-        """steps + 1 float64 times from the prior end to the data end, even in the process's clock, ends exact."""
-        near_data, near_prior = self.safe_interval
+    def grid(self, steps: int, *, training: bool = False) -> Tensor:
+        """steps + 1 float64 times from the prior end to the data end, even in the process's clock, ends exact.
+
+        Arguments:
+            steps: Steps between the ends.
+            training: Cover the training interval instead of the safe one, as likelihoods do.
+        """
+        near_data, near_prior = self.training_interval if training else self.safe_interval
         ends = self.to_clock(torch.tensor([near_prior, near_data], dtype=torch.float64))
         times = self.from_clock(torch.linspace(ends[0].item(), ends[1].item(), steps + 1, dtype=torch.float64))
         times[0], times[-1] = near_prior, near_data
@@ -156,6 +166,10 @@ class Process(ABC):
         """E[X | x_t = x], shape (B, *); raises ValueError where the process does not define it."""
         raise ValueError(self.why_not("data"))
 
+    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x at s if the posterior means at (x, t) did not change; raises ValueError where there are none."""
+        raise ValueError(self.why_not("data"))
+
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε(t) of the SDE rule dx = v dt + ε s |dt| + sqrt(2 ε |dt|) ξ that gives the published reverse SDE."""
         raise ValueError(self.why_not("sde"))
@@ -166,7 +180,7 @@ class Process(ABC):
 
     def check_time(self, t: Tensor) -> None:
         """Raises ValueError where a time lies outside the interval (a relative 1e-9 is forgiven)."""
-        low, high = sorted((self.t_data, self.t_prior))
+        low, high = sorted(self.training_interval)
         slack = 1e-9 * max(abs(low), abs(high))
         if bool(((t < low - slack) | (t > high + slack)).any()):
             came = t.reshape(-1)[(t < low - slack).reshape(-1) | (t > high + slack).reshape(-1)][0].item()
@@ -215,13 +229,17 @@ class Field:
         output = self.output(x, t)
         return self.process.velocity(output, x, t), self.process.score(output, x, t)
 
+    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x at s from x at t with its posterior means held fixed, shape (B, *); one backbone call."""
+        return self.process.frozen_step(self.output(x, t), x, t, s)
+
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε(t) of the published reverse SDE; see `Process.natural_diffusion`."""
         return self.process.natural_diffusion(t)
 
-    def grid(self, steps: int) -> Tensor:
+    def grid(self, steps: int, *, training: bool = False) -> Tensor:
         """The process's own time grid; see `Process.grid`."""
-        return self.process.grid(steps)
+        return self.process.grid(steps, training=training)
 
     def to_clock(self, t: Tensor) -> Tensor:
         return self.process.to_clock(t)

@@ -155,13 +155,42 @@ class PoissonField(Head):
         """(p + w p_exact)/(1 + w), w = (dq/dp)² = ((z² + Rγ)/(z r))² along the curve."""
         exact = self._exact(q, p, z)
         length = z / exact.clamp_min(1e-6 * z) - self.gamma
-        gap2 = (length * length - z * z).clamp_min(1e-12 * length * length)
-        weight = (z * z + length * self.gamma).square() / (z * z * gap2)
-        return (p + weight * exact) / (1 + weight)
+        near = z * z * (length * length - z * z).clamp_min(0)
+        return exact + (p - exact) * near / (near + (z * z + length * self.gamma).square())
 
     def _published(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
         length = ((self.gamma * q / (1 - q)) ** 2 + z * z).sqrt()
         return torch.where(z < self.z_exp, z / (length + self.gamma), p)
+
+
+@dataclass(frozen=True)
+class EDM(Head):
+    """The network F of EDM's preconditioning: X̂ = c_skip x + c_out F, where F has about unit size at every noise level.
+
+    With S² = b² + a² σ_d²: c_skip = a σ_d²/S², c_out = b σ_d/S; a = 1 gives the published ones. The mean squared
+    error of F is the published weighted error of X̂, whose weight is 1/c_out². Backbones scale their own input, which
+    is the published c_in. Finite at both ends, a = 0 and b = 0, except that the target needs b > 0.
+
+    Arguments:
+        sigma_data: σ_d, standard deviation of the data's entries, data units.
+
+    Source: Karras et al. 2022, arXiv:2206.00364.
+    """
+
+    sigma_data: float = 0.5
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        pull = c.a * self.sigma_data**2 * (x - c.a * mean) / c.b
+        return (c.b * mean - pull) / (self.sigma_data * self._size(c))
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        size = self._size(c)
+        skip, out = c.a * self.sigma_data**2 / size**2, c.b * self.sigma_data / size
+        return skip * x + out * output, c.b / size**2 * x - c.a * self.sigma_data / size * output
+
+    def _size(self, c: Coefficients) -> Tensor:
+        """S, the standard deviation of x's entries for a base of unit variance."""
+        return torch.hypot(c.b, self.sigma_data * c.a)
 
 
 def safe_norm(rows: Tensor) -> Tensor:
@@ -171,4 +200,4 @@ def safe_norm(rows: Tensor) -> Tensor:
 
 
 HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity}
-"""Heads that any affine process can use; the Poisson field comes with its processes."""
+"""Heads that any affine process can use without options; the Poisson field and EDM come with their processes."""

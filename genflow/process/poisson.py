@@ -1,4 +1,4 @@
-"""Poisson flow: data points as charges on the plane z = 0, seen from height z."""
+"""Poisson flow: data points as charges on a plane, seen from one more dimension (PFGM) or from D more (PFGM++)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, Perturbed, dimension, is_count, is_positive, like_rows, require
+from genflow.process.base import (
+    Coefficients,
+    Perturbed,
+    dimension,
+    is_count,
+    is_number,
+    is_positive,
+    like_rows,
+    require,
+)
 from genflow.process.bases import Base, StudentT
-from genflow.process.heads import HEADS, INVERSES, Head, PoissonField
+from genflow.process.heads import EDM, HEADS, INVERSES, Head, PoissonField
 
 
 @dataclass(kw_only=True)
@@ -23,30 +32,32 @@ class PFGM(AffineProcess):
     x_z, and its anchored flow dx/dz = E_x/E_z = (x − X̂)/z is the velocity of this path. Time is z.
 
     Arguments:
-        dim: Data dimensions N of the hyper-parameter rule.
-        norm: Typical norm of the data, data units; the rule makes z_max from dim and norm.
+        dim: Data dimensions N of the hyper-parameter rule. None: as `for_data` found it, else 3072.
+        norm: Typical norm of the data, data units; the rule makes z_max from dim and norm. None: found, else 30.
         sigma_end: σ, smallest scale of the perturbation, data units.
         tau: τ, the perturbation grows as (1 + τ)^m.
         m_max: M, largest m. None: int(3/4 ln(norm²/(2√N σ²))/ln(1+τ)) + 1.
         z_min: End of sampling near the data.
         z_max: Height of the prior. None: sqrt(2/π) σ (1+τ)^M.
         gamma: γ of the field head. None: 5/30 of the norm, the proportion of the published CIFAR-10 setting.
-        radius: Largest norm of a data point, data units; see `PoissonField`. None: 100 norms.
+        radius: Largest norm of a data point, data units; see `PoissonField`. None: found, else 3000.
         inverse: How the velocity is read from a field; see `PoissonField`.
         z_exp: Where inverse "published" changes its rule.
         prior: "exact", the multivariate Cauchy at z_max, or "published", its radius clipped to [1, upper_norm].
         upper_norm: Upper clip. None: √N σ (1+τ)^M.
-        perturbation: "published": z and radius grow together as (1+τ)^m with m ~ U[0, M). "exact": log z uniform
-            between z_min and z_max, then one Cauchy draw.
+        perturbation: "exact": log z uniform between z_min and z_max, then one Cauchy draw. "published": z and radius
+            grow together as (1+τ)^m with m ~ U[0, M); given z that is no Cauchy near the ends, so it is only for the
+            field head, whose target is right at any x_t, and goes with prior "published".
         restrict: "published" perturbation only: where |z₀| < σ/2, m is drawn from U[0, int(0.7 M)).
         large_batch: Data points of the field target beside the batch itself.
+        found: What `for_data` found in the data: dim, norm and radius.
 
     Source: Xu et al. 2022, arXiv:2209.11178, and the authors' code for the constants.
     """
 
     head: str = "field"
-    dim: int = 3072
-    norm: float = 30.0
+    dim: int | None = None
+    norm: float | None = None
     sigma_end: float = 0.01
     tau: float = 0.03
     m_max: int | None = None
@@ -58,9 +69,10 @@ class PFGM(AffineProcess):
     z_exp: float = 5.0
     prior: str = "exact"
     upper_norm: float | None = None
-    perturbation: str = "published"
+    perturbation: str = "exact"
     restrict: bool = True
     large_batch: int = 512
+    found: dict[str, float] | None = None
 
     clock = "log"
     base: ClassVar[Base] = StudentT(df=1.0)
@@ -71,15 +83,19 @@ class PFGM(AffineProcess):
         growth = self.sigma_end * (1 + self.tau) ** self.steps
         self.t_data = self.z_min
         self.t_prior = math.sqrt(2 / math.pi) * growth if self.z_max is None else self.z_max
-        self.radius_limit = math.sqrt(self.dim) * growth if self.upper_norm is None else self.upper_norm
+        self.radius_limit = math.sqrt(self.setting("dim")) * growth if self.upper_norm is None else self.upper_norm
         self.reference_batch = int(self.large_batch) if self.head == "field" else 0
+        if self.perturbation == "published" and self.head != "field":
+            raise ValueError(
+                "PFGM: perturbation = 'published' needs head = 'field'; other heads learn from exact draws"
+            )
         if self.t_prior <= self.t_data:
             raise ValueError(f"PFGM: z_max = {self.t_prior:g} must lie above z_min = {self.z_min:g}")
         super().__post_init__()
 
     def _check(self) -> None:
-        positive = {n: getattr(self, n) for n in ("dim", "norm", "sigma_end", "tau", "z_min")}
-        optional = {n: getattr(self, n) for n in ("m_max", "z_max", "gamma", "radius", "upper_norm")}
+        positive = {n: getattr(self, n) for n in ("sigma_end", "tau", "z_min")}
+        optional = {n: getattr(self, n) for n in ("dim", "norm", "m_max", "z_max", "gamma", "radius", "upper_norm")}
         choices = {
             "inverse": INVERSES,
             "prior": ("exact", "published"),
@@ -97,14 +113,24 @@ class PFGM(AffineProcess):
 
     def published_m(self) -> int:
         """M of the published rule; 287 at the CIFAR-10 defaults (its configuration rounds to 291)."""
-        signal = self.norm**2 / (2 * math.sqrt(self.dim) * self.sigma_end**2)
+        signal = self.setting("norm") ** 2 / (2 * math.sqrt(self.setting("dim")) * self.sigma_end**2)
         return max(1, int(0.75 * math.log(max(signal, 1.0)) / math.log(1 + self.tau)) + 1)
 
     def for_data(self, x: Tensor) -> Self:
-        """dim, norm (root mean square) and, unless it was given, radius (5/4 of the largest norm) from data (n, *)."""
+        """With dim, norm (root mean square) and radius (5/4 of the largest norm) found in data (n, *)."""
         norms = x.flatten(1).double().norm(dim=1)
-        found = {"norm": float(norms.square().mean().sqrt()) or 1.0, "radius": 1.25 * float(norms.max()) or 1.0}
-        return type(self)(**{**found, **self.config(), "dim": dimension(x), "norm": found["norm"]})
+        found = {
+            "dim": dimension(x),
+            "norm": float(norms.square().mean().sqrt()) or 1.0,
+            "radius": 1.25 * float(norms.max()) or 1.0,
+        }
+        return type(self)(**{**self.config(), "found": found})
+
+    def setting(self, name: str) -> float:
+        """dim, norm or radius: as it was given, else as the data have it, else the published CIFAR-10 setting."""
+        given = getattr(self, name)
+        default = {"dim": 3072, "norm": 30.0, "radius": 3000.0}[name]
+        return float(given if given is not None else (self.found or {}).get(name, default))
 
     def heads(self) -> tuple[str, ...]:
         return ("field", *HEADS)
@@ -112,9 +138,8 @@ class PFGM(AffineProcess):
     def make_head(self) -> Head:
         if self.head != "field":
             return super().make_head()
-        gamma = self.norm / 6 if self.gamma is None else self.gamma
-        radius = 100 * self.norm if self.radius is None else self.radius
-        return PoissonField(gamma=gamma, inverse=self.inverse, z_exp=self.z_exp, radius=radius)
+        gamma = self.setting("norm") / 6 if self.gamma is None else self.gamma
+        return PoissonField(gamma=gamma, inverse=self.inverse, z_exp=self.z_exp, radius=self.setting("radius"))
 
     def coefficients(self, t: Tensor) -> Coefficients:
         one = torch.ones_like(t)
@@ -158,3 +183,80 @@ class PFGM(AffineProcess):
         radius = x.flatten(1).double().norm(dim=1)
         clipped = radius.clamp(1.0, self.radius_limit)
         return x * like_rows((clipped / radius).to(dtype), x)
+
+
+@dataclass(kw_only=True)
+class PFGMPP(AffineProcess):
+    """PFGM++: x_σ = X + σ T_D with T_D a multivariate Student-t of D degrees of freedom, σ from sigma_min to sigma_max.
+
+    The charges sit on a plane seen from D more dimensions at distance r = σ√D; the density of x is proportional to
+    Σ_i (|x − y_i|² + r²)^(−(N+D)/2), and the perturbation's radius is R = r sqrt(B/(1 − B)) with B ~ Beta(N/2, D/2).
+    D = 1 is Poisson flow with z = σ; D → ∞ is EDM, where the base is Gaussian. Time is σ.
+
+    Arguments:
+        D: Augmented dimensions; any number above 0.
+        sigma_min: End of sampling near the data, data units.
+        sigma_max: σ of the prior, data units.
+        training: "log_normal": ln σ ~ N(P_mean, P_std²), clipped to the interval. "log_uniform": even in ln σ.
+        P_mean: Mean of ln σ in training.
+        P_std: Standard deviation of ln σ in training.
+        sigma_data: σ_d of the head "edm", data units. None: 0.5, or what `for_data` finds.
+
+    Source: Xu et al. 2023, arXiv:2302.04265; constants and the head from Karras et al. 2022, arXiv:2206.00364.
+    """
+
+    head: str = "edm"
+    D: float = 128
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    training: str = "log_normal"
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    sigma_data: float | None = None
+
+    clock = "log"
+
+    def __post_init__(self) -> None:
+        self._check()
+        self.t_data, self.t_prior = self.sigma_min, self.sigma_max
+        self.base = StudentT(df=float(self.D))  # type: ignore[misc]  # this base has a parameter
+        super().__post_init__()
+
+    def _check(self) -> None:
+        high, rules = self.sigma_max, ("log_normal", "log_uniform")
+        data = self.sigma_data
+        require(
+            "PFGMPP",
+            {
+                "D": (self.D, is_positive(self.D), "a number above 0"),
+                "sigma_min": (self.sigma_min, is_positive(self.sigma_min), "a number above 0"),
+                "sigma_max": (high, is_positive(high) and high > self.sigma_min, "a number above sigma_min"),
+                "training": (self.training, self.training in rules, " or ".join(rules)),
+                "P_mean": (self.P_mean, is_number(self.P_mean), "a number"),
+                "P_std": (self.P_std, is_positive(self.P_std), "a number above 0"),
+                "sigma_data": (data, data is None or is_positive(data), "a number above 0"),
+            },
+        )
+
+    def for_data(self, x: Tensor) -> Self:
+        """sigma_data, unless it was given, from data (n, *): the root mean square about the mean of all entries."""
+        found = float(x.double().std(correction=0)) or 1.0
+        return type(self)(**{"sigma_data": found, **self.config()})
+
+    def heads(self) -> tuple[str, ...]:
+        return ("edm", *HEADS)
+
+    def make_head(self) -> Head:
+        if self.head != "edm":
+            return super().make_head()
+        return EDM() if self.sigma_data is None else EDM(self.sigma_data)
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        one = torch.ones_like(t)
+        return Coefficients(one, t, torch.zeros_like(t), one)
+
+    def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
+        if self.training == "log_uniform":
+            return super().sample_time(count, generator=generator)
+        draw = torch.randn(count, generator=generator, dtype=torch.float64, device=generator.device)
+        return (self.P_mean + self.P_std * draw).exp().clamp(self.t_data, self.t_prior)

@@ -21,7 +21,8 @@ class VP(AffineProcess):
     Arguments:
         beta_min: β0.
         beta_max: β1.
-        t_min: End of sampling and of training near the data; b' is infinite at 0.
+        t_min: End of sampling near the data; b' is infinite at 0.
+        t_eps: End of training and of likelihoods near the data.
 
     Source: Song et al. 2021, arXiv:2011.13456.
     """
@@ -29,6 +30,7 @@ class VP(AffineProcess):
     beta_min: float = 0.1
     beta_max: float = 20.0
     t_min: float = 1e-3
+    t_eps: float = 1e-5
 
     t_data = 0.0
     t_prior = 1.0
@@ -45,12 +47,17 @@ class VP(AffineProcess):
                     "a number above beta_min",
                 ),
                 "t_min": (self.t_min, is_positive(self.t_min) and self.t_min < 1, "a number between 0 and 1"),
+                "t_eps": (self.t_eps, is_positive(self.t_eps) and self.t_eps <= self.t_min, "above 0, at most t_min"),
             },
         )
 
     @property
     def safe_interval(self) -> tuple[float, float]:
         return self.t_min, self.t_prior
+
+    @property
+    def training_interval(self) -> tuple[float, float]:
+        return self.t_eps, self.t_prior
 
     def coefficients(self, t: Tensor) -> Coefficients:
         rate = self.beta_max - self.beta_min

@@ -18,6 +18,38 @@ CATALOG = [
         tags={"mode": "ode", "order": 2, "budget": True},
     ),
     Entry(
+        "midpoint",
+        "genflow.solver.ode:Midpoint",
+        "order 2, two calls a step; an odd budget ends on an Euler step",
+        tags={"mode": "ode", "order": 2, "budget": True},
+    ),
+    Entry(
+        "rk4",
+        "genflow.solver.ode:RK4",
+        "order 4, four calls a step; a budget's last one to four calls are steps of two and one",
+        "Kutta 1901",
+        tags={"mode": "ode", "order": 4, "budget": True},
+    ),
+    Entry(
+        "ddim",
+        "genflow.solver.ode:DDIM",
+        "order 1, posterior means held fixed over a step; one call a step",
+        "Song, Meng & Ermon 2021, arXiv:2010.02502",
+        tags={"mode": "ode", "order": 1, "budget": True},
+    ),
+    Entry(
+        "ab2",
+        "genflow.solver.multistep:AB2",
+        "order 2 (Adams–Bashforth on uneven grids), one call a step",
+        tags={"mode": "ode", "order": 2, "budget": True},
+    ),
+    Entry(
+        "ab3",
+        "genflow.solver.multistep:AB3",
+        "order 3 (Adams–Bashforth on uneven grids), one call a step; the first takes two where the budget allows",
+        tags={"mode": "ode", "order": 3, "budget": True},
+    ),
+    Entry(
         "rk45",
         "genflow.solver.adaptive:RK45",
         "order 5(4), steps chosen per sample by tolerance; its NFE is a result",

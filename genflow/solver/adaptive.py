@@ -49,7 +49,8 @@ class RK45(Solver):
     """Dormand–Prince 5(4) in the process's clock, first-same-as-last, local extrapolation.
 
     A step is accepted where rms(err / (atol + rtol max(|x|, |x_new|))) <= 1; the next is 0.9 err^(−1/5) times as
-    long, within [0.2, 10] (at most 1 after a rejection, and for the step after it). The first step follows Hairer, Nørsett & Wanner, II.4.
+    long, within [0.2, 10] (at most 1 after a rejection, and for the step after it). The first step follows Hairer,
+    Nørsett & Wanner, II.4.
 
     Arguments:
         rtol: Relative tolerance.
@@ -89,7 +90,11 @@ class RK45(Solver):
             raise ValueError(
                 "rk45 chooses its own steps: it takes no nfe; set rtol and atol, or use a fixed-step solver"
             )
+        if observer and self.control == "sample" and len(x) > 1:
+            raise ValueError("with control = 'sample' there is no common time to observe; use control = 'batch'")
         times = field.grid(1) if grid is None else grid
+        if float(times[0]) == float(times[-1]):
+            return Solution(x, 0.0)
         start, end = (float(s) for s in field.to_clock(times[[0, -1]].double()))
         groups = len(x) if self.control == "sample" else 1
         state = self._begin(field, x, start, end, groups)
@@ -160,13 +165,14 @@ class RK45(Solver):
         err = self._norm(error / scale, groups)
         calls = now.calls + 6
         self._check(field, now, h, err, calls)
+        err = err.nan_to_num(torch.inf)  # a trial step that left the field's domain is rejected like any other
         ok = err <= 1
         factor = (0.9 * err.clamp_min(1e-10) ** -0.2).clamp(0.2, 10.0)
         step = h * torch.where(ok & ~now.rejected, factor, factor.clamp(max=1.0))
         ok_x = like_rows(ok.to(x.device), x)
         moved = torch.where(ok_x, x, now.x)
         s = torch.where(ok, torch.where(last, end, now.s + h), now.s)
-        if observer and groups == 1 and bool(ok):
+        if observer and bool(ok.all()):
             observer(moved, float(field.from_clock(s)[0]))
         return _State(s, step, moved, torch.where(ok_x, slopes[-1], now.k), calls, ~ok)
 
@@ -179,13 +185,15 @@ class RK45(Solver):
         return x, slopes
 
     def _check(self, field: FieldLike, now: _State, h: Tensor, err: Tensor, calls: Tensor) -> None:
-        bad = ~err.isfinite()
+        bad = ~err.isfinite() & ~self._norm(now.x, len(err)).isfinite() | ~self._norm(now.k, len(err)).isfinite()
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             raise NonFiniteError(
                 f"the field is not finite near t = {float(field.from_clock(now.s[row])):g} (row {row}, step "
                 f"{float(h[row]):g} of the clock); try a smaller rtol, or look at the network there"
             )
+        if not bool(err.isfinite().all()) and bool((h.abs() < 1e-12).any()):
+            raise NonFiniteError(f"the field is not finite after t = {float(field.from_clock(now.s[0])):g}")
         tiny = (h.abs() < 16 * torch.finfo(torch.float64).eps * now.s.abs().clamp_min(1e-3)) & (err > 1)
         if bool(tiny.any()) or int(calls.max()) > self.max_nfe:
             row = int(tiny.nonzero()[0]) if bool(tiny.any()) else int(calls.argmax())

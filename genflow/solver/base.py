@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,11 +22,18 @@ class FieldLike(Protocol):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor: ...
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def natural_diffusion(self, t: Tensor) -> Tensor: ...
-    def grid(self, steps: int) -> Tensor: ...
+    def grid(self, steps: int, *, training: bool = False) -> Tensor: ...
     def to_clock(self, t: Tensor) -> Tensor: ...
     def from_clock(self, s: Tensor) -> Tensor: ...
     def clock_rate(self, t: Tensor) -> Tensor: ...
     def keep(self, rows: Tensor) -> None: ...
+
+
+@runtime_checkable
+class Freezable(Protocol):
+    """What a field gives besides, where posterior means are known."""
+
+    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
 
 
 class CallableField:
@@ -52,7 +59,11 @@ class CallableField:
     def natural_diffusion(self, t: Tensor) -> Tensor:
         raise ValueError("a plain callable has no diffusion; use an ODE solver")
 
-    def grid(self, steps: int) -> Tensor:
+    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """Nothing but the velocity is known, so that is what is held fixed."""
+        return x + float(s - t) * self.velocity(x, t)
+
+    def grid(self, steps: int, *, training: bool = False) -> Tensor:
         return torch.linspace(*self.ends, steps + 1, dtype=torch.float64)
 
     def to_clock(self, t: Tensor) -> Tensor:
@@ -116,7 +127,7 @@ class Noise:
 
     def like(self, x: Tensor) -> Tensor:
         """A draw of x's shape, dtype and device."""
-        if not len(self._ahead):
+        if not len(self._ahead) or self._ahead.shape[1:] != x.shape or self._ahead.dtype != x.dtype:
             shape = (self.AHEAD, *x.shape[1:])
             rows = [torch.randn(shape, generator=g, dtype=x.dtype) for g in self.generators]
             self._ahead = torch.stack(rows, dim=1).to(x.device)
@@ -125,10 +136,17 @@ class Noise:
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
-    """The generator of sample `index`: seeded by both numbers, mixed so that neighbours share nothing."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
+    """The generator of sample `index`: seeded by both numbers, mixed so that neighbours share nothing.
+
+    torch keeps 32 bits of a seed, so the index goes through a permutation of 32 bits: no two samples of one run
+    share a generator, which random 32-bit seeds would by 50,000 samples.
+    """
+    mixed = (seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
     mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) % 2**64
-    return torch.Generator().manual_seed((mixed ^ (mixed >> 29)) % 2**63)
+    value = (index ^ (mixed >> 32)) % 2**32
+    for shift, odd in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        value = ((value ^ (value >> shift)) * odd) % 2**32
+    return torch.Generator().manual_seed(value ^ (value >> 16))
 
 
 class Solver(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genflow.solver.base import FieldLike, FixedStep, Noise
+from genflow.solver.base import FieldLike, FixedStep, Freezable, Noise
 
 
 class Euler(FixedStep):
@@ -37,3 +37,75 @@ class Heun(FixedStep):
         if calls == 1:
             return x + h * first
         return x + h / 2 * (first + field.velocity(x + h * first, s))
+
+
+_STAGES: dict[int, tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]] = {
+    1: ((), (1.0,)),
+    2: (((1 / 2,),), (0.0, 1.0)),
+    3: (((1 / 2,), (-1.0, 2.0)), (1 / 6, 2 / 3, 1 / 6)),
+    4: (((1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+}
+"""Stage and solution weights by number of calls: Euler, midpoint, Kutta's third order, the classical fourth order."""
+
+
+def runge_kutta(field: FieldLike, x: Tensor, t: Tensor, s: Tensor, calls: int) -> tuple[Tensor, Tensor]:
+    """One explicit Runge–Kutta step with that many calls, of order `calls`: x at s, and the slope at t."""
+    rows, weights = _STAGES[calls]
+    h, slopes = s - t, [field.velocity(x, t)]
+    for row in rows:
+        inner = x + float(h) * sum(w * k for w, k in zip(row, slopes, strict=True) if w)
+        slopes.append(field.velocity(inner, s if sum(row) == 1 else t + sum(row) * h))
+    return x + float(h) * sum(w * k for w, k in zip(weights, slopes, strict=True) if w), slopes[0]
+
+
+class RungeKutta(FixedStep):
+    """Explicit steps of `order` calls. Near the data v changes fast, so a budget ends on a step of fewer calls.
+
+    Such a step, of one call or two, takes no slope at the end itself, where that of a score model is nearly singular.
+    """
+
+    def plan_steps(self, steps: int) -> list[int]:
+        return [int(self.order)] * steps
+
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        return runge_kutta(field, x, t, s, calls)[0]
+
+
+class Midpoint(RungeKutta):
+    """x + h v(x + h/2 v, t + h/2): two calls a step; an odd budget ends on an Euler step."""
+
+    order = 2
+
+    def plan(self, nfe: int) -> list[int]:
+        return [2] * (nfe // 2) + [1] * (nfe % 2)
+
+
+class RK4(RungeKutta):
+    """The classical fourth-order step of four calls; a budget's last one to four calls are midpoint and Euler steps.
+
+    On a given grid every step is of order 4.
+
+    Source: Kutta 1901.
+    """
+
+    order = 4
+
+    def plan(self, nfe: int) -> list[int]:
+        return [4] * ((nfe - 1) // 4) + {1: [1], 2: [2], 3: [2, 1], 0: [2, 2]}[nfe % 4]
+
+
+class DDIM(FixedStep):
+    """x_s = a(s) X̂ + b(s) N̂ with the posterior means of x at t held fixed: one call a step, exact for one data point.
+
+    It follows the path's own curve, so its steps do not depend on how time is measured. For Poisson flow it is
+    Euler's step in z, for VE and EDM Euler's step in σ. Where a field says only its velocity, that is held fixed.
+
+    Source: Song, Meng & Ermon 2021, arXiv:2010.02502, for VP.
+    """
+
+    order = 1
+
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        if not isinstance(field, Freezable):
+            raise ValueError("ddim needs posterior means, which this field does not give; use another ODE solver")
+        return field.frozen_step(x, t, s)

@@ -11,7 +11,7 @@ from genflow.solver.base import FieldLike, FixedStep, Noise
 
 
 class EulerMaruyama(FixedStep):
-    """One explicit step of the SDE rule, with signed dt in native time.
+    """One explicit step of the SDE rule, with signed dt in native time; the step to the data's end adds no noise.
 
     Arguments:
         diffusion: Factor on the natural ε(t): 1 is the published reverse SDE, 0 the probability-flow ODE.
@@ -41,4 +41,6 @@ class EulerMaruyama(FixedStep):
         h = float(s - t)
         velocity, score = field.velocity_and_score(x, t)
         spread = self.diffusion * float(field.natural_diffusion(t)) * abs(h)
-        return x + h * velocity + spread * score + math.sqrt(2 * spread) * noise.like(x)
+        mean = x + h * velocity + spread * score
+        at_the_end = float(s) == float(field.grid(1)[-1])
+        return mean if at_the_end else mean + math.sqrt(2 * spread) * noise.like(x)

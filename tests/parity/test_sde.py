@@ -69,14 +69,18 @@ class Fixed(Noise):
 
 @pytest.mark.parametrize("row", range(4))
 def test_one_step_from_the_stored_score(load, error, name, row):
-    """Probability-flow drift and one Euler–Maruyama step of length 1/1000, with the stored score and noise."""
+    """Probability-flow drift and one Euler–Maruyama step of length 1/1000, with the stored score and noise.
+
+    At t = 1e-3 the published float32 1 − e^(−2B) of sub-VP keeps four digits; the rest agrees to 1e-6.
+    """
+    tolerance = 1e-5 if (name, row) == ("subvp", 0) else 1e-6
     stored = load("sde/steps.npz")
     process = PROCESSES[name]()
     start = stored["x_ve" if name == "ve" else "x_vp"]
     x, score, noise = (v[row : row + 1] for v in (start, stored[f"{name}_score"], stored["noise"]))
     t = stored["t"][row].double()
     field = process.field(lambda x, condition: noise_of(score, process, t))
-    assert error(field.velocity(x, t), stored[f"{name}_pf_ode_drift"][row : row + 1]) < 1e-6
+    assert error(field.velocity(x, t), stored[f"{name}_pf_ode_drift"][row : row + 1]) < tolerance
     for draw, key in ((noise, "x"), (0 * noise, "mean")):
         want = stored[f"{name}_euler_maruyama_pf0_{key}"][row : row + 1]
-        assert error(EulerMaruyama().step(field, x, t, t - 1 / STEPS, Fixed(draw), 1), want) < 1e-6
+        assert error(EulerMaruyama().step(field, x, t, t - 1 / STEPS, Fixed(draw), 1), want) < tolerance

@@ -1,4 +1,4 @@
-"""Gaussian data under every process with a score: there the marginals, the flow's likelihood and the score are known."""
+"""Gaussian data under every process with a score: marginals, likelihood and score are known in closed form."""
 
 import math
 
@@ -44,20 +44,20 @@ def draws(count, dim):
     return MEAN + SCALE * torch.randn(count, dim, dtype=F64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", having_score("ode"))
+@pytest.mark.parametrize("name", list(having_score("ode")))
 def test_likelihood(name):
-    """Along the flow the density changes from one marginal to the other; the prior is within 0.01 of the last one."""
+    """Along the flow the density changes from one marginal to the other; the prior is within 0.05 of the last one."""
     for head in genflow.get_process(name).heads():
         process, x = genflow.get_process(name, head=head), draws(30, 3)
         found = log_likelihood(process, gaussian_backbone(process), x, solver=RK45(1e-8, 1e-8), trace="exact")
-        near_data, near_prior = process.safe_interval
+        near_data, near_prior = process.training_interval
         want = marginal(process, near_data, x)
         change = found.log_prob - process.log_prior(found.latent)
         torch.testing.assert_close(change + marginal(process, near_prior, found.latent), want, rtol=0, atol=1e-6)
-        torch.testing.assert_close(found.log_prob, want, rtol=0, atol=1e-2)
+        torch.testing.assert_close(found.log_prob, want, rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize("name", having_score("ode"))
+@pytest.mark.parametrize("name", list(having_score("ode")))
 def test_flow_samples_have_the_data_s_mean_and_scale(name):
     process = genflow.get_process(name)
     x = genflow.sample(process, gaussian_backbone(process), "heun", 2000, nfe=201, shape=(2,), dtype=F64).x
@@ -66,7 +66,7 @@ def test_flow_samples_have_the_data_s_mean_and_scale(name):
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0])
-@pytest.mark.parametrize("name", having_score("sde"))
+@pytest.mark.parametrize("name", list(having_score("sde")))
 def test_any_diffusion_keeps_mean_and_scale(name, factor):
     process, solver = genflow.get_process(name), genflow.get_solver("euler_maruyama", diffusion=factor)
     x = genflow.sample(process, gaussian_backbone(process), solver, 2000, nfe=400, shape=(2,), dtype=F64).x
@@ -74,7 +74,7 @@ def test_any_diffusion_keeps_mean_and_scale(name, factor):
     assert float(x.std()) == pytest.approx(SCALE, abs=0.02)
 
 
-@pytest.mark.parametrize("name", having_score("ode"))
+@pytest.mark.parametrize("name", list(having_score("ode")))
 def test_score_is_the_gradient_of_the_log_density(name):
     process = genflow.get_process(name)
     field = process.field(gaussian_backbone(process))

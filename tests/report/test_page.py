@@ -42,15 +42,19 @@ def test_grid_places_every_image():
     assert (picture[:8, :8] == 255).all()
 
 
-@pytest.mark.parametrize("raw", [np.zeros((3, 3, 8, 8)), np.zeros((3, 1, 28, 28)), np.random.RandomState(0).randn(50, 2)])
+@pytest.mark.parametrize(
+    "raw", [np.zeros((3, 3, 8, 8)), np.zeros((3, 1, 28, 28)), np.random.RandomState(0).randn(50, 2)]
+)
 def test_samples_of_every_kind_become_a_picture(raw, tmp_path):
     save_samples(tmp_path / "x.png", raw, 256 if raw.ndim == 4 else None)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_plots_of_seeds_and_of_nothing(tmp_path):
-    rows = [row(p, v + s, nfe=n, budget=n, seed=s) for p, v in (("a", 3.0), ("b", 9.0)) for n in (5, 50) for s in (0, 1)]
-    assert quality_plot(rows + [row("a", 2.0, "rk45", 61.5, None), row("data", 1.0, budget=None)], tmp_path / "q.png")
+    rows = [
+        row(p, v + s, nfe=n, budget=n, seed=s) for p, v in (("a", 3.0), ("b", 9.0)) for n in (5, 50) for s in (0, 1)
+    ]
+    assert quality_plot([*rows, row("a", 2.0, "rk45", 61.5, None), row("data", 1.0, budget=None)], tmp_path / "q.png")
     assert not quality_plot([], tmp_path / "none.png")
     assert not push_plot(rows, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

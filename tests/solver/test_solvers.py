@@ -151,7 +151,7 @@ def test_strong_order_of_euler_maruyama_on_additive_noise():
     def end(steps):
         grid = torch.linspace(0, 1, steps + 1, dtype=F64)
         noise = Increments(fine, steps)
-        return EulerMaruyama().solve(Ornstein(lambda x, t: x, 0, 1), start, grid=grid, noise=noise).x
+        return EulerMaruyama().solve(Ornstein(lambda x, t: x, 0, 9), start, grid=grid, noise=noise).x
 
     best = end(2048)
     errors = [float((end(n) - best).abs().mean()) for n in (16, 32, 64, 128)]
