@@ -92,7 +92,7 @@ class Registry:
         return {**self._found, **self._added}
 
     def entry(self, name: str) -> Entry:
-        """The entry of one name.
+        """The entry of one name; a family's name stands for its first member without a preset (`vp` for `vp_ode`).
 
         Raises:
             UnknownNameError: The name is not registered, or its plugin is broken (with the reason).
@@ -101,7 +101,10 @@ class Registry:
             raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}")
         entries = self.entries()
         if name not in entries:
-            raise unknown(self.kind, name, entries)
+            family = [entry for entry in entries.values() if entry.family == name and not entry.preset]
+            if not family:
+                raise unknown(self.kind, name, entries)
+            return family[0]
         return entries[name]
 
     def get(self, name: str, **options: Any) -> Any:

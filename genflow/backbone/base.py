@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ class Backbone(nn.Module):
         shape: Shape of one sample: (N,) for vectors, (C, H, W) for images.
         extra_channels: Channels that the head wants beside x's own.
     """
+
+    told: Literal["condition", "noise_level"] = "condition"
+    """What the second argument of a call is: the process's condition, or the scale of its noise, data units."""
 
     def __init__(self, shape: tuple[int, ...], extra_channels: int, **options: Any) -> None:
         super().__init__()

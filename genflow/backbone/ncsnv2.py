@@ -76,8 +76,8 @@ class NCSNv2(Backbone):
         features: Width of the first stage.
         size: "tiny", "small", "deeper" or "deepest"; None: by resolution (`size_for`).
         noise_level: How the network learns of the noise level. "plane": the condition as an input channel.
-            "scale": not at all, but its output is divided by the condition, as published (the condition then
-            is σ). "none": not at all.
+            "scale": not at all, but its output is divided by the scale of the noise, as published. "none": not at
+            all.
         normalise: Show the network x at unit size, with its log size as an input plane (`rms_normalise`).
         centre: Map data from [0, 1] to [−1, 1] first, as published.
     """
@@ -120,6 +120,7 @@ class NCSNv2(Backbone):
                 f"multiples of {factor}, got {shape[1]}x{shape[2]}"
             )
         self.noise_level, self.normalise, self.centre = noise_level, normalise, centre
+        self.told = "noise_level" if noise_level == "scale" else "condition"
         planes = (noise_level == "plane") + normalise
         self.begin_conv = nn.Conv2d(shape[0] + planes, features, 3, padding=1)
         self.stages, self.refines = stages, REFINE_NAMES[size]

@@ -110,10 +110,9 @@ def plan(config: BenchConfig) -> list[Cell]:
 
 def _option_owners(config: BenchConfig) -> Iterator[tuple[str, list[str]]]:
     processes = registries()["processes"]
-    solvers = list(config.solver) or list(registries()["solvers"].entries())
     yield "process_options", [*config.process, *(processes.entry(p).family for p in config.process)]
     yield "backbone_options", [config.backbone]
-    yield "solver_options", [*solvers, config.norm.solver]
+    yield "solver_options", [*config.solver, config.norm.solver]
     yield "dataset_options", [config.dataset]
 
 
@@ -135,12 +134,11 @@ def _pairs(config: BenchConfig) -> Iterator[tuple[Entry, Entry]]:
     for name in config.process:
         process = registry["processes"].entry(name)
         mode = process.tags.get("mode", "ode")
-        solvers = config.solver or tuple(registry["solvers"].entries())
-        fitting = [s for s in map(registry["solvers"].entry, solvers) if s.tags.get("mode", "ode") == mode]
+        fitting = [s for s in map(registry["solvers"].entry, config.solver) if s.tags.get("mode", "ode") == mode]
         if not fitting:
             raise ConfigError(
                 f"process '{name}' is sampled as an {mode.upper()}, and none of the solvers "
-                f"{', '.join(solvers)} is for that; known for {mode.upper()}: "
+                f"{', '.join(config.solver)} is for that; known for {mode.upper()}: "
                 + ", ".join(n for n, e in registry["solvers"].entries().items() if e.tags.get("mode") == mode)
             )
         yield from ((process, solver) for solver in fitting)

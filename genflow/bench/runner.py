@@ -264,11 +264,11 @@ def estimate_seconds(config: BenchConfig, store: Store, cells: list[Cell], todo:
     """Rough seconds for todo, and what the guess rests on.
 
     Finished cells of the same folder give the time per network evaluation; without any, a two-core CPU with the
-    default network and data is assumed (0.3 ms).
+    default network and data is assumed (0.4 ms).
     """
     timed = [(c.cost, _seconds(store, c)) for c in cells if c not in todo and c.kind != "metric"]
     known = [(cost, seconds) for cost, seconds in timed if seconds]
-    rate = sum(s for _, s in known) / sum(c for c, _ in known) if known else 3e-4
+    rate = sum(s for _, s in known) / sum(c for c, _ in known) if known else 4e-4
     basis = "the finished cells" if known else "the default network on a two-core CPU; no cell is finished yet"
     return sum(c.cost for c in todo) * rate / job_count(config, todo) if todo else 0.0, basis
 

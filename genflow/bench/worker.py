@@ -107,8 +107,7 @@ class Worker:
         )
         if not result.finished:
             raise Stopped
-        name = _any_name(cell["labels"]["process"])
-        config = describe(name, result.process, self.config.backbone, result.backbone) | {
+        config = describe(cell["labels"]["process"], result.process, self.config.backbone, result.backbone) | {
             "cell": {k: cell[k] for k in ("kind", "spec", "labels", "parents")},
             "seconds": round(time.monotonic() - started, 3),
         }
@@ -122,7 +121,7 @@ class Worker:
         shutil.rmtree(state, ignore_errors=True)
 
     def _process(self, name: str, options: dict[str, Any]) -> Process:
-        return genflow.get_process(_any_name(name), **options)
+        return genflow.get_process(name, **options)
 
     def _model(self, key: str, preset: dict[str, Any]) -> tuple[Process, Any]:
         """A trained pair from its checkpoint, in the mode of the process that is asked for."""
@@ -201,12 +200,6 @@ class Worker:
         tick(share, "")
         if self.should_stop():
             raise Stopped
-
-
-def _any_name(family: str) -> str:
-    """A registered name of a family: weights are shared, so any will do to build the process."""
-    entries = registries()["processes"].entries()
-    return family if family in entries else next(n for n, e in entries.items() if e.family == family and not e.preset)
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

@@ -95,6 +95,9 @@ class AffineProcess(Process):
         """The coefficients at t, in x's dtype and shaped to multiply x (B, *)."""
         return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
 
+    def noise_level(self, t: Tensor) -> Tensor:
+        return torch.as_tensor(self.coefficients(t)[1], dtype=torch.float64)
+
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         self.check_time(t)
         return self.predicts.velocity(output, x, self.at(t, x))

@@ -95,7 +95,7 @@ class Process(ABC):
 
     @property
     def training_interval(self) -> tuple[float, float]:
-        """Times (nearest the data, nearest the prior) that training and likelihoods cover: the safe interval or more."""
+        """Times (nearest the data, nearest the prior) of training and likelihoods: the safe interval or more."""
         return self.safe_interval
 
     def for_data(self, x: Tensor) -> Self:
@@ -133,6 +133,10 @@ class Process(ABC):
         A quarter of the log noise level is what EDM tells its networks (Karras et al. 2022, arXiv:2206.00364).
         """
         return t.log() / 4 if self.clock == "log" else t
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        """Scale of the noise in x_t, data units, for backbones that ask for it (`told = "noise_level"`)."""
+        raise ValueError(f"{type(self).__name__} does not define a noise level; use a backbone that takes the time")
 
     def time(self, condition: Tensor) -> Tensor:
         """The inverse of `condition`."""
@@ -209,8 +213,10 @@ class Field:
     def output(self, x: Tensor, t: Tensor) -> Tensor:
         """The backbone's output at x (B, *) and native time t () or (B,): shape (B, * with extra channels)."""
         self.evaluations += x.shape[0]
-        condition = self.process.condition(t.double()).to(x.device, x.dtype)
-        return self.backbone(x, condition.expand(x.shape[0]))
+        told = (
+            self.process.noise_level if getattr(self.backbone, "told", "") == "noise_level" else self.process.condition
+        )
+        return self.backbone(x, told(t.double()).to(x.device, x.dtype).expand(x.shape[0]))
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the sampling ODE, shape (B, *)."""
