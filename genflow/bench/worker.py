@@ -27,7 +27,7 @@ from genflow.checkpoint import describe, save, write_folder
 from genflow.config import BenchConfig, build
 from genflow.data.base import Dataset
 from genflow.devices import check_device
-from genflow.evaluate.metrics import Context, Metric, Result, rows_as_dicts
+from genflow.evaluate.base import Context, Metric, Result, rows_as_dicts
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample

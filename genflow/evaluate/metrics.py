@@ -1,98 +1,20 @@
-"""What a bench measures: each metric turns samples or a model into rows, with its protocol in words."""
+"""The metrics of the bench: Fréchet distance, the norm study, and bits/dim."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.config import BenchConfig
 from genflow.data.base import Dataset
+from genflow.evaluate.base import Context, Measured, Metric, Result
 from genflow.evaluate.features import extractor_for
 from genflow.evaluate.frechet import frechet_distance
 from genflow.evaluate.norm_z import norm_study
 from genflow.likelihood import BPD_FORMULA, bits_per_dim, log_likelihood
-from genflow.process.base import BackboneLike, Process
+from genflow.process.base import Process
 from genflow.solver.adaptive import RK45
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One number: its name, value, standard error (NaN where unknown), sample count, NFE, solver and protocol."""
-
-    metric: str
-    value: float
-    n: int
-    protocol: str
-    stderr: float = math.nan
-    nfe: float = math.nan
-    solver: str = ""
-
-
-@dataclass
-class Result:
-    """Rows of a measurement, and arrays that its plots need."""
-
-    rows: list[Measured]
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass
-class Context:
-    """What a metric sees.
-
-    Arguments:
-        config: The bench's configuration.
-        dataset: Real data.
-        seed: Seed of every draw.
-        process, backbone: The trained model, for metrics that need one.
-        samples: Raw generated examples (n, *shape), for metrics that need them.
-        tick: Called now and then with the share done, in [0, 1].
-    """
-
-    config: BenchConfig
-    dataset: Dataset
-    seed: int
-    process: Process | None = None
-    backbone: BackboneLike | None = None
-    samples: Tensor | None = None
-    tick: Callable[[float], None] = lambda share: None
-
-    @cached_property
-    def reference(self) -> tuple[str, Callable[[Tensor], Tensor], Tensor]:
-        """Feature space, extractor, and features of the training split."""
-        name, extractor = extractor_for(self.config.dataset, self.dataset.shape)
-        return name, extractor, extractor(self.dataset.train)
-
-    def frechet(self, raw: Tensor) -> float:
-        """Fréchet distance of raw examples to the training split."""
-        _, extractor, reference = self.reference
-        return frechet_distance(reference, extractor(raw))
-
-
-class Metric(ABC):
-    """A measurement. `needs` says of what: "samples" or "model"."""
-
-    needs: Literal["samples", "model"] = "samples"
-
-    @abstractmethod
-    def measure(self, context: Context) -> Result:
-        """The rows of one cell."""
-
-    def floor(self, context: Context) -> Result:
-        """What real data gets; no rows where that means nothing."""
-        return Result([])
-
-    def why_not(self, process: Process) -> str | None:
-        """None where the metric can measure the process, else the reason."""
-        return None
 
 
 class FrechetMetric(Metric):
@@ -198,9 +120,3 @@ class LikelihoodMetric(Metric):
             f"{BPD_FORMULA}, s = 2/{scaling.levels}; test split by the ODE, {solver}, Hutchinson ±1 probe drawn once"
         )
         return Measured("bits/dim", value, len(x), protocol, error, nfe, solver)
-
-
-def rows_as_dicts(rows: list[Measured]) -> list[dict[str, Any]]:
-    """Plain data; NaN becomes None."""
-    plain = [vars(row) for row in rows]
-    return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in plain]

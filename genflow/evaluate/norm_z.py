@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genflow.evaluate.base import Context
 from genflow.process.base import BackboneLike, Process
 from genflow.sampling import draw_prior
 from genflow.solver.base import FixedStep, Solver
-
-if TYPE_CHECKING:
-    from genflow.evaluate.metrics import Context
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 

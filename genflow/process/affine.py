@@ -13,6 +13,7 @@ from torch import Tensor
 from genflow.process.base import Coefficients, Mode, Perturbed, Process, dimension, over, require
 from genflow.process.bases import Base, Gaussian
 from genflow.process.heads import HEADS, Head
+from genflow.process.posterior import posterior_mean
 
 
 @dataclass(kw_only=True)
@@ -80,8 +81,6 @@ class AffineProcess(Process):
     def target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
         """What the backbone should answer at x_t: from X itself, or from E[X | x_t] where the head is not linear."""
         if not self.predicts.linear:
-            from genflow.process.posterior import posterior_mean
-
             x = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
         return self.predicts.encode(x, x_t, self.at(t, x))
 
@@ -188,8 +187,6 @@ class Oracle:
         self.process, self.points = process, points
 
     def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
-        from genflow.process.posterior import posterior_mean
-
         process, t = self.process, self.process.time(condition.double())
         mean = posterior_mean(x, t, self.points.to(x), process)
         return process.predicts.encode(mean, x, process.at(t, x))

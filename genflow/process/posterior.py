@@ -7,12 +7,15 @@ set (the oracle). By matrix products in chunks: the B x M x N differences of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from genflow.process.affine import AffineProcess
 from genflow.process.base import dimension, like_rows
+
+if TYPE_CHECKING:
+    from genflow.process.affine import AffineProcess
 
 CHUNK = 4096
 """References per matrix product: the extra memory is a few B x CHUNK numbers."""

@@ -7,7 +7,8 @@ import torch
 
 import genflow
 from genflow.config import BenchConfig, NormConfig, build
-from genflow.evaluate.metrics import Context, LikelihoodMetric, NormMetric
+from genflow.evaluate.base import Context
+from genflow.evaluate.metrics import LikelihoodMetric, NormMetric
 from genflow.evaluate.norm_z import push_grid, spread, tied
 from genflow.process.poisson import PFGM
 from genflow.process.score_sde import VP
