@@ -83,10 +83,10 @@ class BenchConfig:
         ("euler", "heun", "rk45", "euler_maruyama"), "solvers; each process takes those of its mode", registry="solvers"
     )
     nfe: tuple[int, ...] = option(
-        (5, 10, 20, 50), "budgets of the fixed-step solvers, backbone calls per sample", least=1
+        (5, 10, 20, 35), "budgets of the fixed-step solvers, backbone calls per sample", least=1
     )
     seed: tuple[int, ...] = option((0,), "seeds; each trains and samples anew", least=0)
-    samples: int = option(500, "samples of every cell; the default is the size of the digits' test split", least=2)
+    samples: int = option(1000, "samples of a cell; distances are means over blocks of the test split's size", least=2)
     metric: tuple[str, ...] = option(("fd", "norm_z", "bpd"), "what to measure", registry="metrics")
     process_options: Options = option({}, "NAME.OPTION=VALUE of a process; may be repeated", registry="processes")
     backbone_options: Options = option({}, "NAME.OPTION=VALUE of the backbone", registry="backbones")

@@ -85,6 +85,13 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def _with_error(rows: Sequence[Row], digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds; for one seed ± its standard error, where it is known."""
+    if len(rows) == 1 and rows[0]["stderr"] is not None:
+        return f"{_number(rows[0]['value'], digits)} ± {_number(rows[0]['stderr'], digits)}"
+    return _with_spread([r["value"] for r in rows], digits)
+
+
 def _with_spread(values: Sequence[float | None], digits: int = 2) -> str:
     mean, spread = mean_over_seeds(values)
     return _number(mean, digits) + ("" if math.isnan(spread) else f" ± {_number(spread, digits)}")
@@ -115,7 +122,7 @@ def quality_table(rows: Sequence[Row]) -> Table | None:
     lines = [
         _quality_line(found, pair, budgets, adaptive) for pair in _unique((r["process"], r["solver"]) for r in found)
     ]
-    caption = _protocol(found[:1]) + f"; n = {found[0]['n']} samples"
+    caption = _protocol(found[:1]) + f"; n = {found[0]['n']}"
     if real:
         lines.insert(0, ["real test split", "–", *[_number(real["value"])] * (len(header) - 2)])
         caption += f". Floor: {_protocol([real])}, n = {real['n']}"
@@ -136,12 +143,12 @@ def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int
     own = [r for r in found if (r["process"], r["solver"]) == pair]
     line = [*pair]
     for budget in budgets:
-        values = [r["value"] for r in own if r["budget"] == budget]
-        line.append(_with_spread(values) if values else "")
+        cell = [r for r in own if r["budget"] == budget]
+        line.append(_with_error(cell) if cell else "")
     if adaptive:
         free = [r for r in own if r["budget"] is None]
         calls = mean_over_seeds([r["nfe"] for r in free])[0] if free else math.nan
-        line.append(f"{_with_spread([r['value'] for r in free])} (NFE {_number(calls, 1)})" if free else "")
+        line.append(f"{_with_error(free)} (NFE {_number(calls, 1)})" if free else "")
     return line
 
 

@@ -116,7 +116,7 @@ class _Walk:
     def __init__(self, process: Process, backbone: BackboneLike, solver: Solver, context: Context) -> None:
         self.process, self.backbone, self.solver = process, backbone, solver
         self.config, self.seed, self.shape = context.config, context.seed, context.dataset.shape
-        self.count = context.config.samples
+        self.count = min(context.config.samples, len(context.dataset.test))
 
     def to_middle(self, grid: Tensor) -> tuple[Tensor, Tensor]:
         """(x at the push (n, *), norms (times, n))."""

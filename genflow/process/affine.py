@@ -58,9 +58,14 @@ class AffineProcess(Process):
     # ---- training ----------------------------------------------------------------------------------------
 
     def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Training times (count,), float64, uniform in the clock over the training interval."""
+        """Training times (count,), float64, uniform in the clock over the training interval.
+
+        One time from each of `count` equal parts: every batch covers the interval, which lowers the variance of its
+        loss (Kingma et al. 2021, arXiv:2107.00630).
+        """
         ends = self.to_clock(torch.tensor(self.training_interval, dtype=torch.float64)).tolist()
         u = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+        u = (torch.arange(count, device=generator.device) + u) / count
         return self.from_clock(ends[0] + (ends[1] - ends[0]) * u)
 
     def perturb(self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None) -> Perturbed:

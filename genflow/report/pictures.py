@@ -115,10 +115,13 @@ def _curve(axes: Any, rows: Sequence[Row], label: str, colour: str, line: str, m
     x = [mean_over_seeds([r["nfe"] for r in group])[0] for group in at.values()]
     stats = [mean_over_seeds([r["value"] for r in group]) for group in at.values()]
     y = np.array([mean for mean, _ in stats])
-    band = np.array([0.0 if math.isnan(s) else s for _, s in stats])
+    errors = [
+        group[0].get("stderr") or 0.0 if len(group) == 1 else spread for group, (_, spread) in zip(at.values(), stats)
+    ]
+    band = np.array(errors)
     axes.plot(x, y, line, marker=marker, color=colour, label=label, markersize=5, linewidth=1.6)
     if band.any():
-        axes.fill_between(x, y - band, y + band, color=colour, alpha=0.15, linewidth=0)
+        axes.errorbar(x, y, yerr=band, fmt="none", ecolor=colour, elinewidth=1, capsize=2)
 
 
 def norm_plot(studies: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> bool:

@@ -57,6 +57,22 @@ CATALOG = [
         tags={"mode": "ode", "order": 5, "budget": False},
     ),
     Entry(
+        "torchdiffeq/dopri5",
+        "genflow.solver.backends:TorchDiffEq",
+        "order 5(4) of torchdiffeq, one sample at a time; other methods by the option method",
+        "Chen 2018",
+        preset={"method": "dopri5"},
+        tags={"mode": "ode", "order": 5, "budget": False},
+    ),
+    Entry(
+        "scipy/RK45",
+        "genflow.solver.backends:Scipy",
+        "order 5(4) of scipy, one sample at a time; other methods by the option method",
+        "Virtanen et al. 2020",
+        preset={"method": "RK45"},
+        tags={"mode": "ode", "order": 5, "budget": False},
+    ),
+    Entry(
         "euler_maruyama",
         "genflow.solver.sde:EulerMaruyama",
         "strong order 1/2 (1 for additive noise), one call a step; needs a score",

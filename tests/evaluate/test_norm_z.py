@@ -78,3 +78,18 @@ def test_bits_per_dim_of_an_oracle_is_finite_and_says_its_formula():
     assert row.stderr > 0
     assert "N log s" in row.protocol
     assert row.n == 20
+
+
+def test_samples_are_measured_in_blocks_of_the_floor_s_size():
+    from statistics import fmean
+
+    from genflow.evaluate.metrics import FrechetMetric
+
+    scene = context("vp_ode")
+    scene.samples = scene.dataset.train[:1200]
+    (row,) = FrechetMetric().measure(scene).rows
+    blocks = [scene.frechet(scene.samples[i : i + 500]) for i in (0, 500)]
+    assert row.value == pytest.approx(fmean(blocks))
+    assert row.stderr == pytest.approx(abs(blocks[0] - blocks[1]) / 2)
+    assert row.n == 500
+    assert "2 blocks" in row.protocol

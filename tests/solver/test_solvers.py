@@ -34,7 +34,8 @@ class Counted:
 def pairs():
     for process, entry in registries()["processes"].entries().items():
         for solver, facts in registries()["solvers"].entries().items():
-            if facts.tags["mode"] == entry.tags["mode"]:
+            few = facts.tags["budget"] or process in ("pfgm", "vp_ode")  # adaptive ones are slow, and see only fields
+            if facts.tags["mode"] == entry.tags["mode"] and few:
                 yield process, solver
 
 
