@@ -3,7 +3,7 @@
     genflow train --process pfgm --out runs/pfgm
     python benchmarks/poisson_inverse.py runs/pfgm
 
-Prints a Markdown table of FD[digits] by inverse, bound and NFE (Heun, 500 samples, seed 0).
+Prints a Markdown table of FD[digits] by inverse, bound and NFE (Heun, two blocks of 500 samples, seed 0).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import genflow
 from genflow.evaluate.features import extractor_for
 from genflow.evaluate.frechet import frechet_distance
 
-BUDGETS = (10, 20, 50)
+BUDGETS = (10, 20, 35)
 FAR = 1e6
 """A bound that never binds."""
 
@@ -40,9 +40,9 @@ def main() -> None:
         cells = []
         for nfe in BUDGETS:
             try:
-                x = genflow.sample(variant, backbone, "heun", 500, nfe=nfe).x
-                value = frechet_distance(reference, extractor(data.scaling.decode(x)))
-                cells.append(f"{value:.2f}")
+                x = data.scaling.decode(genflow.sample(variant, backbone, "heun", 1000, nfe=nfe).x)
+                one, two = (frechet_distance(reference, extractor(block)) for block in x.split(500))
+                cells.append(f"{(one + two) / 2:.2f} ± {abs(one - two) / 2:.2f}")
             except RuntimeError as error:
                 cells.append(type(error).__name__)
         bound = "none" if inverse in ("ratio", "published") else "1e6" if radius else "data"
