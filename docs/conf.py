@@ -9,3 +9,12 @@ html_title = "genflow"
 exclude_patterns = ["_build"]
 napoleon_custom_sections = [("Arguments", "params_style")]
 autodoc_typehints = "description"
+
+
+def setup(app):
+    """Docstrings are plain text with (B, *) and |x|: keep reStructuredText from reading these as markup."""
+
+    def escape(app, what, name, obj, options, lines):
+        lines[:] = [line.replace("*", "\\*").replace("|", "\\|") for line in lines]
+
+    app.connect("autodoc-process-docstring", escape, priority=1)

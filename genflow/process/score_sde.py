@@ -38,7 +38,7 @@ class VP(AffineProcess):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            "VP",
+            type(self).__name__,
             {
                 "beta_min": (self.beta_min, is_number(self.beta_min) and self.beta_min >= 0, "a number of at least 0"),
                 "beta_max": (

@@ -50,6 +50,12 @@ CATALOG = [
         tags={"mode": "ode", "order": 3, "budget": True},
     ),
     Entry(
+        "ab4",
+        "genflow.solver.multistep:AB4",
+        "order 4 (Adams–Bashforth on uneven grids), one call a step; the first three take more where the budget allows",
+        tags={"mode": "ode", "order": 4, "budget": True},
+    ),
+    Entry(
         "rk45",
         "genflow.solver.adaptive:RK45",
         "order 5(4), steps chosen per sample by tolerance; its NFE is a result",

@@ -14,7 +14,7 @@ class EulerMaruyama(FixedStep):
     """One explicit step of the SDE rule, with signed dt in native time; the step to the data's end adds no noise.
 
     Arguments:
-        diffusion: Factor on the natural ε(t): 1 is the published reverse SDE, 0 the probability-flow ODE.
+        diffusion: Factor on the process's own ε(t), which for score SDEs is the published reverse SDE; 0 is the ODE.
 
     Source: Song et al. 2021, arXiv:2011.13456; free ε: Albergo et al. 2023, arXiv:2303.08797.
     """

@@ -16,6 +16,7 @@ from genflow.registry import registries
 from genflow.solver.base import CallableField
 from genflow.solver.multistep import AB2, AB3, AB4, adams_weights
 from genflow.solver.ode import DDIM, RK4, Euler, Midpoint, runge_kutta
+from genflow.testing import error_slope
 
 F64 = torch.float64
 POINTS = torch.randn(6, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
@@ -25,31 +26,13 @@ def start(process, count=5):
     return process.sample_prior((count, 3), generator=torch.Generator().manual_seed(1), dtype=F64)
 
 
-def turn(x, t):
-    """dx/dt = (1 + cos(t)/2) J x turns x by t + sin(t)/2. Errors have a length, which does not change sign."""
-    return (1 + torch.cos(t) / 2) * torch.stack([-x[:, 1], x[:, 0]], dim=1)
-
-
-def slope(solver, grid):
-    """Least-squares slope of log error against log step, over 40 to 320 steps of [0, 2] mapped by `grid`."""
-    steps, angle, errors = (40, 80, 160, 320), 2 + math.sin(2.0) / 2, []
-    want = torch.tensor([math.cos(angle), math.sin(angle)], dtype=F64)
-    for n in steps:
-        times = 2 * grid(torch.linspace(0, 1, n + 1, dtype=F64))
-        end = solver.solve(CallableField(turn, 0.0, 2.0), torch.tensor([[1.0, 0.0]], dtype=F64), grid=times).x
-        errors.append(float((end - want).norm()))
-    x, y = -torch.tensor(steps, dtype=F64).log(), torch.tensor(errors, dtype=F64).log()
-    x = x - x.mean()
-    return float((x * y).sum() / x.square().sum())
-
-
 SOLVERS = [Euler(), DDIM(), Midpoint(), RK4(), AB2(), AB3(), AB4()]
 
 
 @pytest.mark.parametrize("grid", [lambda u: u, lambda u: u * (1 + u) / 2], ids=["even", "uneven"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 def test_order(solver, grid):
-    assert slope(solver, grid) == pytest.approx(solver.order, abs=0.15)
+    assert error_slope(solver, [40, 80, 160, 320], grid) == pytest.approx(solver.order, abs=0.15)
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4])
