@@ -102,9 +102,11 @@ def test_a_nan_loss_changes_nothing_and_names_step_and_seed():
 
 
 def test_training_lowers_the_loss_and_a_checkpoint_loads(tmp_path):
-    process, backbone = parts("pfgm")
-    result = train(process, backbone, Digits(), steps=150, batch_size=64, lr=3e-3, log_every=1)
-    assert result.losses[-1]["smoothed_loss"] < 0.8 * result.losses[0]["smoothed_loss"]
+    process = genflow.get_process("pfgm")
+    backbone = genflow.get_backbone("mlp", shape=(1, 8, 8), extra_channels=1, width=64)
+    result = train(process, backbone, Digits(), steps=300, batch_size=64, lr=5e-3, log_every=1)
+    losses = [line["loss"] for line in result.losses]
+    assert sum(losses[-30:]) / 30 < 0.4 * sum(losses[:10]) / 10  # 0.47 falls to 0.10
     from genflow.checkpoint import describe, save
 
     save(tmp_path / "model", describe("pfgm", result.process, "mlp", result.backbone), result.backbone.state_dict())

@@ -82,7 +82,9 @@ def is_frechet(metric: str) -> bool:
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.3g}" if 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:.{digits}f}"
 
 
 def _with_error(rows: Sequence[Row], digits: int = 2) -> str:

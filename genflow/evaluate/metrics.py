@@ -35,7 +35,7 @@ class FrechetMetric(Metric):
         values = [context.frechet(block) for block in raw.split(size) if len(block) == size]
         protocol = (
             f"Fréchet distance in float64 between {what} and the training split (n = {len(reference)}), "
-            f"features '{name}' (d = {reference.shape[1]}), samples decoded to the data's own levels; "
+            f"features '{name}' (d = {reference.shape[1]}), samples decoded to the data's own units; "
             f"mean and standard error over {len(values)} block{'s' * (len(values) > 1)} of n"
         )
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
