@@ -180,7 +180,8 @@ def push_table(rows: Sequence[Row]) -> Table | None:
         values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
         lines.append([process, *(_with_spread(v) for v in values)])
     each = [next(r for r in found if r["process"] == p) for p in _unique(r["process"] for r in found)]
-    caption = ". ".join(f"{r['process']}: {r['protocol']}" for r in each)
+    tails = ((r["process"], r["protocol"].partition(" at t")[1:]) for r in each)
+    caption = ". ".join(f"{process}: |x| times the factor{''.join(tail)}" for process, tail in tails)
     header = ["process", *(f"|x| × {m.split('*')[1]}" for m in metrics)]
     name = metrics[0].split("@")[0]
     caption += f". n = {found[0]['n']}, NFE {_number(found[0]['nfe'], 0)}" + _seed_words(found) + "."
