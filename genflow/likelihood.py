@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genflow.data.base import Scaling
 from genflow.process.base import BackboneLike, Field, Process, require
+from genflow.process.grids import Spacing
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Noise, Solver
 
@@ -67,8 +68,12 @@ class DivergenceField:
     def natural_diffusion(self, t: Tensor) -> Tensor:
         raise ValueError("a likelihood follows the ODE; use an ODE solver")
 
-    def grid(self, steps: int, *, training: bool = False) -> Tensor:
-        return self.field.grid(steps, training=True).flip(0)
+    @property
+    def cost(self) -> int:
+        return self.field.cost
+
+    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
+        return self.field.grid(steps, training=True, spacing=spacing).flip(0)
 
     def to_clock(self, t: Tensor) -> Tensor:
         return self.field.to_clock(t)

@@ -77,9 +77,10 @@ def sample(
 
 def check_pair(process: Process, solver: Solver) -> None:
     """Raises ValueError, with the reason, where the process has not got what the solver needs."""
-    reason = process.why_not("sde") if solver.mode == "sde" else None
-    if reason:
-        raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
+    for need in solver.needs:
+        reason = process.why_not(need)
+        if reason:
+            raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
 
 
 def _solver(solver: Solver | str) -> Solver:

@@ -68,7 +68,9 @@ class AffineProcess(Process):
         u = (torch.arange(count, device=generator.device) + u) / count
         return self.from_clock(ends[0] + (ends[1] - ends[0]) * u)
 
-    def perturb(self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None) -> Perturbed:
+    def perturb(
+        self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
+    ) -> Perturbed:
         t = self.sample_time(len(x), generator=generator)
         x_t = self.interpolate(x, self.base_like(x, generator), t)
         return Perturbed(x_t, t, self.target(x, x_t, t, refs), torch.ones(len(x), device=x.device))
@@ -132,8 +134,16 @@ class AffineProcess(Process):
         toward_prior = 1.0 if self.t_prior > self.t_data else -1.0
         return toward_prior * (c.b * c.db - c.da / c.a * c.b * c.b)
 
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = (torch.as_tensor(v, dtype=torch.float64).expand(t.shape) for v in self.coefficients(t.double())[:2])
+        return a, b
+
+    def noise_ratio(self, t: Tensor) -> Tensor:
+        a, b = self.schedule(t)
+        return b / a
+
     def why_not(self, capability: str) -> str | None:
-        if capability in ("data", "oracle", "norm"):
+        if capability in ("data", "oracle", "norm", "affine", "likelihood"):
             return None
         if capability in ("score", "sde"):
             return None if isinstance(self.base, Gaussian) else self._no_score()

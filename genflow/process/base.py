@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-BackboneLike = Callable[[Tensor, Tensor], Tensor]
-"""Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels."""
+from genflow.process.grids import Spacing, times
+
+BackboneLike = Callable[..., Tensor]
+"""Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels.
+
+One that has an attribute `classes` above 0 also takes labels (B,), int64, with `NO_CLASS` for none."""
 
 Mode = Literal["ode", "sde"]
 
 
 class Coefficients(NamedTuple):
-    """x_t = a X + b N: coefficients of data and base with their time derivatives, each of t's shape."""
+    """x_t = a X + b N + g Z: coefficients of data, base and latent with their time derivatives, each of t's shape.
+
+    g dg stands for the product g g', which is finite also where g' is not.
+    """
 
     a: Tensor
     b: Tensor
     da: Tensor
     db: Tensor
+    g: Tensor | float = 0.0
+    gdg: Tensor | float = 0.0
 
 
 class Perturbed(NamedTuple):
@@ -51,13 +60,16 @@ class Process(ABC):
     """How many data points `perturb` wants to see beside the batch itself (0: none)."""
 
     @abstractmethod
-    def perturb(self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None) -> Perturbed:
+    def perturb(
+        self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
+    ) -> Perturbed:
         """Training pairs from a batch of data.
 
         Arguments:
             x: Data, shape (B, *), data units.
             generator: Source of every random draw.
             refs: More data, shape (M, *), for processes whose target is an average over data points.
+            partner: The draw of the base that belongs to each row of x, shape (B, *), where the data come in pairs.
         """
 
     @abstractmethod
@@ -102,18 +114,23 @@ class Process(ABC):
         """This process with the hyper-parameters that follow from the data x (n, *); itself where none do."""
         return self
 
-    def grid(self, steps: int, *, training: bool = False) -> Tensor:
-        """steps + 1 float64 times from the prior end to the data end, even in the process's clock, ends exact.
+    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
+        """steps + 1 float64 times from the prior end to the data end, ends exact.
 
         Arguments:
             steps: Steps between the ends.
             training: Cover the training interval instead of the safe one, as likelihoods do.
+            spacing: Where the times between lie; see `genflow.process.grids`. By default even in the clock.
         """
-        near_data, near_prior = self.training_interval if training else self.safe_interval
-        ends = self.to_clock(torch.tensor([near_prior, near_data], dtype=torch.float64))
-        times = self.from_clock(torch.linspace(ends[0].item(), ends[1].item(), steps + 1, dtype=torch.float64))
-        times[0], times[-1] = near_prior, near_data
-        return times
+        return times(self, steps, spacing, self.training_interval if training else self.safe_interval)
+
+    def noise_ratio(self, t: Tensor) -> Tensor:
+        """σ = b/a at native time, of t's shape; raises ValueError where the process has no such ratio."""
+        raise ValueError(self.why_not("affine"))
+
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a(t) and b(t) of x_t = a X + b N, float64, of t's shape; raises ValueError where there are none."""
+        raise ValueError(self.why_not("affine"))
 
     def to_clock(self, t: Tensor) -> Tensor:
         """Native time to the clock that grids and adaptive solvers step in: t, or log t."""
@@ -147,19 +164,31 @@ class Process(ABC):
         return (output - pairs.target).square().flatten(1).mean(1)
 
     def loss(
-        self, backbone: BackboneLike, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None
+        self,
+        backbone: BackboneLike,
+        x: Tensor,
+        *,
+        generator: torch.Generator,
+        refs: Tensor | None = None,
+        labels: Tensor | None = None,
+        partner: Tensor | None = None,
     ) -> Tensor:
-        """The training loss of a batch: a scalar."""
-        pairs = self.perturb(x, generator=generator, refs=refs)
-        output = self.field(backbone).output(pairs.x_t, pairs.t)
+        """The training loss of a batch: a scalar. `labels` (B,) go to the backbone; see `perturb` for the rest."""
+        paired = {} if partner is None else {"partner": partner}
+        pairs = self.perturb(x, generator=generator, refs=refs, **paired)
+        output = self.field(backbone, labels=labels).output(pairs.x_t, pairs.t)
         return (pairs.weight * self.loss_terms(output, pairs)).mean()
 
-    def field(self, backbone: BackboneLike) -> Field:
-        """What a solver integrates: this process under one backbone."""
-        return Field(self, backbone)
+    def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float = 1.0) -> Field:
+        """What a solver integrates: this process under one backbone, for given class labels; see `Field`."""
+        return Field(self, backbone, labels, guidance)
 
     def why_not(self, capability: str) -> str | None:
-        """None where the process can do it ("score", "sde", "data", "oracle", "norm"), else the reason."""
+        """None where the process can do it, else the reason.
+
+        Capabilities: "data" (posterior means), "score", "sde" (a reverse SDE), "affine" (x_t = a X + b N with one
+        known base), "oracle", "norm" (the norm study), "likelihood" (a prior with a density).
+        """
         return f"{type(self).__name__} does not define '{capability}'"
 
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -199,53 +228,102 @@ def constructor_options(owner: object) -> dict[str, Any]:
     return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
 
 
+NO_CLASS = -1
+"""The label that stands for "no class": what unconditional training and sampling tell a class-conditional backbone."""
+
+
 class Field:
     """A process under one backbone, as solvers see it: callables of (x, t), a time grid, a clock, a count.
 
     `output` is the only place where a network is called. `evaluations` counts sample-calls, so that
     evaluations / batch size is the NFE, whatever the solver does with sub-batches.
+
+    Arguments:
+        process: Gives everything but the network.
+        backbone: The network.
+        labels: Class of each row, shape (B,), or None for no class.
+        guidance: Classifier-free guidance w: what the backbone says without a class plus w times the difference that
+            the class makes. 1 is the plain conditional field, 0 the unconditional one; anything else takes two calls
+            an evaluation. What is combined is the velocity, score or posterior mean, which are affine in one another,
+            so all heads mean the same w.
+
+    Source of guidance: Ho & Salimans 2022, arXiv:2207.12598 (whose w is this one less 1).
     """
 
-    def __init__(self, process: Process, backbone: BackboneLike) -> None:
+    def __init__(
+        self, process: Process, backbone: BackboneLike, labels: Tensor | None = None, guidance: float = 1.0
+    ) -> None:
+        require("field", {"guidance": (guidance, is_number(guidance) and guidance >= 0, "a number of at least 0")})
+        if labels is not None and not getattr(backbone, "classes", 0):
+            raise ValueError("labels were given, but this backbone knows no classes; train one with classes=K")
+        if labels is None and guidance != 1.0:
+            raise ValueError(f"guidance = {guidance:g} needs labels: say which class to guide towards")
         self.process, self.backbone = process, backbone
+        self.labels = None if labels is None or guidance == 0.0 else labels
+        self.guidance = float(guidance) if self.labels is not None else 1.0
         self.evaluations = 0
 
-    def output(self, x: Tensor, t: Tensor) -> Tensor:
+    @property
+    def cost(self) -> int:
+        """Backbone calls per sample of one evaluation: 2 under guidance, else 1."""
+        return 1 if self.guidance == 1.0 else 2
+
+    def output(self, x: Tensor, t: Tensor, *, unlabelled: bool = False) -> Tensor:
         """The backbone's output at x (B, *) and native time t () or (B,): shape (B, * with extra channels)."""
         self.evaluations += x.shape[0]
-        told = (
-            self.process.noise_level if getattr(self.backbone, "told", "") == "noise_level" else self.process.condition
-        )
-        return self.backbone(x, told(t.double()).to(x.device, x.dtype).expand(x.shape[0]))
+        asks = getattr(self.backbone, "told", "") == "noise_level"
+        told = (self.process.noise_level if asks else self.process.condition)(t.double())
+        inputs = [x, told.to(x.device, x.dtype).expand(x.shape[0])]
+        if self.labels is not None:
+            inputs.append(torch.full_like(self.labels, NO_CLASS) if unlabelled else self.labels)
+        return self.backbone(*inputs)
+
+    def _read(self, readings: Sequence[Callable[..., Tensor]], x: Tensor, *times: Tensor) -> list[Tensor]:
+        """What each reading (output, x, *times) -> tensor says, guided, from one evaluation at the first time."""
+        output = self.output(x, times[0])
+        given = [read(output, x, *times) for read in readings]
+        if self.cost == 1:
+            return given
+        output = self.output(x, times[0], unlabelled=True)
+        plain = [read(output, x, *times) for read in readings]
+        return [p + self.guidance * (g - p) for p, g in zip(plain, given, strict=True)]
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the sampling ODE, shape (B, *)."""
-        return self.process.velocity(self.output(x, t), x, t)
+        return self._read([self.process.velocity], x, t)[0]
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Gradient of log p_t, shape (B, *)."""
-        return self.process.score(self.output(x, t), x, t)
+        return self._read([self.process.score], x, t)[0]
 
     def data(self, x: Tensor, t: Tensor) -> Tensor:
         """E[X | x_t = x], shape (B, *)."""
-        return self.process.data_mean(self.output(x, t), x, t)
+        return self._read([self.process.data_mean], x, t)[0]
 
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one backbone call."""
-        output = self.output(x, t)
-        return self.process.velocity(output, x, t), self.process.score(output, x, t)
+        """Both from one evaluation."""
+        velocity, score = self._read([self.process.velocity, self.process.score], x, t)
+        return velocity, score
 
     def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """x at s from x at t with its posterior means held fixed, shape (B, *); one backbone call."""
-        return self.process.frozen_step(self.output(x, t), x, t, s)
+        """x at s from x at t with its posterior means held fixed, shape (B, *); one evaluation."""
+        return self._read([self.process.frozen_step], x, t, s)[0]
+
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a(t) and b(t); see `Process.schedule`."""
+        return self.process.schedule(t)
+
+    def why_not(self, capability: str) -> str | None:
+        """None where the process has it, else the reason; see `Process.why_not`."""
+        return self.process.why_not(capability)
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε(t) of the published reverse SDE; see `Process.natural_diffusion`."""
         return self.process.natural_diffusion(t)
 
-    def grid(self, steps: int, *, training: bool = False) -> Tensor:
-        """The process's own time grid; see `Process.grid`."""
-        return self.process.grid(steps, training=training)
+    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
+        """The process's time grid; see `Process.grid`."""
+        return self.process.grid(steps, training=training, spacing=spacing)
 
     def to_clock(self, t: Tensor) -> Tensor:
         return self.process.to_clock(t)
@@ -257,7 +335,9 @@ class Field:
         return self.process.clock_rate(t)
 
     def keep(self, rows: Tensor) -> None:
-        """Told by a solver that only these rows (mask over the current batch) travel on; nothing is held here."""
+        """Told by a solver that only these rows (mask over the current batch) travel on."""
+        if self.labels is not None:
+            self.labels = self.labels[rows.to(self.labels.device)]
 
 
 def over(value: Tensor | float, x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class OneSided(AffineProcess):
         Every ε >= 0 has the same marginals, and the ε of score SDEs, b² a'/a − b b', is infinite where a = 0. This is
         a times it: the same near the data, where the score is steep, and mild near the prior.
         """
-        a, b, da, db = (torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double()))
+        a, b, da, db = (torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double())[:4])
         return b * (da * b - a * db)
 
 

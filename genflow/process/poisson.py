@@ -145,7 +145,9 @@ class PFGM(AffineProcess):
         one = torch.ones_like(t)
         return Coefficients(one, t, torch.zeros_like(t), one)
 
-    def perturb(self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None) -> Perturbed:
+    def perturb(
+        self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
+    ) -> Perturbed:
         if self.perturbation == "exact":
             return super().perturb(x, generator=generator, refs=refs)
         x_t, t = self.published_perturbation(x, generator)

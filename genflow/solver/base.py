@@ -10,6 +10,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from genflow.process.grids import Spacing, check_spacing
+
 Observer = Callable[[Tensor, float], None]
 """Called with (x, t) at the start and after every accepted step."""
 
@@ -19,10 +21,12 @@ class FieldLike(Protocol):
 
     @property
     def evaluations(self) -> int: ...
+    @property
+    def cost(self) -> int: ...
     def velocity(self, x: Tensor, t: Tensor) -> Tensor: ...
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def natural_diffusion(self, t: Tensor) -> Tensor: ...
-    def grid(self, steps: int, *, training: bool = False) -> Tensor: ...
+    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor: ...
     def to_clock(self, t: Tensor) -> Tensor: ...
     def from_clock(self, s: Tensor) -> Tensor: ...
     def clock_rate(self, t: Tensor) -> Tensor: ...
@@ -47,7 +51,7 @@ class CallableField:
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], t_start: float, t_end: float) -> None:
         self.function, self.ends = function, (t_start, t_end)
-        self.evaluations = 0
+        self.evaluations, self.cost = 0, 1
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         self.evaluations += x.shape[0]
@@ -63,7 +67,9 @@ class CallableField:
         """Nothing but the velocity is known, so that is what is held fixed."""
         return x + float(s - t) * self.velocity(x, t)
 
-    def grid(self, steps: int, *, training: bool = False) -> Tensor:
+    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
+        if spacing not in ("process", "uniform"):
+            raise ValueError(f"a plain callable has no grid '{spacing}'; give the times themselves to solve(grid=...)")
         return torch.linspace(*self.ends, steps + 1, dtype=torch.float64)
 
     def to_clock(self, t: Tensor) -> Tensor:
@@ -154,6 +160,8 @@ class Solver(ABC):
 
     mode: Literal["ode", "sde"] = "ode"
     order: float = 1
+    needs: tuple[str, ...] = ()
+    """Capabilities of a process (`Process.why_not`) without which the solver can not work, beside its mode's own."""
 
     @abstractmethod
     def solve(
@@ -183,7 +191,15 @@ class Solver(ABC):
 
 
 class FixedStep(Solver):
-    """A solver on a given grid; a leaf gives `step`, and the calls of each step where that is not one."""
+    """A solver on a given grid; a leaf gives `step`, and the evaluations of each step where that is not one.
+
+    Arguments:
+        grid: Spacing of the times where the solve is given a budget; see `genflow.process.grids`.
+    """
+
+    def __init__(self, grid: Spacing = "process") -> None:
+        check_spacing(grid)
+        self.spacing = grid
 
     def plan(self, nfe: int) -> list[int]:
         """Calls of each step, in order, that together spend exactly nfe."""
@@ -211,8 +227,12 @@ class FixedStep(Solver):
             raise ValueError("give either nfe or grid, one of the two")
         if nfe is not None and nfe < 1:
             raise ValueError(f"nfe = {nfe} is not allowed; give a whole number above 0")
-        plan = self.plan_steps(len(grid) - 1) if grid is not None else self.plan(nfe or 1)
-        times = field.grid(len(plan)) if grid is None else grid
+        if nfe is not None and nfe % field.cost:
+            raise ValueError(
+                f"nfe = {nfe} is odd, but guidance spends {field.cost} calls an evaluation; give an even one"
+            )
+        plan = self.plan_steps(len(grid) - 1) if grid is not None else self.plan((nfe or 1) // field.cost)
+        times = field.grid(len(plan), spacing=self.spacing) if grid is None else grid
         before = field.evaluations
         if observer:
             observer(x, float(times[0]))

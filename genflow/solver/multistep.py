@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise, Observer, Solution
 from genflow.solver.ode import runge_kutta
 
@@ -22,7 +23,8 @@ class AdamsBashforth(FixedStep):
     Source: Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, III.1 and III.5.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grid: Spacing = "process") -> None:
+        super().__init__(grid)
         self.past: list[tuple[float, Tensor]] = []
 
     def plan(self, nfe: int) -> list[int]:

@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from genflow.process.base import is_number, require
+from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise
 
 
@@ -14,6 +15,7 @@ class EulerMaruyama(FixedStep):
     """One explicit step of the SDE rule, with signed dt in native time; the step to the data's end adds no noise.
 
     Arguments:
+        grid: Spacing of the times; see `genflow.process.grids`.
         diffusion: Factor on the process's own ε(t), which for score SDEs is the published reverse SDE; 0 is the ODE.
 
     Source: Song et al. 2021, arXiv:2011.13456; free ε: Albergo et al. 2023, arXiv:2303.08797.
@@ -21,8 +23,10 @@ class EulerMaruyama(FixedStep):
 
     mode = "sde"
     order = 1
+    needs = ("sde",)
 
-    def __init__(self, diffusion: float = 1.0) -> None:
+    def __init__(self, diffusion: float = 1.0, grid: Spacing = "process") -> None:
+        super().__init__(grid)
         require(
             "euler_maruyama",
             {
