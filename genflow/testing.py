@@ -9,6 +9,7 @@ forms, never from the formula under test.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Process
+from genflow.process.base import NO_CLASS, Process
 from genflow.solver.base import CallableField, FixedStep, Solver
 
 SHAPES = ((4,), (1, 4, 4), (1,))
@@ -30,7 +31,7 @@ def check_process(process: Process) -> None:
     check_grid(process)
     check_prior(process)
     check_config(process)
-    if isinstance(process, AffineProcess):
+    if isinstance(process, AffineProcess) and process.plain:
         check_coefficients(process)
         check_head(process)
         check_posterior(process)
@@ -98,8 +99,14 @@ def check_grid(process: Process) -> None:
 
 
 def check_prior(process: Process) -> None:
-    """log_prior integrates to one over the line (N = 1), by quadrature on x = s tan u."""
+    """log_prior integrates to one over the line (N = 1), by quadrature on x = s tan u, or is refused with a reason."""
     process, _ = fitted(process, (1,))
+    if process.why_not("likelihood"):
+        try:
+            process.log_prior(torch.zeros(1, 1))
+        except ValueError:
+            return
+        raise AssertionError("why_not('likelihood') gives a reason, but log_prior gives a number")
     scale = float(process.sample_prior((999, 1), generator=torch.Generator().manual_seed(0)).abs().median())
     u = torch.linspace(-math.pi / 2, math.pi / 2, 200_001, dtype=torch.float64)[1:-1]
     x = scale * u.tan()
@@ -113,7 +120,9 @@ def check_config(process: Process) -> None:
     process, points = fitted(process, (4,))
     again = type(process)(**process.config())
     assert torch.equal(again.grid(5), process.grid(5)), "config() does not rebuild the same grid"
-    assert torch.equal(again.log_prior(points), process.log_prior(points)), "config() does not rebuild the same prior"
+    if not process.why_not("likelihood"):
+        same = torch.equal(again.log_prior(points), process.log_prior(points))
+        assert same, "config() does not rebuild the same prior"
 
 
 def check_coefficients(process: AffineProcess) -> None:
@@ -187,15 +196,58 @@ def check_oracle_flow(process: AffineProcess) -> None:
 
 
 def check_solver(solver: Solver, order: float) -> None:
-    """A fixed-step solver's order as a slope, its exact NFE at every budget, and a plain callable as its field."""
+    """A fixed-step solver's order as a slope, its exact NFE at every budget, on the simplest field that it takes."""
     if not isinstance(solver, FixedStep) or solver.mode != "ode":
         return
     slope = error_slope(solver, [40, 80, 160, 320])
     assert abs(slope - order) < 0.15, f"order {slope:.2f} measured, {order} stated"
     for nfe in range(1, 21):
-        field = CallableField(lambda x, t: -x, 1.0, 0.0)
-        found = solver.solve(field, torch.ones(2, 1), nfe=nfe).nfe
+        field = GaussianField() if solver.needs else CallableField(lambda x, t: -x, 1.0, 0.0)
+        found = solver.solve(field, torch.ones(2, 2, dtype=torch.float64), nfe=nfe).nfe
         assert found == nfe, f"asked for NFE {nfe}, spent {found}"
+
+
+class GaussianField(CallableField):
+    """The exact field of x_t = sin(t) X + cos(t) N with independent normal X_i of scales (1/2, 2), from 0.2 to 1.4.
+
+    x_t is normal with scales S_i = sqrt(a² s_i² + b²), E[X | x] = a s² x/S², the score is −x/S², and along the ODE
+    x/S is constant.
+    """
+
+    scales = torch.tensor([0.5, 2.0], dtype=torch.float64)
+
+    def __init__(self, t_start: float = 0.2, t_end: float = 1.4) -> None:
+        super().__init__(self._slope, t_start, t_end)
+
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b."""
+        return t.double().sin(), t.double().cos()
+
+    def scale(self, t: Tensor) -> Tensor:
+        """S at t (), one for each entry."""
+        a, b = self.schedule(t)
+        return (a * a * self.scales**2 + b * b).sqrt()
+
+    def _slope(self, x: Tensor, t: Tensor) -> Tensor:
+        a, b = self.schedule(t)
+        return a * b * (self.scales**2 - 1) * x / self.scale(t) ** 2
+
+    def data(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[X | x]; one evaluation."""
+        self.evaluations += len(x)
+        return self.schedule(t)[0] * self.scales**2 * x / self.scale(t) ** 2
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """Gradient of the log density; one evaluation."""
+        self.evaluations += len(x)
+        return -x / self.scale(t) ** 2
+
+    def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.velocity(x, t), -x / self.scale(t) ** 2
+
+    def natural_diffusion(self, t: Tensor) -> Tensor:
+        """b (a' b − a b') = cos t."""
+        return t.double().cos()
 
 
 def turn(x: Tensor, t: Tensor) -> Tensor:
@@ -208,6 +260,8 @@ def error_slope(
 ) -> float:
     """Least-squares slope of log error against log step on `turn` from 0 to 2, on a grid of given spacing.
 
+    A solver that needs more than dx/dt is measured on `GaussianField`.
+
     Arguments:
         solver: Fixed-step ODE solver.
         steps: Numbers of steps.
@@ -215,11 +269,16 @@ def error_slope(
     """
     angle = 2 + math.sin(2.0) / 2
     want = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    start, ends = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 2.0], dtype=torch.float64)
+    field: CallableField = CallableField(turn, 0.0, 2.0)
+    if solver.needs:
+        field = normal = GaussianField()
+        start, ends = torch.ones(1, 2, dtype=torch.float64), field.grid(1)
+        want = normal.scale(ends[1]) / normal.scale(ends[0])
 
     def error(count: int) -> float:
-        grid = 2 * spacing(torch.linspace(0, 1, count + 1, dtype=torch.float64))
-        start = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-        return float((solver.solve(CallableField(turn, 0.0, 2.0), start, grid=grid).x - want).norm())
+        shares = spacing(torch.linspace(0, 1, count + 1, dtype=torch.float64))
+        return float((solver.solve(field, start, grid=ends[0] + (ends[1] - ends[0]) * shares).x - want).norm())
 
     x = -torch.tensor(steps, dtype=torch.float64).log()
     y = torch.tensor([math.log(error(n)) for n in steps], dtype=torch.float64)
@@ -228,7 +287,10 @@ def error_slope(
 
 
 def check_backbone(make: Callable[..., torch.nn.Module], shape: tuple[int, ...]) -> None:
-    """Shapes, the extra channel, seeded initial weights, rebuilding from its config, and gradients everywhere."""
+    """Shapes, the extra channel, seeded initial weights, rebuilding from its config, and gradients everywhere.
+
+    A backbone that takes `classes` is held to `check_conditional` as well.
+    """
     x, condition = torch.randn(3, *shape), torch.rand(3) + 0.1
     plain, wide = make(shape=shape, extra_channels=0), make(shape=shape, extra_channels=1)
     assert plain(x, condition).shape == x.shape
@@ -248,10 +310,45 @@ def check_backbone(make: Callable[..., torch.nn.Module], shape: tuple[int, ...])
     assert not idle, f"parameters without a finite gradient: {idle}"
     single = wide.eval()(x[:1], condition[:1])
     torch.testing.assert_close(single, wide(x, condition)[:1], rtol=1e-4, atol=1e-4)
+    if "classes" in inspect.signature(make).parameters:
+        check_conditional(make, shape)
+
+
+def check_conditional(make: Callable[..., torch.nn.Module], shape: tuple[int, ...]) -> None:
+    """With classes a backbone begins as the unconditional one; then each row follows its own label."""
+    x, condition, labels = torch.randn(4, *shape), torch.rand(4) + 0.1, torch.tensor([0, 1, 2, NO_CLASS])
+    plain, told = make(shape=shape), make(shape=shape, classes=3)
+    for model in (plain, told):
+        model.initialise(7)  # type: ignore[operator]
+    assert told.classes == 3, "the backbone does not say its classes"
+    ours, theirs = dict(plain.named_parameters()), dict(told.named_parameters())
+    changed = [n for n in ours if n not in theirs or not torch.equal(ours[n], theirs[n])]
+    assert not changed, f"parameters that start differently because of the classes: {changed}"
+    torch.testing.assert_close(told(x, condition, labels), plain(x, condition), rtol=1e-5, atol=1e-5)
+    told.eval()
+    with torch.no_grad():  # a network may begin with layers at zero, behind which nothing shows
+        for parameter in told.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    given = told(x, condition, labels)
+    given.square().mean().backward()
+    unreached = [n for n, p in theirs.items() if n not in ours and not bool(p.grad is not None and p.grad.any())]
+    assert not unreached, f"parameters that the labels do not reach: {unreached}"
+    again = make(**told.config())  # type: ignore[operator]
+    again.load_state_dict(told.state_dict())
+    assert torch.equal(again.eval()(x, condition, labels), given), "config() does not rebuild the classes"
+    none = told(x, condition)
+    torch.testing.assert_close(none, told(x, condition, torch.full_like(labels, NO_CLASS)), rtol=1e-5, atol=1e-5)
+    gap = (given - none).abs().flatten(1).amax(1)
+    assert bool((gap[:3] > 1e-3 * given.abs().max()).all()), "a class makes no difference"
+    torch.testing.assert_close(given[3], none[3], rtol=1e-4, atol=1e-4)
+    for k in range(4):
+        alone = told(x[k : k + 1], condition[k : k + 1], labels[k : k + 1])
+        torch.testing.assert_close(alone[0], given[k], rtol=1e-4, atol=1e-4)
 
 
 __all__ = [
     "check_backbone",
+    "check_conditional",
     "check_process",
     "check_solver",
     "error_slope",

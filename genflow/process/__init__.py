@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["AffineProcess", "Coefficients", "Field", "Perturbed", "Process"]
 
 _ALBERGO = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
+_FOLLOWUP = "Albergo et al. 2023, arXiv:2303.08797"
+_NO_DATA_EARLY = "before t = 1/2 there is no data in x_t"
 _SONG = "Song et al. 2021, arXiv:2011.13456"
 
 CATALOG = [
@@ -60,7 +62,7 @@ CATALOG = [
     ),
     Entry(
         "si_linear",
-        "genflow.process.interpolant:SILinear",
+        "genflow.process.paths:SILinear",
         "linear interpolant x_t = t X + (1 − t) N, sampled by its ODE",
         _ALBERGO,
         family="si_linear",
@@ -68,7 +70,7 @@ CATALOG = [
     ),
     Entry(
         "si_linear_sde",
-        "genflow.process.interpolant:SILinear",
+        "genflow.process.paths:SILinear",
         "linear interpolant x_t = t X + (1 − t) N, sampled by an SDE with ε = b (a' b − a b')",
         _ALBERGO,
         family="si_linear",
@@ -77,7 +79,7 @@ CATALOG = [
     ),
     Entry(
         "si_trig",
-        "genflow.process.interpolant:SITrig",
+        "genflow.process.paths:SITrig",
         "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N, sampled by its ODE",
         _ALBERGO,
         family="si_trig",
@@ -85,12 +87,53 @@ CATALOG = [
     ),
     Entry(
         "si_trig_sde",
-        "genflow.process.interpolant:SITrig",
+        "genflow.process.paths:SITrig",
         "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N, sampled by an SDE with ε = b (a' b − a b')",
         _ALBERGO,
         family="si_trig",
         preset={"mode": "sde"},
         tags={"mode": "sde", "year": 2022},
+    ),
+    Entry(
+        "si_encdec",
+        "genflow.process.paths:SIEncDec",
+        "encoding-decoding interpolant: base to pure noise at t = 1/2 to data, sampled by its ODE",
+        _FOLLOWUP,
+        family="si_encdec",
+        tags={"mode": "ode", "year": 2023, "missing": {"affine": _NO_DATA_EARLY}},
+    ),
+    Entry(
+        "si_encdec_sde",
+        "genflow.process.paths:SIEncDec",
+        "encoding-decoding interpolant: base to pure noise at t = 1/2 to data, sampled by an SDE with ε = γ²",
+        _FOLLOWUP,
+        family="si_encdec",
+        preset={"mode": "sde"},
+        tags={"mode": "sde", "year": 2023, "missing": {"affine": _NO_DATA_EARLY}},
+    ),
+    Entry(
+        "si_mirror",
+        "genflow.process.paths:SIMirror",
+        "mirror interpolant: data to noise and back, x_t = X + γ Z, sampled by an SDE with ε = γ²",
+        _FOLLOWUP,
+        family="si_mirror",
+        tags={
+            "mode": "sde",
+            "year": 2023,
+            "missing": {
+                "affine": "its noise grows and shrinks again, so a noise level is no time of it",
+                "norm": "its noise grows and shrinks again, so a noise level is no time of it",
+                "likelihood": "its base is a data set, which has no density",
+            },
+        },
+    ),
+    Entry(
+        "si_fourier",
+        "genflow.process.paths:SIFourier",
+        "trigonometric interpolant with Fourier terms, which can be learnt towards optimal transport; its ODE",
+        _ALBERGO,
+        family="si_fourier",
+        tags={"mode": "ode", "year": 2022},
     ),
     Entry(
         "subvp_ode",

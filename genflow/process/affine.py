@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import Coefficients, Mode, Perturbed, Process, dimension, over, require
+from genflow.process.base import (
+    Coefficients,
+    Mode,
+    Perturbed,
+    Process,
+    dimension,
+    is_count,
+    is_positive,
+    over,
+    require,
+)
 from genflow.process.bases import Base, Gaussian
-from genflow.process.heads import HEADS, Head
+from genflow.process.heads import EDM, HEADS, Head, Score
 from genflow.process.posterior import posterior_mean
+
+if TYPE_CHECKING:
+    from genflow.process.oracles import Known, Oracle
+
+OBJECTIVES = ("own", "stable")
 
 
 @dataclass(kw_only=True)
@@ -21,27 +37,47 @@ class AffineProcess(Process):
     """A process that is fixed by its coefficients; a leaf class gives `coefficients` and its two times.
 
     Arguments:
-        head: What the backbone predicts: "noise", "data" or "velocity".
+        head: What the backbone predicts: "noise", "data", "velocity", "edm", or "score" where the base is Gaussian.
         mode: How it is sampled: "ode", or "sde" where the base is Gaussian.
+        objective: "own": each training point's target is from its own data point. "stable": from E[X | x_t] over the
+            batch and `large_batch` points more, which has less variance (Xu et al. 2023, arXiv:2302.00670). Heads
+            that are not linear in X̂ always take the second.
+        large_batch: Data points of that average beside the batch itself, or "all" for the whole training set.
+        sigma_data: Standard deviation of the data's entries for the head "edm", data units. None: as `for_data`
+            finds it, else 0.5.
     """
 
     head: str = "noise"
     mode: Mode = "ode"
+    objective: str = "own"
+    large_batch: int | str = 512
+    sigma_data: float | None = None
 
     base: ClassVar[Base] = Gaussian()
 
     def __post_init__(self) -> None:
+        large, data = self.large_batch, self.sigma_data
         require(
             type(self).__name__,
             {
                 "head": (self.head, self.head in self.heads(), f"one of {', '.join(self.heads())}"),
                 "mode": (self.mode, self.mode in ("ode", "sde"), "'ode' or 'sde'"),
+                "objective": (self.objective, self.objective in OBJECTIVES, " or ".join(OBJECTIVES)),
+                "large_batch": (large, large == "all" or is_count(large, 0), "a whole number of at least 0, or 'all'"),
+                "sigma_data": (data, data is None or is_positive(data), "a number above 0"),
             },
         )
         if self.mode == "sde" and self.why_not("sde"):
             raise ValueError(f"{type(self).__name__}: mode = 'sde' is not possible: {self.why_not('sde')}")
         self.predicts = self.make_head()
         self.extra_channels = self.predicts.extra_channels
+        averages = self.objective == "stable" or not self.predicts.linear
+        self.reference_batch = (sys.maxsize if large == "all" else int(large)) if averages else 0
+
+    @property
+    def plain(self) -> bool:
+        """x_t = a X + b N with this base drawn independently of X, so everything here holds."""
+        return True
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> Any:
@@ -49,11 +85,20 @@ class AffineProcess(Process):
 
     def heads(self) -> tuple[str, ...]:
         """Names of the heads this process takes."""
-        return tuple(HEADS)
+        return (*HEADS, "score") if isinstance(self.base, Gaussian) else tuple(HEADS)
 
     def make_head(self) -> Head:
         """The head object behind the name."""
-        return HEADS[self.head]()
+        if self.head == "edm":
+            return EDM() if self.sigma_data is None else EDM(self.sigma_data)
+        return Score() if self.head == "score" else HEADS[self.head]()
+
+    def for_data(self, x: Tensor) -> Self:
+        """With sigma_data, where the head wants it and it was not given, from data (n, *): the standard deviation
+        of all entries."""
+        if self.head != "edm" or self.sigma_data is not None:
+            return self
+        return type(self)(**{**self.config(), "sigma_data": float(x.double().std(correction=0)) or 1.0})
 
     # ---- training ----------------------------------------------------------------------------------------
 
@@ -71,9 +116,21 @@ class AffineProcess(Process):
     def perturb(
         self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
     ) -> Perturbed:
+        if partner is not None:
+            raise ValueError(
+                f"{type(self).__name__} draws its base itself; pairs need an interpolant, coupling='paired'"
+            )
         t = self.sample_time(len(x), generator=generator)
-        x_t = self.interpolate(x, self.base_like(x, generator), t)
-        return Perturbed(x_t, t, self.target(x, x_t, t, refs), torch.ones(len(x), device=x.device))
+        return self.pairs(x, self.base_like(x, generator), t, refs)
+
+    def pairs(self, x: Tensor, noise: Tensor, t: Tensor, refs: Tensor | None = None) -> Perturbed:
+        """Training pairs from given draws: data x and noise (B, *), times (B,)."""
+        x_t = self.interpolate(x, noise, t)
+        return Perturbed(x_t, t, self.target(x, x_t, t, refs), self.weight(t).to(x.device, x.dtype))
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight of a training point's loss, shape (B,)."""
+        return torch.ones_like(t)
 
     def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draws of N of x's shape, dtype and device."""
@@ -86,14 +143,13 @@ class AffineProcess(Process):
         return c.a * x + c.b * noise
 
     def target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
-        """What the backbone should answer at x_t: from X itself, or from E[X | x_t] where the head is not linear."""
-        if not self.predicts.linear:
+        """What the backbone should answer at x_t: from X itself, or from E[X | x_t]; see `objective`."""
+        if self.objective == "stable" or not self.predicts.linear:
             x = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
         return self.predicts.encode(x, x_t, self.at(t, x))
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
-        entries = self.predicts.entries
-        return (entries(output) - entries(pairs.target)).square().mean(1)
+        return self.predicts.residual(output, pairs.target, self.at(pairs.t, pairs.x_t)).square().mean(1)
 
     # ---- sampling ----------------------------------------------------------------------------------------
 
@@ -172,9 +228,18 @@ class AffineProcess(Process):
 
     # ---- known answers -----------------------------------------------------------------------------------
 
-    def oracle(self, points: Tensor) -> Oracle:
-        """A backbone that answers exactly for data uniform over `points` (M, *)."""
-        return Oracle(self, points)
+    def oracle(self, data: Tensor | Known) -> Oracle:
+        """A backbone that answers exactly for known data.
+
+        Arguments:
+            data: Points (M, *), each as likely; or a `GaussianMixture` or `Cauchy`. See `genflow.process.oracles`.
+
+        Raises:
+            ValueError: The exact field of such data under this process is not known, with the reason.
+        """
+        from genflow.process.oracles import make_oracle
+
+        return make_oracle(self, data)
 
     def time_of_noise(self, ratio: float, *, dim: int) -> float:
         """The native time at which the median of |b N| is `ratio` times |a| √N: noise against signal.
@@ -188,20 +253,3 @@ class AffineProcess(Process):
             c = self.coefficients(self.from_clock(torch.tensor(middle, dtype=torch.float64)))
             low, high = (middle, high) if float(c[1]) < goal * abs(float(c[0])) else (low, middle)
         return float(self.from_clock(torch.tensor((low + high) / 2, dtype=torch.float64)))
-
-
-class Oracle:
-    """The exact backbone of a finite data set: it answers what a perfect network would.
-
-    Called like any backbone with (x, condition); the native time is read back from the condition.
-    """
-
-    def __init__(self, process: AffineProcess, points: Tensor) -> None:
-        if points.ndim < 2 or not len(points):
-            raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(points.shape)}")
-        self.process, self.points = process, points
-
-    def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
-        process, t = self.process, self.process.time(condition.double())
-        mean = posterior_mean(x, t, self.points.to(x), process)
-        return process.predicts.encode(mean, x, process.at(t, x))

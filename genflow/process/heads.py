@@ -36,13 +36,20 @@ class Head(ABC):
         data, base = self.decode(output, x, c)
         return c.da * data + c.db * base
 
-    def entries(self, output: Tensor) -> Tensor:
-        """The numbers that the loss compares, shape (B, entries)."""
-        return output.flatten(1)
+    def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
+        """The errors whose squares the loss averages, shape (B, entries), of about the same size at every time."""
+        return (output - target).flatten(1)
+
+    def noise_gain(self, c: Coefficients) -> Tensor:
+        """|dN̂/d residual|, shaped as c: what an error of the residual is worth as an error of N̂."""
+        raise ValueError(f"the head {type(self).__name__} has no constant gain: its loss can not be weighted by time")
 
 
 class Noise(Head):
-    """N̂ itself (ε-prediction). Needs a > 0."""
+    """N̂ itself: ε-prediction, the denoiser η of one-sided interpolants. Needs a > 0."""
+
+    def noise_gain(self, c: Coefficients) -> Tensor:
+        return torch.ones_like(c.b)
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         return (x - c.a * mean) / c.b
@@ -55,8 +62,27 @@ class Noise(Head):
         return ratio * x + (c.db - ratio * c.b) * output
 
 
+class Score(Noise):
+    """The score −N̂/b, for a Gaussian base. Its loss is weighted by b², so errors count as those of N̂."""
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return -super().encode(mean, x, c) / c.b
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        return (x + c.b * c.b * output) / c.a, -c.b * output
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return super().velocity(-c.b * output, x, c)
+
+    def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
+        return (c.b * (output - target)).flatten(1)
+
+
 class Data(Head):
     """X̂ itself. Needs b > 0."""
+
+    def noise_gain(self, c: Coefficients) -> Tensor:
+        return (c.a / c.b).abs()
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         return mean
@@ -67,6 +93,9 @@ class Data(Head):
 
 class Velocity(Head):
     """dx/dt itself. With D = a b' − a' b: X̂ = (b' x − b v)/D, N̂ = (a v − a' x)/D."""
+
+    def noise_gain(self, c: Coefficients) -> Tensor:
+        return (c.a / (c.a * c.db - c.da * c.b)).abs()
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         return c.da * mean + c.db * (x - c.a * mean) / c.b
@@ -120,7 +149,11 @@ class PoissonField(Head):
         return torch.cat([scale * gap, plane], dim=1)
 
     def entries(self, output: Tensor) -> Tensor:
+        """(v_x, v_z) of each row, shape (B, N + 1)."""
         return torch.cat([output[:, :-1].flatten(1), output[:, -1:].flatten(1).mean(1, keepdim=True)], dim=1)
+
+    def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
+        return self.entries(output) - self.entries(target)
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         slope = self.velocity(output, x, c)
@@ -188,6 +221,9 @@ class EDM(Head):
         skip, out = c.a * self.sigma_data**2 / size**2, c.b * self.sigma_data / size
         return skip * x + out * output, c.b / size**2 * x - c.a * self.sigma_data / size * output
 
+    def noise_gain(self, c: Coefficients) -> Tensor:
+        return (c.a * self.sigma_data / self._size(c)).abs()
+
     def _size(self, c: Coefficients) -> Tensor:
         """S, the standard deviation of x's entries for a base of unit variance."""
         return torch.hypot(c.b, self.sigma_data * c.a)
@@ -199,5 +235,92 @@ def safe_norm(rows: Tensor) -> Tensor:
     return torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
 
 
-HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity}
-"""Heads that any affine process can use without options; the Poisson field and EDM come with their processes."""
+HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity, "edm": EDM}
+"""Heads of every affine process; the score comes with a Gaussian base, the Poisson field with its process."""
+
+
+class FreeVelocity(Head):
+    """dx/dt of a free path x_t = a X + b N + g Z, whose draws X, N and Z have no known law given x_t.
+
+    The target is a' X + b' N + g' Z itself; it says nothing of the three means apart, so there is no score.
+    """
+
+    def __init__(self, channels: int = 0) -> None:
+        self.extra_channels = 0
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        raise ValueError("a free path has no target from the data's mean alone; use encode_means")
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        raise ValueError("the velocity of a free path does not determine E[X | x_t]; use head = 'velocity_denoiser'")
+
+    def encode_means(self, data: Tensor, base: Tensor, latent: Tensor, c: Coefficients) -> Tensor:
+        """The output for draws, or conditional means, of X, N and Z."""
+        return c.da * data + c.db * base + _latent_rate(c) * latent
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return output
+
+    def latent_mean(self, output: Tensor, c: Coefficients) -> Tensor:
+        """Ẑ = E[Z | x_t]."""
+        raise ValueError("the velocity of a free path does not determine the score; use head = 'velocity_denoiser'")
+
+
+class VelocityDenoiser(FreeVelocity):
+    """dx/dt and the latent's mean Ẑ (η of the interpolant papers) in twice x's channels; the score is −Ẑ/g.
+
+    With r = x − g Ẑ, w = v − g' Ẑ and D = a b' − a' b: X̂ = (b' r − b w)/D, N̂ = (a w − a' r)/D.
+
+    Arguments:
+        channels: Channels of x; 0 where the data are not known yet.
+    """
+
+    def __init__(self, channels: int = 0) -> None:
+        self.extra_channels = channels
+
+    def encode_means(self, data: Tensor, base: Tensor, latent: Tensor, c: Coefficients) -> Tensor:
+        return torch.cat([super().encode_means(data, base, latent, c), self.encode_latent(latent, c)], dim=1)
+
+    def encode_latent(self, latent: Tensor, c: Coefficients) -> Tensor:
+        """What the second half of the output says of Ẑ."""
+        return latent
+
+    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        return output[:, : x.shape[1]]
+
+    def latent_mean(self, output: Tensor, c: Coefficients) -> Tensor:
+        return output[:, output.shape[1] // 2 :]
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        latent = self.latent_mean(output, c)
+        rest, rate = x - c.g * latent, self.velocity(output, x, c) - _latent_rate(c) * latent
+        det = c.a * c.db - c.da * c.b
+        return (c.db * rest - c.b * rate) / det, (c.a * rate - c.da * rest) / det
+
+
+class VelocityScore(VelocityDenoiser):
+    """dx/dt and the score s = −Ẑ/g; the error of s is weighted by g², so that it counts as one of Ẑ."""
+
+    def encode_latent(self, latent: Tensor, c: Coefficients) -> Tensor:
+        return -latent / c.g
+
+    def latent_mean(self, output: Tensor, c: Coefficients) -> Tensor:
+        return -c.g * super().latent_mean(output, c)
+
+    def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
+        velocity, score = (output - target).chunk(2, dim=1)
+        return torch.cat([velocity, c.g * score], dim=1).flatten(1)
+
+
+def _latent_rate(c: Coefficients) -> Tensor | float:
+    """g' = g g'/g, zero where there is no latent."""
+    g = torch.as_tensor(c.g)
+    return torch.where(g > 0, torch.as_tensor(c.gdg) / torch.where(g > 0, g, 1.0), 0.0)
+
+
+FREE_HEADS: dict[str, type[FreeVelocity]] = {
+    "velocity": FreeVelocity,
+    "velocity_denoiser": VelocityDenoiser,
+    "velocity_score": VelocityScore,
+}
+"""Heads of free interpolants."""

