@@ -12,7 +12,7 @@ LAYERS = (
     ("config",),
     ("process", "data", "backbone", "solver"),
     ("checkpoint",),
-    ("training", "sampling", "likelihood", "testing", "signals", "devices"),
+    ("training", "sampling", "likelihood", "latent", "control", "transport", "testing", "signals", "devices"),
     ("evaluate",),
     ("bench",),
     ("report",),

@@ -114,6 +114,14 @@ class Process(ABC):
         """This process with the hyper-parameters that follow from the data x (n, *); itself where none do."""
         return self
 
+    def learnable(self) -> dict[str, Tensor]:
+        """Coefficients of the path that can be learnt, by option name; empty where it is fixed."""
+        return {}
+
+    def with_path(self, terms: Mapping[str, Tensor]) -> Self:
+        """This process on the path of those coefficients; gradients flow into them."""
+        raise ValueError(f"the path of {type(self).__name__} is fixed: it has nothing to learn")
+
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
         """steps + 1 float64 times from the prior end to the data end, ends exact.
 

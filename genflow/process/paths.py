@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -137,7 +137,7 @@ class SIMirror(Interpolant):
 
 @dataclass(kw_only=True)
 class SIFourier(Interpolant):
-    """Trigonometric interpolant with Fourier terms, which `genflow.paths.learn_path` finds by max-min.
+    """Trigonometric interpolant with Fourier terms, which `genflow.transport.learn_path` finds by max-min.
 
     a = sin(πt/2) + (1/M) Σ_m β_m sin(mπt), b = cos(πt/2) + (1/M) Σ_m α_m sin(mπt).
 
@@ -157,11 +157,19 @@ class SIFourier(Interpolant):
             good = len(terms) == len(self.alpha) > 0 and all(is_number(v) for v in terms)
             require("SIFourier", {name: (terms, good, "a list of numbers, as many in alpha as in beta")})
             setattr(self, name, tuple(float(v) for v in terms))
+        self._terms = {n: torch.tensor(getattr(self, n), dtype=torch.float64) for n in ("alpha", "beta")}
         super().__post_init__()
 
+    def learnable(self) -> dict[str, Tensor]:
+        return {name: terms.clone() for name, terms in self._terms.items()}
+
+    def with_path(self, terms: Mapping[str, Tensor]) -> Self:
+        again = type(self)(**{**self._options(), **{name: tuple(v.tolist()) for name, v in terms.items()}})
+        again._terms = dict(terms)
+        return again
+
     def path(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        alpha, beta = (torch.tensor(v, dtype=torch.float64, device=t.device) for v in (self.alpha, self.beta))
-        return fourier_path(t, alpha, beta)
+        return fourier_path(t, self._terms["alpha"].to(t.device), self._terms["beta"].to(t.device))
 
 
 def fourier_path(t: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
