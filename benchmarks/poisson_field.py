@@ -73,7 +73,7 @@ def main() -> int:
     x, z = pairs.x_t, pairs.t
 
     def ours() -> Tensor:
-        return process.target(data[:rows], x, z, data[rows:])
+        return process.average_target(data[:rows], x, z, data[rows:])
 
     def plain() -> Tensor:
         return broadcast_target(x, z.float(), data, 5.0)

@@ -47,6 +47,9 @@ class TrainConfig:
     grad_clip: float = option(1.0, "largest gradient norm; 0 for no clipping", least=0)
     beta2: float = option(0.99, "Adam's second-moment decay", above=0, below=1)
     ema: float = option(0.995, "decay of the weights' moving average, which samples and measures", least=0, below=1)
+    label_dropout: float = option(
+        0.1, "share of labels that a class-conditional backbone is not told, as guidance needs", least=0, below=1
+    )
     log_every: int = option(10, "steps between lines of stats.jsonl", least=1)
     save_seconds: float = option(30.0, "seconds between resumable states", above=0)
 

@@ -1,4 +1,4 @@
-"""Likelihood by the probability-flow ODE: log p(x) = log p_prior(x_T) + ∫ div v dt from the data end to the prior."""
+"""Likelihood by the probability-flow ODE: log p_t(x) = log p_prior(x_T) + ∫ div v ds from t to the prior's end."""
 
 from __future__ import annotations
 
@@ -9,38 +9,55 @@ import torch
 from torch import Tensor
 
 from genflow.data.base import Scaling
-from genflow.process.base import BackboneLike, Field, Process, require
-from genflow.process.grids import Spacing
+from genflow.process.base import BackboneLike, Field, Process, is_count, require
+from genflow.process.grids import Spacing, times
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Noise, Solver
 
 TRACES = ("hutchinson", "exact")
+PROBES = ("rademacher", "gaussian")
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log_prob (B,) in nats, the latent x at the prior end (B, *), and the mean NFE."""
+    """What `log_likelihood` found.
+
+    Arguments:
+        log_prob: log p_t(x), shape (B,), float64, nats.
+        latent: Where the ODE carries x, at the prior's end, shape (B, *).
+        nfe: Backbone calls per sample; the mean where samples differ.
+        stderr: Standard error of log_prob from the probes alone, shape (B,), nats: 0 for the exact trace, NaN for one
+            probe, which does not tell its own error.
+        t: Native time of the density.
+    """
 
     log_prob: Tensor
     latent: Tensor
     nfe: float
+    stderr: Tensor
+    t: float
 
 
 class DivergenceField:
-    """A field on states (x, ∫ div v) of shape (B, N + 1): one forward and one backward pass a call.
+    """A field on states (x, ∫ div v) of shape (B, N + K), from t to the prior's end.
+
+    A call is one forward pass of the network and K backward passes to its input, one for each probe.
 
     Arguments:
         field: The field of x.
         shape: Shape of one x.
-        probe: Hutchinson's e (B, *), entries ±1, fixed for the whole solve; None takes the exact trace by N
-            backward passes.
+        probe: Hutchinson's e, shape (B, *) or (B, K, *), with independent entries of mean 0 and variance 1, fixed for
+            the whole solve; None takes the exact trace by N backward passes, and K is 1.
+        t: Native time at which the grid begins; None is the data's end of the training interval.
 
-    div v is estimated as e·(∂v/∂x)e, unbiased for independent ±1 (Hutchinson 1990; Grathwohl et al. 2019,
-    arXiv:1810.01367).
+    div v is estimated as e·(∂v/∂x)e, unbiased (Hutchinson 1990; Grathwohl et al. 2019, arXiv:1810.01367).
     """
 
-    def __init__(self, field: Field, shape: tuple[int, ...], probe: Tensor | None) -> None:
-        self.field, self.shape, self.probe = field, shape, probe
+    def __init__(self, field: Field, shape: tuple[int, ...], probe: Tensor | None, t: float | None = None) -> None:
+        single = probe is not None and probe.ndim == len(shape) + 1
+        self.field, self.shape, self.size = field, shape, math.prod(shape)
+        self.probe = probe[:, None] if probe is not None and single else probe
+        self.t = t
 
     @property
     def evaluations(self) -> int:
@@ -48,19 +65,26 @@ class DivergenceField:
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():
-            inner = x[:, :-1].reshape(-1, *self.shape).detach().requires_grad_()
+            inner = x[:, : self.size].reshape(-1, *self.shape).detach().requires_grad_()
             velocity = self.field.velocity(inner, t)
-            divergence = self._divergence(velocity, inner)
-        return torch.cat([velocity.detach().flatten(1), divergence[:, None]], dim=1)
+            divergence = self._exact(velocity, inner) if self.probe is None else self._estimates(velocity, inner)
+        return torch.cat([velocity.detach().flatten(1), divergence], dim=1)
 
-    def _divergence(self, velocity: Tensor, x: Tensor) -> Tensor:
-        if self.probe is not None:
-            return (_gradient(velocity, x, self.probe) * self.probe).flatten(1).sum(1)
+    def _estimates(self, velocity: Tensor, x: Tensor) -> Tensor:
+        """e·(∂v/∂x)e of each probe, shape (B, K)."""
+        assert self.probe is not None
+        probes = self.probe.unbind(1)
+        last = len(probes) - 1
+        found = [_gradient(velocity, x, e, retain=k < last).flatten(1) for k, e in enumerate(probes)]
+        return torch.stack([(g * e.flatten(1)).sum(1) for g, e in zip(found, probes, strict=True)], dim=1)
+
+    def _exact(self, velocity: Tensor, x: Tensor) -> Tensor:
+        """The trace, shape (B, 1)."""
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         flat = velocity.flatten(1)
-        for i in range(flat.shape[1]):
-            total = total + _gradient(flat[:, i].sum(), x, None, retain=True).flatten(1)[:, i]
-        return total
+        for i in range(self.size):
+            total = total + _gradient(flat[:, i].sum(), x, None, retain=i < self.size - 1).flatten(1)[:, i]
+        return total[:, None]
 
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("a likelihood follows the ODE; use an ODE solver")
@@ -73,7 +97,10 @@ class DivergenceField:
         return self.field.cost
 
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
-        return self.field.grid(steps, training=True, spacing=spacing).flip(0)
+        if self.t is None:
+            return self.field.grid(steps, training=True, spacing=spacing).flip(0)
+        process = self.field.process
+        return times(process, steps, spacing, (self.t, process.training_interval[1])).flip(0)
 
     def to_clock(self, t: Tensor) -> Tensor:
         return self.field.to_clock(t)
@@ -103,36 +130,82 @@ def log_likelihood(
     backbone: BackboneLike,
     x: Tensor,
     *,
+    t: float | None = None,
     solver: Solver | None = None,
     nfe: int | None = None,
     trace: str = "hutchinson",
+    probe: str = "rademacher",
+    probes: int = 1,
     seed: int = 0,
     first_index: int = 0,
 ) -> Likelihood:
-    """Log density of x under the process's ODE.
+    """Log density of states x at time t under the process's ODE.
+
+    log p_t(x) = log p_prior(x_T) + ∫ div v ds along the path of x from t to the prior's end T.
 
     Arguments:
         process: What was trained.
         backbone: Its network, or an oracle.
-        x: Data (B, *), data units.
+        x: States at time t (B, *), data units; data themselves at the data's end.
+        t: Native time, inside the training interval; None is its data's end.
         solver: An ODE solver; RK45 at rtol = atol = 1e-4 by default.
         nfe: Calls per sample for a fixed-step solver.
-        trace: "hutchinson", one ±1 probe per sample drawn once, or "exact", N backward passes a call.
-        seed: Seed of the probes; row k uses sample first_index + k.
+        trace: "hutchinson", an unbiased estimate, or "exact", N backward passes a call.
+        probe: Entries of Hutchinson's probe: "rademacher", ±1, or "gaussian", standard normal, of larger variance.
+        probes: Probes per sample, each drawn once for the whole solve; log_prob is the mean of their estimates.
+            Every one is a backward pass a call, none a backbone call.
+        seed: Seed of the probes; row k uses sample first_index + k, whatever the batch.
         first_index: Global index of the first row.
 
-    Returns:
-        log_prob (B,) in nats, the latent, and the mean NFE.
+    Raises:
+        ValueError: The process has no likelihood (with the reason), t lies outside the training interval, or a setting
+            is not known.
     """
-    require("log_likelihood", {"trace": (trace, trace in TRACES, " or ".join(TRACES))})
-    noise = Noise(seed, range(first_index, first_index + len(x)))
-    probe = noise.like(x).sign() if trace == "hutchinson" else None
-    field = DivergenceField(process.field(backbone), tuple(x.shape[1:]), probe)
-    start = torch.cat([x.flatten(1), torch.zeros(len(x), 1, dtype=x.dtype, device=x.device)], dim=1)
-    solution = (solver or RK45()).solve(field, start, nfe=nfe)
-    latent = solution.x[:, :-1].reshape(x.shape)
-    log_prob = process.log_prior(latent.double()) + solution.x[:, -1].double()
-    return Likelihood(log_prob, latent, solution.nfe)
+    check_likelihood(process)
+    require(
+        "log_likelihood",
+        {
+            "trace": (trace, trace in TRACES, " or ".join(TRACES)),
+            "probe": (probe, probe in PROBES, " or ".join(PROBES)),
+            "probes": (probes, is_count(probes), "a whole number above 0"),
+        },
+    )
+    solver, t = solver or RK45(), None if t is None else float(t)
+    if solver.mode != "ode":
+        raise ValueError(f"a likelihood follows the ODE, and {type(solver).__name__} draws noise; give an ODE solver")
+    if t is not None:
+        process.check_time(torch.tensor(t, dtype=torch.float64))
+    drawn = None
+    if trace == "hutchinson":
+        drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x))))
+    field, size = DivergenceField(process.field(backbone), tuple(x.shape[1:]), drawn, t), x[0].numel()
+    zeros = torch.zeros(len(x), 1 if drawn is None else int(probes), dtype=x.dtype, device=x.device)
+    solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
+    latent, change = solution.x[:, :size].reshape(x.shape), solution.x[:, size:].double()
+    log_prob = process.log_prior(latent.double()) + change.mean(1)
+    start = process.training_interval[0] if t is None else t
+    return Likelihood(log_prob, latent, solution.nfe, _probe_error(change, drawn is None), start)
+
+
+def _probe_error(change: Tensor, exact: bool) -> Tensor:
+    """Standard error (B,) of the mean of K independent estimates (B, K)."""
+    count = change.shape[1]
+    if count == 1:
+        return torch.full_like(change[:, 0], 0.0 if exact else math.nan)
+    return change.std(1) / math.sqrt(count)
+
+
+def check_likelihood(process: Process) -> None:
+    """Raises ValueError, with the reason, where the process's prior has no density."""
+    reason = process.why_not("likelihood")
+    if reason:
+        raise ValueError(f"no likelihood: {reason}")
+
+
+def draw_probes(x: Tensor, kind: str, count: int, noise: Noise) -> Tensor:
+    """Hutchinson probes (B, count, *): the first `count` draws of each sample's own generator, or their signs."""
+    drawn = torch.stack([noise.like(x) for _ in range(count)], dim=1)
+    return drawn if kind == "gaussian" else torch.where(drawn < 0, -1.0, 1.0).to(x)
 
 
 BPD_FORMULA = "bits/dim = −[log p(x) + N log s] / (N ln 2), x = s (r + u) + shift, u ~ U[0,1)^N"
@@ -154,4 +227,4 @@ def bits_per_dim(log_prob: Tensor, dim: int, scaling: Scaling) -> tuple[float, f
     return float(bits.mean()), error
 
 
-__all__ = ["Likelihood", "bits_per_dim", "log_likelihood"]
+__all__ = ["Likelihood", "bits_per_dim", "check_likelihood", "log_likelihood"]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import BackboneLike, Process, require
+from genflow.backbone.base import check_labels
+from genflow.data.base import Dataset
+from genflow.data.paired import PairedDataset
+from genflow.process.base import BackboneLike, Process, is_positive, require
 from genflow.solver.base import Noise, Observer, Solution, Solver, sample_generator
+
+Labels = int | str | Sequence[int] | Tensor | None
+"""One class for all samples, one for each, "all" for each class in turn, or None for no class."""
 
 
 def draw_prior(
@@ -33,10 +40,13 @@ def sample(
     batch_size: int = 500,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    labels: Labels = None,
+    guidance: float = 1.0,
+    temperature: float = 1.0,
     observer: Observer | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Solution:
-    """Draws n samples. Sample k depends on the seed and k alone, not on n, the batch size or the device's order.
+    """Draws n samples. Sample k depends on the seed, k and its label alone, not on n, batch size or device's order.
 
     Arguments:
         process: What to sample.
@@ -49,6 +59,9 @@ def sample(
         batch_size: Samples at a time.
         device: Where the solve runs; the draws come from the host.
         dtype: Of the states.
+        labels: Classes of the samples; see `class_labels`.
+        guidance: Classifier-free guidance w; see `genflow.process.base.Field`. NFE counts both calls.
+        temperature: Factor on the prior's draw; for a heavy-tailed prior it scales the radius.
         observer: Called with (x, t) after every step of every batch.
         on_batch: Called with the number of samples done.
 
@@ -56,18 +69,20 @@ def sample(
         x of shape (n, *shape) on the host, and the mean NFE.
 
     Raises:
-        ValueError: A solver that the process can not use, with the reason.
+        ValueError: A solver that the process can not use, or labels the backbone does not know, with the reason.
     """
     solver = _solver(solver)
     check_pair(process, solver)
     shape = _shape(backbone, shape)
-    require("sample", {"n": (n, n >= 1, "a whole number above 0")})
-    require("sample", {"batch_size": (batch_size, batch_size >= 1, "a whole number above 0")})
+    _check_numbers(n, batch_size, temperature)
+    classes = class_labels(labels, n, getattr(backbone, "classes", 0))
     xs, counts = [], []
     for start in range(0, n, batch_size):
         indices = range(start, min(start + batch_size, n))
         x, noise = draw_prior(process, shape, seed, indices, dtype)
-        part = solver.solve(process.field(backbone), x.to(device), nfe=nfe, noise=noise, observer=observer)
+        told = None if classes is None else classes[indices.start : indices.stop].to(device)
+        field = process.field(backbone, labels=told, guidance=guidance)
+        part = solver.solve(field, temperature * x.to(device), nfe=nfe, noise=noise, observer=observer)
         xs.append(part.x.cpu())
         counts.append(part.nfe * len(x))
         if on_batch:
@@ -75,12 +90,100 @@ def sample(
     return Solution(torch.cat(xs), sum(counts) / n)
 
 
+def class_labels(labels: Labels, n: int, classes: int) -> Tensor | None:
+    """Label of each of n samples, (n,), int64; None where none are given.
+
+    Arguments:
+        labels: One class for all samples, n of them for one each, or "all": sample k is of class k mod `classes`.
+        n: Samples.
+        classes: Classes that the backbone knows.
+
+    Raises:
+        ValueError: A class that the backbone does not know, or labels for another number of samples.
+    """
+    if labels is None:
+        return None
+    if not classes:
+        raise ValueError("labels were given, but this backbone knows no classes; train one with classes=K")
+    if isinstance(labels, str):
+        require("sample", {"labels": (labels, labels == "all", "a class, a class for each sample, or 'all'")})
+        return torch.arange(n) % classes
+    given = torch.as_tensor(labels)
+    whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
+    fits = whole and tuple(given.shape) in ((), (n,))
+    require("sample", {"labels": (labels, fits, f"a class, a class for each of the {n} samples, or 'all'")})
+    given = given.to("cpu", torch.int64).expand(n)
+    check_labels(given, classes, "sample: labels")
+    return given
+
+
+def rectify(
+    process: Process,
+    backbone: BackboneLike,
+    solver: Solver | str,
+    n: int,
+    *,
+    dataset: Dataset,
+    nfe: int | None = None,
+    seed: int = 0,
+    batch_size: int = 500,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    labels: Labels = None,
+    guidance: float = 1.0,
+) -> PairedDataset:
+    """n pairs of a draw of the base and the sample that a trained model makes of it.
+
+    A flow trained on them with coupling "paired" has the same ends and straighter paths.
+
+    Arguments:
+        dataset: What the model was trained on: the test split, its classes, and the name are from it.
+        process, backbone, solver, n, nfe, seed, batch_size, device, dtype, labels, guidance: As for `sample`.
+
+    Returns:
+        In data units, with an identity scaling. The partners are the draws at t_prior at the base's own scale.
+
+    Raises:
+        ValueError: An SDE solver: what it makes of a draw is not determined by it.
+
+    Source: Liu, Gong & Liu 2022, arXiv:2209.03003.
+    """
+    solver = _solver(solver)
+    if solver.mode != "ode":
+        raise ValueError(f"pairs need an ODE solver; the samples of {type(solver).__name__} do not follow their draw")
+    numbers: dict[str, Any] = {"nfe": nfe, "seed": seed, "batch_size": batch_size, "device": device, "dtype": dtype}
+    x = sample(process, backbone, solver, n, labels=labels, guidance=guidance, **numbers).x
+    prior, _ = draw_prior(process, x.shape[1:], seed, range(n), x.dtype)
+    classes = class_labels(labels, n, getattr(backbone, "classes", 0))
+    held = dataset.labels("test")
+    known = None if classes is None or held is None else {"train": classes, "test": held}
+    return PairedDataset(
+        f"{dataset.name}, rectified",
+        x,
+        prior / getattr(process, "prior_scale", 1.0),
+        dataset.scaling.encode(dataset.test),
+        known,
+        dataset.classes if known else 0,
+    )
+
+
 def check_pair(process: Process, solver: Solver) -> None:
     """Raises ValueError, with the reason, where the process has not got what the solver needs."""
-    for need in solver.needs:
+    for need in dict.fromkeys((solver.mode, *solver.needs)):
         reason = process.why_not(need)
         if reason:
             raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
+
+
+def _check_numbers(n: int, batch_size: int, temperature: float) -> None:
+    require(
+        "sample",
+        {
+            "n": (n, n >= 1, "a whole number above 0"),
+            "batch_size": (batch_size, batch_size >= 1, "a whole number above 0"),
+            "temperature": (temperature, is_positive(temperature), "a number above 0"),
+        },
+    )
 
 
 def _solver(solver: Solver | str) -> Solver:
@@ -100,4 +203,4 @@ def _shape(backbone: BackboneLike, shape: Sequence[int] | None) -> tuple[int, ..
     return tuple(shape)
 
 
-__all__ = ["check_pair", "draw_prior", "sample", "sample_generator"]
+__all__ = ["check_pair", "class_labels", "draw_prior", "rectify", "sample", "sample_generator"]

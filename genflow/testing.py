@@ -223,6 +223,10 @@ class GaussianField(CallableField):
         """a and b."""
         return t.double().sin(), t.double().cos()
 
+    def why_not(self, capability: str) -> str | None:
+        """It has everything."""
+        return None
+
     def scale(self, t: Tensor) -> Tensor:
         """S at t (), one for each entry."""
         a, b = self.schedule(t)
@@ -347,6 +351,7 @@ def check_conditional(make: Callable[..., torch.nn.Module], shape: tuple[int, ..
 
 
 __all__ = [
+    "GaussianField",
     "check_backbone",
     "check_conditional",
     "check_process",

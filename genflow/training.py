@@ -7,20 +7,21 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genflow.backbone.base import Backbone
+from genflow.backbone.base import Backbone, check_labels
 from genflow.checkpoint import CheckpointError, read_folder, write_folder
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
-from genflow.process.base import Process
+from genflow.process.base import NO_CLASS, Process
 from genflow.solver.base import sample_generator
 
-STREAMS = {"order": 1, "dequantise": 2, "noise": 3, "references": 4}
+STREAMS = {"order": 1, "dequantise": 2, "noise": 3, "references": 4, "labels": 5, "path": 6, "dropout": 7}
 """Independent random streams. Each step or epoch has its own generator in each stream, so a resumed run needs no
 random state, and processes see the same data whatever they draw beside it."""
 
@@ -59,7 +60,7 @@ class Batches:
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int) -> None:
-        self.raw, self.scaling = dataset.train, dataset.scaling
+        self.raw, self.scaling, self.dataset = dataset.train, dataset.scaling, dataset
         self.batch_size, self.seed = min(batch_size, len(dataset.train)), seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
@@ -75,18 +76,62 @@ class Batches:
         """The batch in data units, dequantised."""
         return self.scaling.encode(self.raw[self.indices(step)], stream(self.seed, "dequantise", step))
 
+    def labels(self, step: int, dropout: float) -> Tensor:
+        """The batch's classes (B,), a share `dropout` of them `NO_CLASS`."""
+        labels = self._classes[self.indices(step)]
+        hidden = torch.rand(len(labels), generator=stream(self.seed, "labels", step)) < dropout
+        return torch.where(hidden, NO_CLASS, labels)
+
+    @cached_property
+    def _classes(self) -> Tensor:
+        labels = self.dataset.labels("train")
+        assert labels is not None
+        return labels
+
+    def partners(self, step: int) -> Tensor | None:
+        """The draws of the base that belong to the batch, (B, *shape); None where the data come alone."""
+        return None if self.dataset.partners is None else self.dataset.partners[self.indices(step)]
+
     def references(self, step: int, count: int) -> Tensor | None:
         """`count` more examples, other than the batch's own where the split is large enough; None for none."""
-        if not count:
-            return None
+        return self._references(step, count)[0] if count else None
+
+    def pool(self, step: int, count: int) -> tuple[Tensor, Tensor]:
+        """The batch and `count` references, (M, *), and their classes (M,)."""
+        more, rows = self._references(step, min(count, len(self.raw)))
+        batch = self.batch(step)
+        points = batch if more is None else torch.cat([batch, more])
+        return points, self._classes[torch.cat([self.indices(step), rows])]
+
+    def _references(self, step: int, count: int) -> tuple[Tensor | None, Tensor]:
+        """Up to `count` examples beside the batch, None for none, and their rows."""
         generator = stream(self.seed, "references", step)
         others = torch.ones(len(self.raw), dtype=torch.bool)
         others[self.indices(step)] = False
         rows = others.nonzero().flatten()
-        if not len(rows):
-            return None
         rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        return self.scaling.encode(self.raw[rows], generator)
+        return self.scaling.encode(self.raw[rows], generator) if len(rows) else None, rows
+
+
+def check_data(dataset: Dataset, classes: int) -> None:
+    """Raises ValueError where a data set's labels do not fit a backbone of that many classes, or partners its rows."""
+    name, labels = dataset.name, dataset.labels("train") if classes else None
+    if classes and labels is None:
+        raise ValueError(f"the backbone has classes = {classes}, but '{name}' has no labels; give it classes = 0")
+    if classes and dataset.classes > classes:
+        raise ValueError(
+            f"the data set '{name}' has {dataset.classes} classes, the backbone {classes}; "
+            f"give it classes = {dataset.classes}"
+        )
+    wanted = tuple(dataset.train.shape)
+    if labels is not None:
+        check_labels(labels, classes, f"labels of the data set '{name}'")
+        if tuple(labels.shape) != wanted[:1]:
+            came = tuple(labels.shape)
+            raise ValueError(f"the data set '{name}' has labels of shape {came} for {wanted[0]} examples")
+    if dataset.partners is not None and tuple(dataset.partners.shape) != wanted:
+        came = tuple(dataset.partners.shape)
+        raise ValueError(f"the data set '{name}' has partners of shape {came} for examples of shape {wanted}")
 
 
 class Trainer:
@@ -112,6 +157,8 @@ class Trainer:
     ) -> None:
         self.process, self.backbone, self.config, self.dataset = process, backbone, config, dataset
         self.seed, self.device = seed, device
+        self.classes = getattr(backbone, "classes", 0)
+        check_data(dataset, self.classes)
         backbone.initialise(seed)
         backbone.to(device).train()
         self.ema = {name: p.detach().clone() for name, p in backbone.named_parameters()}
@@ -129,18 +176,25 @@ class Trainer:
             return config.lr * warm
         return config.lr * warm * (1 + math.cos(math.pi * step / config.steps)) / 2
 
+    def loss(self) -> Tensor:
+        """The loss of the batch that is next."""
+        batches, step, asked = self.batches, self.step, self.process.reference_batch
+        x = batches.batch(step).to(self.device)
+        beside: dict[str, Any] = {"refs": batches.references(step, asked), "partner": batches.partners(step)}
+        given = {name: value.to(self.device) for name, value in beside.items() if value is not None}
+        if self.classes:  # as many references of one class as there are of all without classes
+            points, of = batches.pool(step, asked * self.classes)
+            given["labels"] = batches.labels(step, self.config.label_dropout).to(self.device)
+            given["pool"] = (points.to(self.device), of.to(self.device))
+        return self.process.loss(self.backbone, x, generator=stream(self.seed, "noise", step), **given)
+
     def advance(self) -> float:
         """One gradient step; returns its loss.
 
         Raises:
             NonFiniteLossError: Before anything was changed.
         """
-        x = self.batches.batch(self.step).to(self.device)
-        refs = self.batches.references(self.step, self.process.reference_batch)
-        generator = stream(self.seed, "noise", self.step)
-        loss = self.process.loss(
-            self.backbone, x, generator=generator, refs=None if refs is None else refs.to(self.device)
-        )
+        loss = self.loss()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLossError(

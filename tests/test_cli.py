@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from genflow import cli
+from genflow.process import CAPABILITIES
 from genflow.registry import registries
 
 TINY = "train --process vp_ode --backbone mlp --backbone-options mlp.width=4 --dataset checkerboard --train-steps 1"
@@ -412,7 +413,7 @@ def test_list_gives_every_name_and_the_reason_for_what_is_missing(genflow):
         for name, entry in registry.entries().items():
             assert any(line.split()[0] == name for line in section.splitlines())
             for capability, reason in entry.tags.get("missing", {}).items():
-                assert f"no {capability}: {reason}" in section
+                assert f"no {CAPABILITIES.get(capability, capability)}: {reason}" in section
     assert "no score: the base is not Gaussian" in done.out
 
 

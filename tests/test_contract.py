@@ -1,5 +1,7 @@
 """The contract over the registries: registering a class tests it."""
 
+import functools
+
 import pytest
 
 import genflow
@@ -33,7 +35,8 @@ def test_solver(name):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 @pytest.mark.parametrize("name", names("backbones"))
 def test_backbone(name, shape):
-    check_backbone(registries()["backbones"].load(name), shape)
+    backbones = registries()["backbones"]
+    check_backbone(functools.partial(backbones.load(name), **backbones.entry(name).preset), shape)
 
 
 @pytest.mark.parametrize("name", names("processes"))
@@ -42,7 +45,7 @@ def test_static_facts_agree_with_the_class(name):
     entry, process = registries()["processes"].entry(name), genflow.get_process(name)
     assert process.mode == entry.tags["mode"]
     missing = entry.tags.get("missing", {})
-    for capability in ("score", "sde", "data", "oracle", "norm", "affine", "likelihood"):
+    for capability in ("score", "sde", "data", "oracle", "norm", "affine", "likelihood", "ode"):
         reason = process.why_not(capability)
         listed = missing.get(capability) or (capability == "sde" and missing.get("score"))
         assert bool(reason) == bool(listed), (capability, reason)

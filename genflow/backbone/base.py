@@ -9,34 +9,43 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genflow.process.base import require
+from genflow.process.base import NO_CLASS, is_count, require
 
 
 class Backbone(nn.Module):
-    """A network of (x_t, condition).
+    """A network of (x_t, condition), and of a class label where it knows classes.
 
     Arguments:
         shape: Shape of one sample: (N,) for vectors, (C, H, W) for images.
         extra_channels: Channels that the head wants beside x's own.
+        classes: Number of classes K, labels 0 ... K − 1; 0 for an unconditional network.
     """
+
+    classes: int = 0
 
     told: Literal["condition", "noise_level"] = "condition"
     """What the second argument of a call is: the process's condition, or the scale of its noise, data units."""
 
-    def __init__(self, shape: tuple[int, ...], extra_channels: int, **options: Any) -> None:
+    def __init__(self, shape: tuple[int, ...], extra_channels: int, classes: int = 0, **options: Any) -> None:
         super().__init__()
         require(
             type(self).__name__,
             {
                 "shape": (shape, bool(shape) and all(int(n) >= 1 for n in shape), "a tuple of sizes above 0"),
                 "extra_channels": (extra_channels, extra_channels >= 0, "a whole number of at least 0"),
+                "classes": (classes, is_count(classes, 0), "a whole number of at least 0"),
             },
         )
         self.shape, self.extra_channels = tuple(int(n) for n in shape), int(extra_channels)
-        self.options = {"shape": list(self.shape), "extra_channels": self.extra_channels, **options}
+        self.classes = int(classes)
+        known = {"classes": self.classes} if self.classes else {}
+        self.options = {"shape": list(self.shape), "extra_channels": self.extra_channels, **known, **options}
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """The output at x (B, *shape) and condition (B,), with `extra_channels` more entries in dimension 1."""
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The output at x (B, *shape) and condition (B,), with `extra_channels` more entries in dimension 1.
+
+        labels (B,) are 0 ... classes − 1, or `NO_CLASS`; None says so of every row.
+        """
         raise TypeError(f"{type(self).__name__} does not define forward")
 
     def config(self) -> dict[str, Any]:
@@ -55,6 +64,35 @@ class Backbone(nn.Module):
                 if callable(reset):
                     torch.manual_seed(zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFFFFFF))
                     reset()
+
+
+class ClassEmbedding(nn.Module):
+    """A row of `width` numbers for `NO_CLASS` and for each of `classes` classes, in this order; all start at zero.
+
+    So a fresh conditional network answers what the unconditional one of the same seed does, and no row is chance.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(classes + 1, width))
+
+    def reset_parameters(self) -> None:
+        """All rows zero."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, labels: Tensor | None, count: int) -> Tensor:
+        """Rows (count, width) of labels (count,), of `NO_CLASS` where labels are None."""
+        if labels is None:
+            return self.weight[:1].expand(count, -1)
+        return nn.functional.embedding(labels - NO_CLASS, self.weight)
+
+
+def check_labels(labels: Tensor, classes: int, owner: str = "labels") -> None:
+    """Raises ValueError where a label is neither `NO_CLASS` nor one of 0 ... classes − 1."""
+    wrong = labels[(labels < NO_CLASS) | (labels >= classes)]
+    if len(wrong):
+        allowed = f"0 to {classes - 1}, or {NO_CLASS} for no class" if classes else f"only {NO_CLASS}, for no class"
+        raise ValueError(f"{owner}: {int(wrong[0])} is not a class of this backbone; give {allowed}")
 
 
 def rms_normalise(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genflow.backbone.base import Backbone, FourierFeatures, rms_normalise
+from genflow.backbone.base import Backbone, ClassEmbedding, FourierFeatures, rms_normalise
 from genflow.process.base import is_count, require
 
 
 class MLP(Backbone):
     """Residual blocks of width `width` on (x, features of the condition and of |x|).
+
+    A class adds its own row of `width` numbers to the hidden units that the blocks begin with.
 
     Arguments:
         shape: Shape of one sample; images are flattened.
@@ -21,6 +23,7 @@ class MLP(Backbone):
         depth: Residual blocks.
         frequencies: Fourier features of each scalar input.
         normalise: Show the network x at unit size and its size apart (`rms_normalise`).
+        classes: Number of classes; 0: unconditional.
     """
 
     def __init__(
@@ -31,8 +34,10 @@ class MLP(Backbone):
         depth: int = 3,
         frequencies: int = 4,
         normalise: bool = True,
+        classes: int = 0,
     ) -> None:
-        super().__init__(shape, extra_channels, width=width, depth=depth, frequencies=frequencies, normalise=normalise)
+        options = {"width": width, "depth": depth, "frequencies": frequencies, "normalise": normalise}
+        super().__init__(shape, extra_channels, classes, **options)
         require(
             "MLP",
             {
@@ -51,10 +56,13 @@ class MLP(Backbone):
             nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth)
         )
         self.end = nn.Linear(width, math.prod(self.out_shape))
+        self.by_class = ClassEmbedding(self.classes, width) if self.classes else None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
         inner, size = rms_normalise(x) if self.normalise else (x, torch.zeros_like(condition))
         hidden = self.begin(torch.cat([inner.flatten(1), self.features(condition), self.features(size)], dim=1))
+        if self.by_class is not None:
+            hidden = hidden + self.by_class(labels, len(x))
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.end(nn.functional.silu(hidden)).reshape(-1, *self.out_shape)

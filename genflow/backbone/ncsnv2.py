@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genflow.backbone.base import Backbone, rms_normalise
+from genflow.backbone.base import Backbone, ClassEmbedding, rms_normalise
 from genflow.process.base import is_count, require
 
 
@@ -70,6 +70,9 @@ NOISE_LEVELS = ("plane", "scale", "none")
 class NCSNv2(Backbone):
     """The RefineNet of NCSNv2 for images of any size that its pooling divides.
 
+    A class shifts the scale γ and the offset β of every InstanceNorm++, as the first NCSN told its network the noise
+    level (Song & Ermon 2019, arXiv:1907.05600).
+
     Arguments:
         shape: (C, H, W).
         extra_channels: Output channels beside C.
@@ -80,6 +83,7 @@ class NCSNv2(Backbone):
             all.
         normalise: Show the network x at unit size, with its log size as an input plane (`rms_normalise`).
         centre: Map data from [0, 1] to [−1, 1] first, as published.
+        classes: Number of classes; 0: unconditional, as published.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class NCSNv2(Backbone):
         noise_level: str = "plane",
         normalise: bool = True,
         centre: bool = False,
+        classes: int = 0,
     ) -> None:
         require(
             "NCSNv2",
@@ -106,6 +111,7 @@ class NCSNv2(Backbone):
         super().__init__(
             shape,
             extra_channels,
+            classes,
             features=features,
             size=size,
             noise_level=noise_level,
@@ -125,7 +131,7 @@ class NCSNv2(Backbone):
         self.begin_conv = nn.Conv2d(shape[0] + planes, features, 3, padding=1)
         self.stages, self.refines = stages, REFINE_NAMES[size]
         self._build(stages, features)
-        self.normalizer = InstanceNormPlus(features)
+        self.normalizer = InstanceNormPlus(features, self.classes)
         self.end_conv = nn.Conv2d(features, shape[0] + self.extra_channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)
 
@@ -133,8 +139,8 @@ class NCSNv2(Backbone):
         width = features
         for stage in stages:
             out = stage.width * features
-            first = ResidualBlock(width, out, stage.down, stage.dilation, reshape=stage.dilation > 1)
-            blocks = [first, ResidualBlock(out, out, False, stage.dilation, reshape=False)]
+            first = ResidualBlock(width, out, stage.down, stage.dilation, stage.dilation > 1, self.classes)
+            blocks = [first, ResidualBlock(out, out, False, stage.dilation, False, self.classes)]
             self.add_module(f"res{stage.name}", nn.Sequential(*blocks))
             width = out
         for index, name in enumerate(self.refines):
@@ -144,17 +150,18 @@ class NCSNv2(Backbone):
             self.add_module(f"refine{name}", RefineBlock(inputs, out, last=index == len(stages) - 1))
             width = out
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
         hidden = self.begin_conv(self._inputs(x, condition))
         layers = []
         for stage in self.stages:
-            hidden = self.get_submodule(f"res{stage.name}")(hidden)
+            for block in self.get_submodule(f"res{stage.name}").children():
+                hidden = block(hidden, labels)
             layers.append(hidden)
         below: list[Tensor] = []
         for name, layer in zip(self.refines, reversed(layers), strict=True):
             hidden = self.get_submodule(f"refine{name}")([layer, *below])
             below = [hidden]
-        output = self.end_conv(elu(self.normalizer(hidden)))
+        output = self.end_conv(elu(self.normalizer(hidden, labels)))
         return output / condition[:, None, None, None] if self.noise_level == "scale" else output
 
     def _inputs(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -190,14 +197,16 @@ def elu(x: Tensor) -> Tensor:
 class InstanceNormPlus(nn.Module):
     """InstanceNorm++: instance norm plus the channel means, themselves normalised over channels.
 
-    γ ((x − μ_c)/σ_c + α (μ_c − m)/v) + β, with m and v² mean and unbiased variance of μ_c over the channels.
+    γ ((x − μ_c)/σ_c + α (μ_c − m)/v) + β, with m and v² mean and unbiased variance of μ_c over the channels. With
+    classes, each class adds numbers of its own to γ and β.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, classes: int = 0) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(channels))
         self.gamma = nn.Parameter(torch.empty(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
+        self.by_class = ClassEmbedding(classes, 2 * channels) if classes else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -206,14 +215,22 @@ class InstanceNormPlus(nn.Module):
         nn.init.normal_(self.gamma, 1, 0.02)
         nn.init.zeros_(self.beta)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        gamma, beta = self._told(labels, len(x))
         mean = x.mean((2, 3))
         variance = (x - mean[:, :, None, None]).square().mean((2, 3))
         centred = mean - mean.mean(1, keepdim=True)
         spread = (mean.var(1, keepdim=True) if mean.shape[1] > 1 else torch.zeros_like(mean)) + 1e-5
-        scale = self.gamma * (variance + 1e-5).rsqrt()
-        shift = self.gamma * self.alpha * centred * spread.rsqrt() + self.beta - mean * scale
+        scale = gamma * (variance + 1e-5).rsqrt()
+        shift = gamma * self.alpha * centred * spread.rsqrt() + beta - mean * scale
         return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
+
+    def _told(self, labels: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+        """γ and β, (channels,), or (count, channels) where classes are known."""
+        if self.by_class is None:
+            return self.gamma, self.beta
+        gamma, beta = self.by_class(labels, count).chunk(2, dim=1)
+        return self.gamma + gamma, self.beta + beta
 
 
 class MeanPoolConv(nn.Module):
@@ -233,12 +250,13 @@ class ResidualBlock(nn.Module):
     Arguments:
         down: Halve the resolution, by mean pooling after the last conv and after a 1 x 1 shortcut.
         reshape: Put a (dilated) conv in the shortcut, as the first block of a dilated stage has it.
+        classes: Classes that its norms know.
     """
 
-    def __init__(self, inputs: int, outputs: int, down: bool, dilation: int, reshape: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, down: bool, dilation: int, reshape: bool, classes: int = 0) -> None:
         super().__init__()
-        self.normalize1, self.conv1 = InstanceNormPlus(inputs), conv3x3(inputs, inputs, dilation)
-        self.normalize2 = InstanceNormPlus(inputs)
+        self.normalize1, self.conv1 = InstanceNormPlus(inputs, classes), conv3x3(inputs, inputs, dilation)
+        self.normalize2 = InstanceNormPlus(inputs, classes)
         self.conv2: nn.Module = conv3x3(inputs, outputs, dilation)
         self.shortcut: nn.Module | None = None
         if down:
@@ -246,9 +264,9 @@ class ResidualBlock(nn.Module):
         elif reshape:
             self.shortcut = conv3x3(inputs, outputs, dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(elu(self.normalize1(x)))
-        hidden = self.conv2(elu(self.normalize2(hidden)))
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        hidden = self.conv1(elu(self.normalize1(x, labels)))
+        hidden = self.conv2(elu(self.normalize2(hidden, labels)))
         return hidden + (x if self.shortcut is None else self.shortcut(x))
 
 

@@ -129,7 +129,8 @@ def _check_norm_solver(config: BenchConfig) -> None:
 
 
 def _pairs(config: BenchConfig) -> Iterator[tuple[Entry, Entry]]:
-    """Every (process, solver) that runs; a pair that was asked for and can not work is an error."""
+    """Every (process, solver) that runs: same mode, nothing missing. A process that none of the solvers fits is an
+    error."""
     registry = registries()
     for name in config.process:
         process = registry["processes"].entry(name)
@@ -141,7 +142,17 @@ def _pairs(config: BenchConfig) -> Iterator[tuple[Entry, Entry]]:
                 f"{', '.join(config.solver)} is for that; known for {mode.upper()}: "
                 + ", ".join(n for n, e in registry["solvers"].entries().items() if e.tags.get("mode") == mode)
             )
-        yield from ((process, solver) for solver in fitting)
+        able = [solver for solver in fitting if not lacking(process, solver)]
+        if not able:
+            raise ConfigError(f"process '{name}' can not be sampled by {lacking(process, fitting[0])}")
+        yield from ((process, solver) for solver in able)
+
+
+def lacking(process: Entry, solver: Entry) -> str:
+    """The first thing that a solver needs and a process has not got, with the reason, else ""."""
+    missing = process.tags.get("missing", {})
+    found = next((need for need in solver.tags.get("needs", ()) if need in missing), None)
+    return f"{solver.name}, which needs '{found}': {missing[found]}" if found else ""
 
 
 def _seed_cells(

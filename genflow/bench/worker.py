@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import genflow
 from genflow.bench.cells import REAL
@@ -31,7 +32,7 @@ from genflow.evaluate.base import Context, Metric, Result, rows_as_dicts
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample
-from genflow.training import train
+from genflow.training import check_data, train
 
 Tick = Callable[[float, str], None]
 """Called with the share done and a word on how it goes."""
@@ -69,7 +70,8 @@ class Worker:
                 **config.process_options.get(name, {}),
             }
             process = self._process(name, options)
-            self._backbone(process.extra_channels, config.backbone_options.get(config.backbone, {}))
+            backbone = self._backbone(process.extra_channels, config.backbone_options.get(config.backbone, {}))
+            check_data(self.dataset, getattr(backbone, "classes", 0))
         for name in (*config.solver, config.norm.solver):
             genflow.get_solver(name, **config.solver_options.get(name, {}))
 
@@ -92,7 +94,6 @@ class Worker:
         """Trains, keeping a resumable state; the finished folder is a checkpoint that `genflow.load` reads."""
         spec, state, started = cell["spec"], self.store.state_folder(cell["key"]), time.monotonic()
         process = self._process(cell["labels"]["process"], spec["process"]["options"])
-        process = process.for_data(self.dataset.scaling.encode(self.dataset.train))
         backbone = self._backbone(process.extra_channels, spec["backbone"]["options"])
         result = train(
             process,
@@ -121,18 +122,27 @@ class Worker:
         shutil.rmtree(state, ignore_errors=True)
 
     def _process(self, name: str, options: dict[str, Any]) -> Process:
-        return genflow.get_process(name, **options)
+        """Fitted to the data, since the channels that the backbone needs may follow from them."""
+        process: Process = genflow.get_process(name, **options)
+        return process.for_data(self.dataset.scaling.encode(self.dataset.train))
+
+    def _labels(self, count: int, backbone: Any) -> Tensor | None:
+        """Classes of `count` samples: those of the training examples, in their order and again from the start."""
+        labels = self.dataset.labels("train") if getattr(backbone, "classes", 0) else None
+        return None if labels is None else labels[torch.arange(count) % len(labels)]
 
     def _model(self, key: str, preset: dict[str, Any]) -> tuple[Process, Any]:
         """A trained pair from its checkpoint, in the mode of the process that is asked for."""
         process, backbone = genflow.load(self.store.folder(key))
         if preset:
             process = type(process)(**{**process.config(), **preset})
+        process = process.for_data(self.dataset.scaling.encode(self.dataset.train))  # a base of data is not in the file
         return process, backbone.to(self.config.device)
 
     def _sample(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
         spec = cell["spec"]
         process, backbone = self._model(cell["parents"][0], spec["preset"])
+        labels = self._labels(spec["samples"], backbone)
         started = time.monotonic()
 
         def on_batch(done: int) -> None:
@@ -150,10 +160,12 @@ class Worker:
             shape=self.dataset.shape,
             batch_size=self.config.sample_batch,
             device=self.config.device,
+            labels=labels,
             on_batch=on_batch,
         )
         raw = self.dataset.scaling.decode(solution.x).numpy()
-        facts = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
+        facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
+        facts |= {} if labels is None else {"told": "each sample told the class of one training example in turn"}
         return {"samples.npz": _npz({"raw": raw}), "facts.json": json.dumps(facts).encode()}
 
     def _metric(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
@@ -171,6 +183,7 @@ class Worker:
         else:
             context.process, context.backbone = self._model(cell["parents"][0], spec["preset"])
             result = Result([]) if metric.why_not(context.process) else metric.measure(context)
+            sampled = {"told": "told no class"} if getattr(context.backbone, "classes", 0) else {}
         seconds = sampled.get("seconds", round(time.monotonic() - started, 3))
         rows = [self._row(row, labels, sampled, seconds) for row in rows_as_dicts(result.rows)]
         files = {"rows.json": json.dumps(rows, indent=1).encode()}
@@ -192,7 +205,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": row["protocol"],
+            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told")))),
             "seconds": seconds,
         }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from genflow.cli import say
 from genflow.commands.options import examples
+from genflow.process import CAPABILITIES
 from genflow.registry import Registry, registries, unknown
 
 
@@ -32,10 +35,19 @@ def _list_entries(registry: Registry) -> None:
     for entry in entries.values():
         origin = "" if entry.origin == "genflow" else f"  [plugin of {entry.origin}]"
         say(f"  {entry.name:{width}}  {entry.summary}{f'; {entry.source}' if entry.source else ''}{origin}")
-        for capability, reason in entry.tags.get("missing", {}).items():
-            say(f"  {'':{width}}  no {capability}: {reason}")
+        missing = entry.tags.get("missing", {})
+        if registry.kind == "process" and entry.tags:
+            has = [word for name, word in CAPABILITIES.items() if name not in missing and not _implied(name, missing)]
+            say(f"  {'':{width}}  can: {', '.join(has)}")
+        for capability, reason in missing.items():
+            say(f"  {'':{width}}  no {CAPABILITIES.get(capability, capability)}: {reason}")
     for name, reason in registry.broken.items():
         say(f"  {name}: BROKEN, {reason}")
+
+
+def _implied(capability: str, missing: Mapping[str, str]) -> bool:
+    """Without a score there is no reverse SDE."""
+    return capability == "sde" and "score" in missing
 
 
 @click.command(

@@ -41,6 +41,9 @@ class SampleConfig:
     solver: str = option("heun", "solver", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     seed: int = option(0, "seed", least=0)
+    label: str = option("none", "class to draw: its number, all (each class in turn), or none")
+    guidance: float = option(1.0, "classifier-free guidance towards the class; other than 1 takes two calls", least=0)
+    temperature: float = option(1.0, "factor on the prior's draw", above=0)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
     sample_batch: int = option(250, "samples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
@@ -53,6 +56,7 @@ class SampleConfig:
     + examples(
         "genflow train --process pfgm --out runs/pfgm",
         "genflow train --process vp_ode --backbone mlp --dataset checkerboard --train-steps 2000 --out runs/board",
+        "genflow train --process pfgm --backbone-options ncsnv2.classes=10 --out runs/classes",
     )
     + "\nThe same command goes on where an interrupted one stopped.",
 )
@@ -73,6 +77,7 @@ def train_command(config_file: Path | None, **given: Any) -> int:
     + examples(
         "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
         "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
+        "genflow sample --checkpoint runs/classes --label 3 --guidance 2 --out threes.png",
     ),
 )
 @config_options(SampleConfig)
@@ -100,6 +105,7 @@ def run_training(config: ModelConfig) -> TrainResult:
     check_folder(out)
     dataset = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
     process = genflow.get_process(config.process, **config.process_options.get(config.process, {}))
+    process = process.for_data(dataset.scaling.encode(dataset.train))
     options = config.backbone_options.get(config.backbone, {})
     backbone = genflow.get_backbone(
         config.backbone, shape=dataset.shape, extra_channels=process.extra_channels, **options
@@ -159,6 +165,19 @@ def _bar(steps: int) -> Any:
     return tqdm(total=steps, unit="step", disable=None, dynamic_ncols=True)
 
 
+def parse_label(word: str) -> int | str | None:
+    """A label of the command line as `genflow.sample` takes it.
+
+    Raises:
+        ConfigError: The word is neither a whole number of at least 0, nor all, nor none.
+    """
+    if word in ("none", "all"):
+        return None if word == "none" else word
+    if not word.isdecimal():
+        raise ConfigError(f"label = '{word}' is not a class; give its number from 0, all, or none")
+    return int(word)
+
+
 def run_sampling(config: SampleConfig) -> str:
     """Draws samples and writes them; returns a line that says what was done."""
     import json
@@ -170,6 +189,7 @@ def run_sampling(config: SampleConfig) -> str:
     from genflow.checkpoint import CheckpointError, read_folder
     from genflow.devices import check_device
     from genflow.report.pictures import save_samples
+    from genflow.sampling import class_labels
 
     out = Path(config.out)
     if out.suffix not in (".png", ".npz"):
@@ -184,9 +204,13 @@ def run_sampling(config: SampleConfig) -> str:
         about = json.loads(read_folder(Path(config.checkpoint))["config.json"])
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
+    labels = class_labels(parse_label(config.label), config.n, getattr(backbone, "classes", 0))
     dataset = about.get("dataset") or about.get("cell", {}).get("spec", {}).get("dataset")
     if out.suffix == ".png" and not dataset:
         raise ConfigError(f"{config.checkpoint} does not say its data set, which a picture needs; write a .npz file")
+    data = genflow.get_dataset(dataset["name"], **dataset["options"]) if dataset else None
+    if data is not None:
+        process = process.for_data(data.scaling.encode(data.train))  # a base of data is not in the file
     solver = genflow.get_solver(config.solver, **config.solver_options.get(config.solver, {}))
     budget = config.nfe if hasattr(solver, "plan") else None
     solution = genflow.sample(
@@ -198,11 +222,17 @@ def run_sampling(config: SampleConfig) -> str:
         seed=config.seed,
         batch_size=config.sample_batch,
         device=config.device,
+        labels=labels,
+        guidance=config.guidance,
+        temperature=config.temperature,
     )
     make_folder(out.parent)
     if out.suffix == ".npz":
-        np.savez_compressed(out, x=solution.x.numpy())
-    else:
-        scaling = genflow.get_dataset(dataset["name"], **dataset["options"]).scaling
-        save_samples(out, scaling.decode(solution.x).numpy(), scaling.levels)
-    return f"{out}: {config.n} samples of {about['process']['name']}, {config.solver}, NFE {solution.nfe:g}"
+        arrays = {"x": solution.x, **({} if labels is None else {"labels": labels})}
+        np.savez_compressed(out, **{name: value.numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+    elif data is not None:
+        save_samples(out, data.scaling.decode(solution.x).numpy(), data.scaling.levels)
+    kind = "" if labels is None else f", class {config.label}, guidance {config.guidance:g}"
+    if config.temperature != 1:
+        kind += f", temperature {config.temperature:g}"
+    return f"{out}: {config.n} samples of {about['process']['name']}{kind}, {config.solver}, NFE {solution.nfe:g}"

@@ -56,12 +56,21 @@ class Scaling:
         return dim * math.log(self.scale)
 
 
+def check_split(name: str) -> None:
+    """Raises ValueError for a split that no data set has."""
+    require("dataset", {"split": (name, name in ("train", "test"), "'train' or 'test'")})
+
+
 class Dataset(ABC):
     """Raw examples (n, *shape), float32, in two fixed splits, with their scaling."""
 
     name: str
     shape: tuple[int, ...]
     scaling: Scaling = Scaling()
+    classes: int = 0
+    """Number of classes of `labels`; 0 where there are none."""
+    partners: Tensor | None = None
+    """Draws of the base that belong to the training examples, (n, *shape), row by row; None where data come alone."""
 
     @cached_property
     @abstractmethod
@@ -75,8 +84,13 @@ class Dataset(ABC):
 
     def split(self, name: str) -> Tensor:
         """ "train" or "test"."""
-        require("dataset", {"split": (name, name in ("train", "test"), "'train' or 'test'")})
+        check_split(name)
         return self.train if name == "train" else self.test
+
+    def labels(self, split: str) -> Tensor | None:
+        """Classes 0 ... classes − 1 of a split, shape (n,), int64; None where there are none."""
+        check_split(split)
+        return None
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log density in data units at x (n, *shape): shape (n,), nats."""
@@ -107,10 +121,21 @@ class ToyDataset(Dataset):
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """`count` draws, shape (count, 2), float32."""
 
+    def components(self, count: int, *, generator: torch.Generator) -> Tensor | None:
+        """Classes of the points that `sample` draws from an equal generator, shape (count,); None without classes."""
+        return None
+
     @cached_property
     def train(self) -> Tensor:
-        return self.sample(self.size, generator=torch.Generator().manual_seed(2 * self.seed))
+        return self.sample(self.size, generator=self._generator("train"))
 
     @cached_property
     def test(self) -> Tensor:
-        return self.sample(self.size, generator=torch.Generator().manual_seed(2 * self.seed + 1))
+        return self.sample(self.size, generator=self._generator("test"))
+
+    def labels(self, split: str) -> Tensor | None:
+        super().labels(split)
+        return self.components(self.size, generator=self._generator(split))
+
+    def _generator(self, split: str) -> torch.Generator:
+        return torch.Generator().manual_seed(2 * self.seed + (split == "test"))

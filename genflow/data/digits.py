@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.data.base import Dataset, Scaling
+from genflow.data.base import Dataset, Scaling, check_split
 
 TEST_SIZE = 500
 
@@ -25,6 +25,7 @@ class Digits(Dataset):
     name = "digits"
     shape = (1, 8, 8)
     scaling = Scaling.grey(levels=17)
+    classes = 10
 
     @cached_property
     def _all(self) -> tuple[np.ndarray, np.ndarray]:
@@ -47,4 +48,5 @@ class Digits(Dataset):
 
     def labels(self, split: str) -> Tensor:
         """Digits 0 to 9 of a split, shape (n,), int64."""
+        check_split(split)
         return torch.from_numpy(self._all[1][self._rows(split)].astype(np.int64))

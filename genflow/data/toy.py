@@ -35,7 +35,7 @@ def _normal(count: int, generator: torch.Generator) -> Tensor:
 
 
 class GaussianMixture(ToyDataset):
-    """Isotropic Gaussians.
+    """Isotropic Gaussians; the class of a point is the Gaussian that it was drawn from.
 
     Arguments:
         means: Centres, K pairs.
@@ -69,9 +69,13 @@ class GaussianMixture(ToyDataset):
         assert spread is not None
         assert share is not None
         self.means, self.scales, self.weights = centres, spread.expand(count), share / share.sum()
+        self.classes = count
+
+    def components(self, count: int, *, generator: torch.Generator) -> Tensor:
+        return torch.multinomial(self.weights, count, replacement=True, generator=generator)
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        which = self.components(count, generator=generator)
         return (self.means[which] + self.scales[which, None] * _normal(count, generator)).float()
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -108,18 +112,29 @@ class Checkerboard(ToyDataset):
 
 
 class TwoMoons(ToyDataset):
-    """Two interleaved half circles of radius 1 with Gaussian noise of standard deviation `noise`."""
+    """Two interleaved half circles of radius 1 with Gaussian noise of standard deviation `noise`.
+
+    Class 1 is the half circle that opens downwards, class 0 the other.
+    """
 
     name = "two_moons"
+    classes = 2
 
     def __init__(self, noise: float = 0.1, size: int = 10_000, seed: int = 0) -> None:
         super().__init__(size, seed)
         require(self.name, {"noise": (noise, is_number(noise) and noise >= 0, "a number of at least 0")})
         self.noise = noise
 
+    def components(self, count: int, *, generator: torch.Generator) -> Tensor:
+        return self._places(count, generator)[1].long()
+
+    @staticmethod
+    def _places(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Angle along the half circle, and whether it is the upper one."""
+        return math.pi * _uniform(count, generator), _uniform(count, generator) < 0.5
+
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        angle = math.pi * _uniform(count, generator)
-        upper = _uniform(count, generator) < 0.5
+        angle, upper = self._places(count, generator)
         sign = torch.where(upper, 1.0, -1.0)
         x = sign * angle.cos() + torch.where(upper, -0.5, 0.5)
         y = sign * angle.sin() + torch.where(upper, -0.25, 0.25)

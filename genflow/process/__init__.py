@@ -13,6 +13,18 @@ if TYPE_CHECKING:
 
 __all__ = ["AffineProcess", "Coefficients", "Field", "Perturbed", "Process"]
 
+CAPABILITIES = {
+    "ode": "flow (ODE)",
+    "data": "posterior mean",
+    "score": "score",
+    "sde": "reverse SDE",
+    "affine": "exponential solvers",
+    "likelihood": "likelihood",
+    "oracle": "exact field of known data",
+    "norm": "norm study",
+}
+"""What a process may be able to do, by the word of `Process.why_not`, in words."""
+
 _ALBERGO = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
 _FOLLOWUP = "Albergo et al. 2023, arXiv:2303.08797"
 _NO_DATA_EARLY = "before t = 1/2 there is no data in x_t"
@@ -114,13 +126,14 @@ CATALOG = [
     Entry(
         "si_mirror",
         "genflow.process.paths:SIMirror",
-        "mirror interpolant: data to noise and back, x_t = X + γ Z, sampled by an SDE with ε = γ²",
+        "mirror interpolant: data to noise and back, x_t = X + γ Z, sampled by an SDE with ε = 4 γ²",
         _FOLLOWUP,
         family="si_mirror",
         tags={
             "mode": "sde",
             "year": 2023,
             "missing": {
+                "ode": "its flow leads each example back to itself",
                 "affine": "its noise grows and shrinks again, so a noise level is no time of it",
                 "norm": "its noise grows and shrinks again, so a noise level is no time of it",
                 "likelihood": "its base is a data set, which has no density",

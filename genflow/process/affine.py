@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.base import (
+    NO_CLASS,
     Coefficients,
     Mode,
     Perturbed,
@@ -120,13 +121,23 @@ class AffineProcess(Process):
             raise ValueError(
                 f"{type(self).__name__} draws its base itself; pairs need an interpolant, coupling='paired'"
             )
+        self.check_batch(x)
         t = self.sample_time(len(x), generator=generator)
         return self.pairs(x, self.base_like(x, generator), t, refs)
 
+    def check_batch(self, x: Tensor) -> None:
+        """Raises ValueError where x is no batch of data (B, *) in floating point with B >= 1."""
+        if x.ndim < 2 or not len(x):
+            raise ValueError(f"training pairs need at least one data point of shape (B, *), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise ValueError(f"data have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
+
     def pairs(self, x: Tensor, noise: Tensor, t: Tensor, refs: Tensor | None = None) -> Perturbed:
         """Training pairs from given draws: data x and noise (B, *), times (B,)."""
-        x_t = self.interpolate(x, noise, t)
-        return Perturbed(x_t, t, self.target(x, x_t, t, refs), self.weight(t).to(x.device, x.dtype))
+        x_t, c = self.interpolate(x, noise, t), self.at(t, x)
+        own = self.objective == "own" and self.predicts.linear
+        target = self.predicts.encode_pair(x, noise, c) if own else self.average_target(x, x_t, t, refs)
+        return Perturbed(x_t, t, target, self.weight(t).to(x.device, x.dtype))
 
     def weight(self, t: Tensor) -> Tensor:
         """Weight of a training point's loss, shape (B,)."""
@@ -142,11 +153,22 @@ class AffineProcess(Process):
         c = self.at(t, x)
         return c.a * x + c.b * noise
 
-    def target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
-        """What the backbone should answer at x_t: from X itself, or from E[X | x_t]; see `objective`."""
-        if self.objective == "stable" or not self.predicts.linear:
-            x = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
-        return self.predicts.encode(x, x_t, self.at(t, x))
+    def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
+        """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
+        mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
+        return self.predicts.encode(mean, x_t, self.at(t, x))
+
+    def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
+        """Over all classes the average would be E[X | x_t]; a row of class c is to learn E[X | x_t, c]."""
+        if not self.plain or (self.objective == "own" and self.predicts.linear):
+            return pairs
+        target = pairs.target.clone()
+        for label in labels[labels != NO_CLASS].unique():
+            rows = labels == label
+            x_t, t = pairs.x_t[rows], pairs.t[rows.to(pairs.t.device)]
+            mean = posterior_mean(x_t, t, points[classes == label], self)
+            target[rows] = self.predicts.encode(mean, x_t, self.at(t, x_t))
+        return pairs._replace(target=target)
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
         return self.predicts.residual(output, pairs.target, self.at(pairs.t, pairs.x_t)).square().mean(1)
@@ -191,6 +213,8 @@ class AffineProcess(Process):
         return toward_prior * (c.b * c.db - c.da / c.a * c.b * c.b)
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.why_not("affine"):
+            raise ValueError(self.why_not("affine"))
         a, b = (torch.as_tensor(v, dtype=torch.float64).expand(t.shape) for v in self.coefficients(t.double())[:2])
         return a, b
 

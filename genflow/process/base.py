@@ -180,12 +180,18 @@ class Process(ABC):
         refs: Tensor | None = None,
         labels: Tensor | None = None,
         partner: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The training loss of a batch: a scalar. `labels` (B,) go to the backbone; see `perturb` for the rest."""
+        """The training loss of a batch: a scalar. `labels` (B,) go to the backbone; see `perturb`, `own_class`."""
         paired = {} if partner is None else {"partner": partner}
         pairs = self.perturb(x, generator=generator, refs=refs, **paired)
+        pairs = pairs if labels is None or pool is None else self.own_class(pairs, labels, *pool)
         output = self.field(backbone, labels=labels).output(pairs.x_t, pairs.t)
         return (pairs.weight * self.loss_terms(output, pairs)).mean()
+
+    def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
+        """The pairs, their targets that average over data now over the `points` of each row's own class (B,)."""
+        return pairs
 
     def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float = 1.0) -> Field:
         """What a solver integrates: this process under one backbone, for given class labels; see `Field`."""
@@ -195,8 +201,11 @@ class Process(ABC):
         """None where the process can do it, else the reason.
 
         Capabilities: "data" (posterior means), "score", "sde" (a reverse SDE), "affine" (x_t = a X + b N with one
-        known base), "oracle", "norm" (the norm study), "likelihood" (a prior with a density).
+        known base), "oracle", "norm" (the norm study), "likelihood" (a prior with a density), "ode" (a flow that makes
+        new samples).
         """
+        if capability in ("ode", "likelihood"):
+            return None
         return f"{type(self).__name__} does not define '{capability}'"
 
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -223,8 +232,9 @@ class Process(ABC):
         """Raises ValueError where a time lies outside the interval (a relative 1e-9 is forgiven)."""
         low, high = sorted(self.training_interval)
         slack = 1e-9 * max(abs(low), abs(high))
-        if bool(((t < low - slack) | (t > high + slack)).any()):
-            came = t.reshape(-1)[(t < low - slack).reshape(-1) | (t > high + slack).reshape(-1)][0].item()
+        inside = (t >= low - slack) & (t <= high + slack)
+        if not bool(inside.all()):
+            came = t[~inside].reshape(-1)[0].item()
             raise ValueError(f"t = {came:g} lies outside the interval of {type(self).__name__}: [{low:g}, {high:g}]")
 
 
@@ -350,7 +360,12 @@ class Field:
 
 def over(value: Tensor | float, x: Tensor) -> Tensor:
     """A coefficient () or (B,) in x's dtype and on its device, shaped to multiply x (B, *)."""
-    return like_rows(torch.as_tensor(value, dtype=torch.float64).to(x.device, x.dtype), x)
+    if not x.is_floating_point():
+        raise ValueError(f"states have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
+    found = torch.as_tensor(value, dtype=torch.float64)
+    if found.numel() not in (1, len(x)):
+        raise ValueError(f"got {found.numel()} times for {len(x)} samples; give one time, or one for each sample")
+    return like_rows(found.to(x.device, x.dtype), x)
 
 
 def like_rows(value: Tensor, x: Tensor) -> Tensor:

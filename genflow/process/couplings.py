@@ -25,6 +25,8 @@ def couple(x: Tensor, noise: Tensor, coupling: str, *, generator: torch.Generato
         return noise[assignment(squared_distances(x, noise)).to(noise.device)]
     if coupling == "sinkhorn":
         cost = squared_distances(x, noise)
+        if float(cost.mean()) == 0:
+            return noise
         plan = sinkhorn_plan(cost, blur * float(cost.mean()))
         return noise[torch.multinomial(plan.to(generator.device), 1, generator=generator)[:, 0].to(noise.device)]
     return noise

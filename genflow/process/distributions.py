@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_positive, require
+from genflow.process.base import is_number, is_positive, require
 from genflow.registry import check_options, registries, unknown
 
 
@@ -69,29 +69,46 @@ class GaussianMixture(Distribution):
         if self._means.ndim != 2:
             raise ValueError(f"GaussianMixture: means have shape {shape}; give (K, N)")
         count, dim = shape
-        if self.covariances is None and bool((torch.as_tensor(self.std) < 0).any()):
-            raise ValueError(f"GaussianMixture: std = {self.std!r} is not allowed; give numbers of at least 0")
-        if self.covariances is not None and torch.as_tensor(self.covariances).shape != (count, dim, dim):
+        if self.covariances is None:
+            self._check_std(count, dim)
+        elif _numbers("covariances", self.covariances).shape != (count, dim, dim):
             raise ValueError(f"GaussianMixture: covariances must have shape ({count}, {dim}, {dim})")
+        else:
+            self._check_covariances()
         if self.weights is not None and (len(self.weights) != count or not all(is_positive(w) for w in self.weights)):
             raise ValueError(
                 f"GaussianMixture: weights = {self.weights!r} is not allowed; give {count} numbers above 0"
             )
 
+    def _check_std(self, count: int, dim: int) -> None:
+        std = _numbers("std", self.std)
+        if tuple(std.shape) not in ((), (count,), (count, dim)) or bool((std < 0).any()):
+            raise ValueError(
+                f"GaussianMixture: std = {self.std!r} is not allowed; give one number of at least 0, {count} of them, "
+                f"or {count} rows of {dim}"
+            )
+
+    def _check_covariances(self) -> None:
+        found = _numbers("covariances", self.covariances)
+        slack = 1e-10 * float(found.abs().max())
+        even = float((found - found.mT).abs().max()) <= slack
+        if not even or float(torch.linalg.eigvalsh(found).min()) < -slack:
+            raise ValueError("GaussianMixture: covariances must be symmetric, with no negative eigenvalue")
+
     @cached_property
     def _means(self) -> Tensor:
-        return torch.as_tensor(self.means, dtype=torch.float64)
+        return _numbers("means", self.means)
 
     @cached_property
     def mixture(self) -> Components:
         """Its components, float64."""
         count, dim = self._means.shape
         if self.covariances is None:
-            std = torch.as_tensor(self.std, dtype=torch.float64)
+            std = _numbers("std", self.std)
             std = std[:, None] if std.ndim == 1 else std
             covariances = torch.diag_embed(std.expand(count, dim).square())
         else:
-            covariances = torch.as_tensor(self.covariances, dtype=torch.float64)
+            covariances = _numbers("covariances", self.covariances)
         weights = torch.ones(count) if self.weights is None else torch.tensor(self.weights)
         return Components((weights.double() / weights.double().sum()).log(), self._means, covariances)
 
@@ -109,7 +126,14 @@ class GaussianMixture(Distribution):
         shift = torch.einsum("bij,bj->bi", roots[rows], noise.cpu().double())
         return (found.means[rows] + shift).to(noise).reshape(shape)
 
+    def no_density(self) -> str | None:
+        if float(torch.linalg.eigvalsh(self.mixture.covariances).min()) > 0:
+            return None
+        return "its base is a mixture with components of no extent, which has no density: no likelihood"
+
     def log_density(self, x: Tensor, scale: float, latent: float) -> Tensor:
+        if latent == 0 and self.no_density():
+            raise ValueError(self.no_density())
         flat = x.flatten(1).double()
         found = self.components(flat.shape[1])
         spread = scale**2 * found.covariances + latent**2 * torch.eye(flat.shape[1], dtype=torch.float64)
@@ -125,7 +149,9 @@ class Uniform(Distribution):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        require("Uniform", {"high": (self.high, self.high > self.low, f"a number above low = {self.low:g}")})
+        low, high = self.low, self.high
+        require("Uniform", {"low": (low, is_number(low), "a number")})
+        require("Uniform", {"high": (high, is_number(high) and high > low, f"a number above low = {low:g}")})
 
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         draw = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
@@ -176,6 +202,17 @@ class Empirical(Distribution):
         return point_components(flat)
 
 
+def _numbers(name: str, value: Any) -> Tensor:
+    """An option of a mixture as finite float64 numbers."""
+    try:
+        found = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.tensor(math.nan, dtype=torch.float64)
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"GaussianMixture: {name} = {value!r} is not allowed; give finite numbers, rows of one length")
+    return found
+
+
 def point_components(points: Tensor) -> Components:
     """Points (M, N) with equal weights as components of no extent."""
     count, dim = points.shape
@@ -218,9 +255,11 @@ def make_source(source: str | Distribution, options: Mapping[str, Any] | None) -
     """The distribution behind a name or an object; None for the standard normal.
 
     Raises:
-        ValueError: No such base or data set, or an option that it does not take.
+        ValueError: No such base or data set, an option that it does not take, or another kind of object.
     """
     if not isinstance(source, str):
+        if not isinstance(source, Distribution):
+            raise ValueError(f"source = {source!r} is not allowed; give a name or a Distribution")
         if options:
             raise ValueError("source_options go with a source that is a name; this one is an object")
         return source

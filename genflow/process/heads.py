@@ -23,9 +23,13 @@ class Head(ABC):
     linear = True
     """Linear in X̂: then regression on single pairs finds the posterior mean, and no average target is needed."""
 
-    @abstractmethod
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        """The output whose posterior mean is `mean`: the training target, and what an oracle answers."""
+        """The output whose posterior mean is `mean`: what an oracle answers at x."""
+        return self.encode_pair(mean, (x - c.a * mean) / c.b, c)
+
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        """The output for a data point and a base draw, or for their conditional means: the training target."""
+        raise ValueError(f"the head {type(self).__name__} is no function of single pairs; its target is an average")
 
     @abstractmethod
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
@@ -51,8 +55,8 @@ class Noise(Head):
     def noise_gain(self, c: Coefficients) -> Tensor:
         return torch.ones_like(c.b)
 
-    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        return (x - c.a * mean) / c.b
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        return base
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return (x - c.b * output) / c.a, output
@@ -65,8 +69,8 @@ class Noise(Head):
 class Score(Noise):
     """The score −N̂/b, for a Gaussian base. Its loss is weighted by b², so errors count as those of N̂."""
 
-    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        return -super().encode(mean, x, c) / c.b
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        return -base / c.b
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return (x + c.b * c.b * output) / c.a, -c.b * output
@@ -87,6 +91,9 @@ class Data(Head):
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         return mean
 
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        return data
+
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         return output, (x - c.a * output) / c.b
 
@@ -97,8 +104,8 @@ class Velocity(Head):
     def noise_gain(self, c: Coefficients) -> Tensor:
         return (c.a / (c.a * c.db - c.da * c.b)).abs()
 
-    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        return c.da * mean + c.db * (x - c.a * mean) / c.b
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        return c.da * data + c.db * base
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         det = c.a * c.db - c.da * c.b
@@ -167,14 +174,15 @@ class PoissonField(Head):
         if self.inverse == "published":
             share = share - 1e-5 / math.sqrt(dimension(x))  # the published code adds 1e-5 to v_z
         elif self.inverse != "ratio":
-            share = self._bounded(share, safe_norm(x.flatten(1)), z)
+            share = self._bounded(share, safe_norm(x.flatten(1)), z, q)
         return output[:, :-1] / like_rows(-math.sqrt(dimension(x)) * share, x)
 
-    def _bounded(self, share: Tensor, distance: Tensor, z: Tensor) -> Tensor:
-        """z/(R + γ) for some r with | r − |x| | <= radius."""
+    def _bounded(self, share: Tensor, distance: Tensor, z: Tensor, q: Tensor) -> Tensor:
+        """z/(R + γ) for some r with | r − |x| | <= radius; and z |velocity| = q z/share, which is r, not above that."""
         nearest = torch.hypot((distance - self.radius).clamp_min(0), z)
         farthest = torch.hypot(distance + self.radius, z)
-        return torch.clamp(share, z / (farthest + self.gamma), z / (nearest + self.gamma))
+        share = torch.clamp(share, z / (farthest + self.gamma), z / (nearest + self.gamma))
+        return torch.maximum(share, q * z / (distance + self.radius).clamp_min(1e-30))
 
     def _ratio(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
         return p
@@ -212,9 +220,8 @@ class EDM(Head):
 
     sigma_data: float = 0.5
 
-    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        pull = c.a * self.sigma_data**2 * (x - c.a * mean) / c.b
-        return (c.b * mean - pull) / (self.sigma_data * self._size(c))
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        return (c.b * data - c.a * self.sigma_data**2 * base) / (self.sigma_data * self._size(c))
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         size = self._size(c)

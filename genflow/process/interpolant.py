@@ -157,14 +157,15 @@ class Interpolant(AffineProcess):
         """ε = b (a' b − a b') where the process is affine, γ² where it is free; or the constant `epsilon`.
 
         Every ε >= 0 has the same marginals, and the ε of score SDEs, b² a'/a − b b', is infinite where a = 0. The first
-        is a times it: the same near the data, where the score is steep, and mild near the prior.
+        is a times it: the same near the data, where the score is steep, and mild near the prior. Where a large latent
+        grows faster than the data, no forward SDE adds so much noise: it would be negative, and is 0.
         """
         if self.why_not("sde"):
             raise ValueError(self.why_not("sde"))
         if self.epsilon != "natural":
             return torch.full_like(t.double(), float(self.epsilon))
         a, b, da, db, g, _ = (torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double()))
-        return g * g if self.free else b * (da * b - a * db)
+        return g * g if self.free else (b * (da * b - a * db)).clamp_min(0)
 
     # ---- training ----------------------------------------------------------------------------------------
 
@@ -174,8 +175,11 @@ class Interpolant(AffineProcess):
         if (partner is None) == (self.coupling == "paired"):
             wants = "needs a data set that gives partners" if partner is None else "does not take partners"
             raise ValueError(f"{type(self).__name__}: coupling = '{self.coupling}' {wants}")
+        if partner is not None and partner.shape != x.shape:
+            raise ValueError(f"partners have shape {tuple(partner.shape)}, the data {tuple(x.shape)}; give one a row")
         if self.plain:
             return super().perturb(x, generator=generator, refs=refs)
+        self.check_batch(x)
         t = self.sample_time(len(x), generator=generator)
         noise = self.base_like(x, generator) if partner is None else partner.to(x)
         noise = couple(x, noise, self.coupling, generator=generator)

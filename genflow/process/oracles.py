@@ -83,15 +83,15 @@ class PointOracle(Oracle):
 
     def __init__(self, process: AffineProcess, points: Tensor) -> None:
         super().__init__(process)
-        if points.ndim < 2 or not len(points):
-            raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(points.shape)}")
         self.points = points
 
     def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _check_states(x, tuple(self.points.shape[1:]))
         return self._base_mean(posterior_mean(x, t, self.points.to(x), self.process), x, t)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """log Σ_j k((x − a y_j)/b) − N log b − log M, k the base's density."""
+        _check_states(x, tuple(self.points.shape[1:]))
         c = self.process.at(t, x)
         parts = [self.process.base.log_prob((x - c.a * y) / c.b) for y in self.points.to(x)]
         return torch.stack(parts).logsumexp(0) - dimension(x) * c.b.reshape(-1).log() - math.log(len(parts))
@@ -116,6 +116,7 @@ class MixtureOracle(Oracle):
     def _pairs(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of every pair of components: log weight + log density (B, P), x less its mean (B, P, N), S⁻¹ times that,
         and (a, b, g) as (B, 3)."""
+        _check_states(x, getattr(self, "shape", None) or (self.data.means.shape[1],), whole=hasattr(self, "shape"))
         c = self.process.at(t, x)
         a, b, g = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).cpu() for v in (c.a, c.b, c.g))
         flat = x.flatten(1).double().cpu()
@@ -150,32 +151,29 @@ class MixtureOracle(Oracle):
 
 
 class BoxOracle(Oracle):
-    """Points (M, *) as data and a uniform base: given a point, each entry of b N is a normal cut off at the box."""
+    """Points (M, *) as data and a uniform base: given a point, each entry of N is a normal cut off at the box."""
 
     def __init__(self, process: AffineProcess, points: Tensor, box: Uniform) -> None:
         super().__init__(process)
         self.points, self.box = points, box
 
-    def _parts(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every point: log density (B, M), E[b N | x_t, point] (B, M, N), and b (B, 1, 1)."""
-        c = self.process.at(t, x)
+    def _parts(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every point: log density (B, M), and E[N | x_t, point] (B, M, N)."""
+        _check_states(x, tuple(self.points.shape[1:]))
+        c, low, high = self.process.at(t, x), self.box.low, self.box.high
         a, b, g = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).to(x.device) for v in (c.a, c.b, c.g))
         gap = x.flatten(1).double()[:, None] - a * self.points.flatten(1).to(x.device, torch.float64)
-        low, high = b * self.box.low, b * self.box.high
         if bool((g == 0).all()):
-            outside = (low - gap).clamp_min(0) + (gap - high).clamp_min(0)
-            logs = -(high - low).log() - 1e12 * outside.square()
-            return logs.sum(2), gap.clamp(low, high), b
-        near, far = (low - gap) / g, (high - gap) / g
-        mass = log_normal_interval(near, far)
-        shift = (_log_phi(near) - mass).exp() - (_log_phi(far) - mass).exp()
-        return (mass - (high - low).log()).sum(2), (gap + g * shift).clamp(low, high), b
+            outside = (b * low - gap).clamp_min(0) + (gap - b * high).clamp_min(0)
+            return (-(b * (high - low)).log() - 1e12 * outside.square()).sum(2), (gap / b).clamp(low, high)
+        logs, base = _cut_normal(gap, b, g, low, high)
+        return logs.sum(2), base
 
     def means(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logs, inner, b = self._parts(x, t)
+        logs, inner = self._parts(x, t)
         weights = logs.softmax(1)
         data = (weights @ self.points.flatten(1).to(weights)).reshape(x.shape).to(x)
-        base = ((weights[..., None] * inner).sum(1) / b[:, 0]).reshape(x.shape).to(x)
+        base = (weights[..., None] * inner).sum(1).reshape(x.shape).to(x)
         c = self.process.at(t, x)
         rest, g = x - c.a * data - c.b * base, torch.as_tensor(c.g).to(x)
         return data, base, torch.where(g > 0, rest / torch.where(g > 0, g, 1.0), 0.0)
@@ -206,6 +204,8 @@ def make_oracle(process: AffineProcess, data: Tensor | Known) -> Oracle:
         raise ValueError(reason)
     source = getattr(process, "drawn", None)
     if isinstance(data, Tensor):
+        if data.ndim < 2 or not len(data):
+            raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(data.shape)}")
         if process.plain:
             return PointOracle(process, data)
         if isinstance(source, Uniform):
@@ -220,7 +220,43 @@ def make_oracle(process: AffineProcess, data: Tensor | Known) -> Oracle:
     mixture = data.mixture if isinstance(data, GaussianMixture) else point_components(data.flatten(1).double().cpu())
     dim = mixture.means.shape[1]
     base = standard_components(dim) if source is None else source.components(dim)
+    _check_extent(process, mixture, base)
     return MixtureOracle(process, mixture, base, None if points is None else tuple(points.shape[1:]))
+
+
+def _check_states(x: Tensor, shape: tuple[int, ...], *, whole: bool = True) -> None:
+    """Raises ValueError where x is not (B, *shape), or has not as many entries where `whole` is False."""
+    if tuple(x.shape[1:]) != shape if whole else dimension(x) != math.prod(shape):
+        raise ValueError(f"the oracle's data have samples of shape {shape}, but it was asked at {tuple(x.shape[1:])}")
+
+
+def _check_extent(process: AffineProcess, data: Components, base: Components) -> None:
+    """Raises ValueError where x_t would have no density: points as data, points as base and no latent."""
+    c = process.coefficients(torch.tensor(sum(process.safe_interval) / 2, dtype=torch.float64))
+    thin = [bool((torch.linalg.eigvalsh(part.covariances)[:, 0] <= 0).any()) for part in (data, base)]
+    if all(thin) and float(c.g) == 0:
+        raise ValueError(
+            f"{type(process).__name__}: between points and points without a latent x_t has no density, so its field "
+            "is not known; give a gamma"
+        )
+
+
+def _cut_normal(gap: Tensor, b: Tensor, g: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Log density of b U + g Z at gap and E[U | gap], U uniform on [low, high], Z standard normal.
+
+    A box that is narrow for the normal, as b → 0, is expanded in its width: the differences of Φ and φ would cancel.
+    """
+    width, middle = high - low, (low + high) / 2
+    share, place = b * width / g, (gap - b * middle) / g
+    narrow = share * (1 + place.abs()) < 2e-3
+    b = torch.where(narrow, g / width, b)
+    near, far = (b * low - gap) / g, (b * high - gap) / g
+    mass = log_normal_interval(near, far)
+    shift = (_log_phi(near) - mass).exp() - (_log_phi(far) - mass).exp()
+    few = _log_phi(place) + torch.log1p((place.square() - 1) * share.square() / 24) - g.log()
+    logs = torch.where(narrow, few, mass - (b * width).log())
+    base = torch.where(narrow, middle + place * share * width / 12, (gap + g * shift) / b)
+    return logs, base.clamp(low, high)
 
 
 def _log_phi(u: Tensor) -> Tensor:

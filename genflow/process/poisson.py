@@ -152,10 +152,11 @@ class PFGM(AffineProcess):
     def perturb(
         self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
     ) -> Perturbed:
-        if self.perturbation == "exact":
-            return super().perturb(x, generator=generator, refs=refs)
+        if self.perturbation == "exact" or partner is not None:
+            return super().perturb(x, generator=generator, refs=refs, partner=partner)
+        self.check_batch(x)
         x_t, t = self.published_perturbation(x, generator)
-        return Perturbed(x_t, t, self.target(x, x_t, t, refs), self.weight(t).to(x.device, x.dtype))
+        return Perturbed(x_t, t, self.average_target(x, x_t, t, refs), self.weight(t).to(x.device, x.dtype))
 
     def published_perturbation(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """x + σ χ_N (1+τ)^m u and z = σ |n| (1+τ)^m, both from the same m; returns (x_t, z).

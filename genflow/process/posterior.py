@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genflow.process.base import dimension, like_rows
+from genflow.process.base import dimension, over
 
 if TYPE_CHECKING:
     from genflow.process.affine import AffineProcess
@@ -74,4 +74,4 @@ def _centre(points: Tensor) -> Tensor | None:
 
 def _column(value: Tensor, x: Tensor) -> Tensor:
     """A coefficient () or (B,) as (1, 1) or (B, 1) in x's dtype."""
-    return like_rows(torch.as_tensor(value, dtype=torch.float64).to(x.device, x.dtype), x.flatten(1))
+    return over(value, x.flatten(1))

@@ -122,7 +122,7 @@ class VP(ScoreSDE):
         steps = int(self.levels)
         below = (t.detach() * steps).long().clamp(0, steps - 1).cpu()
         start, slope = self._chain[below].to(t.device), (self._chain.diff()[below] * steps).to(t.device)
-        return start + slope * (t - below.to(t.device) / steps), slope
+        return start + slope * (t - below.to(t) / steps), slope
 
     def level_times(self) -> Tensor:
         steps = int(self.levels or 0)

@@ -208,12 +208,22 @@ def loss_plot(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
     return True
 
 
+ABSENT = (0.95, 0.80, 0.55)
+"""Colour of pixels that are not given (NaN): a pale orange, unlike any grey."""
+
+
+def as_rgb(raw: np.ndarray, levels: int | None) -> np.ndarray:
+    """Images (..., C, H, W) as (..., 3, H, W) in [0, 1], dark on light for one channel; NaN is shown as absent."""
+    top = (levels or 256) - 1
+    shades = np.clip(np.asarray(raw, dtype=np.float64) / top, 0, 1)
+    if shades.shape[-3] == 1:
+        shades = np.repeat(1 - shades, 3, axis=-3)
+    return np.where(np.isnan(shades[..., :3, :, :]), np.array(ABSENT)[:, None, None], shades[..., :3, :, :])
+
+
 def grid_image(raw: np.ndarray, levels: int | None, columns: int = 10, scale: int = 4) -> np.ndarray:
     """A grid of images (n, C, H, W) as one uint8 picture (rows, columns, 3), dark on light for one channel."""
-    top = (levels or 256) - 1
-    grey = np.clip(np.asarray(raw, dtype=np.float64) / top, 0, 1)
-    grey = 1 - grey if grey.shape[1] == 1 else grey
-    images = np.repeat(grey, 3, axis=1)[:, :3] if grey.shape[1] == 1 else grey[:, :3]
+    images = as_rgb(raw, levels)
     height, width = images.shape[2:]
     rows = -(-len(images) // columns)
     canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 0.87)
@@ -235,4 +245,95 @@ def save_samples(path: Path, raw: np.ndarray, levels: int | None) -> None:
         axes.scatter(raw[:, 0], raw[:, 1], s=4, alpha=0.5, color=COLOURS[0], linewidths=0)
         edge = np.quantile(np.abs(raw), 0.99) * 1.15
         axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+        save_figure(figure, path)
+
+
+def save_rows(path: Path, groups: Mapping[str, np.ndarray], levels: int | None, size: int = 32) -> None:
+    """A picture of images in rows: groups of columns, each under its name, all on one light ground.
+
+    Arguments:
+        path: File to write.
+        groups: Name -> raw images (rows, columns, C, H, W).
+        levels: Grey levels of the data.
+        size: Least height of an image in the picture, pixels.
+    """
+    height = next(iter(groups.values())).shape[-2]
+    scale = max(1, -(-size // height))
+    blocks = {name: _block(as_rgb(images, levels), scale) for name, images in groups.items()}
+    gap, edge, head = max(4 * scale, 24), 12, 24
+    wide = 2 * edge + sum(block.shape[1] for block in blocks.values()) + gap * (len(blocks) - 1)
+    tall = head + next(iter(blocks.values())).shape[0] + edge
+    canvas, x = np.ones((tall, wide, 3)), edge
+    figure = plt.figure(figsize=(wide / 100, tall / 100), dpi=100)
+    for name, block in blocks.items():
+        canvas[head : tall - edge, x : x + block.shape[1]] = block
+        figure.text((x + block.shape[1] / 2) / wide, 1 - head / 2 / tall, name, ha="center", va="center", fontsize=8)
+        x += block.shape[1] + gap
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(canvas, interpolation="nearest", aspect="auto", zorder=-1)
+    axes.axis("off")
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _block(images: np.ndarray, scale: int) -> np.ndarray:
+    """Images (rows, columns, 3, H, W) enlarged, with one image pixel of light grey between them."""
+    rows, columns, _, height, width = images.shape
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 0.87)
+    for i in range(rows):
+        for k in range(columns):
+            y, x = i * (height + 1), k * (width + 1)
+            canvas[y : y + height, x : x + width] = images[i, k].transpose(1, 2, 0)
+    return np.kron(canvas, np.ones((scale, scale, 1)))
+
+
+def likelihood_plot(path: Path, values: np.ndarray, unit: str, raw: np.ndarray, levels: int | None) -> None:
+    """Histogram of a likelihood over examples; for images, the most and the least likely beside it."""
+    order = np.argsort(values)
+    images = raw.ndim == 4
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes(8.0 if images else 5.2, 3.4, 2 if images else 1)
+        panel = axes[0] if images else axes
+        panel.hist(values, bins=min(40, max(8, len(values) // 10)), color=COLOURS[0])
+        panel.axvline(values.mean(), color=COLOURS[1], linewidth=1.5)
+        panel.annotate(
+            f" mean {values.mean():.3f}",
+            (values.mean(), 0.97),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            color=COLOURS[1],
+        )
+        panel.set(xlabel=unit, ylabel=f"examples (of {len(values)})")
+        panel.yaxis.get_major_locator().set_params(integer=True)
+        if images:
+            _extremes(axes[1], raw, order, levels)
+        save_figure(figure, path)
+
+
+def _extremes(axes: Any, raw: np.ndarray, order: np.ndarray, levels: int | None, count: int = 16) -> None:
+    """Two rows each of the most and the least likely examples."""
+    each = min(count, len(order) // 2)
+    grids = [grid_image(raw[rows], levels, columns=max(1, -(-each // 2))) for rows in (order[:each], order[-each:])]
+    gap = np.full((grids[0].shape[0] // 3, grids[0].shape[1], 3), 255, dtype=np.uint8)
+    axes.imshow(np.concatenate([grids[0], gap, grids[1]]), interpolation="nearest")
+    axes.axis("off")
+    for y, words in ((0, "most likely"), (grids[0].shape[0] + len(gap), "least likely")):
+        axes.annotate(words, (0, y), xytext=(0, 3), textcoords="offset points", va="bottom", fontsize=9)
+
+
+def norms_plot(path: Path, latents: np.ndarray, prior: np.ndarray, name: str) -> None:
+    """Shares of latents and of prior draws with a norm below the abscissa: alike where the model fits the data."""
+    with plt.rc_context(STYLE):
+        figure, axes = new_axes(5.2, 3.6)
+        for norms, words, line, colour in (
+            (prior, f"draws of the prior (n = {len(prior)})", "--", "#666666"),
+            (latents, f"latents of test examples (n = {len(latents)})", "-", COLOURS[0]),
+        ):
+            axes.step(np.sort(norms), np.arange(1, len(norms) + 1) / len(norms), line, color=colour, label=words)
+        both = np.quantile(np.concatenate([latents, prior]), [0.005, 0.995])
+        axes.set(xlim=both * [0.95, 1.05], ylim=(0, 1.02), xlabel="norm, data units", ylabel="share below", title=name)
+        if both[1] > 10 * both[0]:
+            axes.set_xscale("log")
+            _plain_ticks(axes.xaxis)
+        axes.legend(fontsize=8, loc="lower right")
         save_figure(figure, path)

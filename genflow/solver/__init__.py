@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from genflow.registry import Entry
 
+_DATA = ("data", "affine")
+_SCORE = ("score", "affine")
+
 CATALOG = [
     Entry(
         "euler",
@@ -56,6 +59,27 @@ CATALOG = [
         tags={"mode": "ode", "order": 4, "budget": True},
     ),
     Entry(
+        "dpmpp_2m",
+        "genflow.solver.dpm:DPMpp2M",
+        "order 2 in log(a/b), from posterior means, one call a step; lower where a step is long",
+        "Lu et al. 2022, arXiv:2211.01095",
+        tags={"mode": "ode", "order": 2, "budget": True, "needs": _DATA},
+    ),
+    Entry(
+        "dpmpp_3m",
+        "genflow.solver.dpm:DPMpp3M",
+        "order 3 in log(a/b), from posterior means, one call a step; lower where a step is long",
+        "Lu et al. 2022, arXiv:2211.01095",
+        tags={"mode": "ode", "order": 3, "budget": True, "needs": _DATA},
+    ),
+    Entry(
+        "unipc",
+        "genflow.solver.dpm:UniPC",
+        "order 3 in log(a/b), predictor and corrector from posterior means, one call a step",
+        "Zhao et al. 2023, arXiv:2302.04867",
+        tags={"mode": "ode", "order": 3, "budget": True, "needs": _DATA},
+    ),
+    Entry(
         "rk45",
         "genflow.solver.adaptive:RK45",
         "order 5(4), steps chosen per sample by tolerance; its NFE is a result",
@@ -63,25 +87,98 @@ CATALOG = [
         tags={"mode": "ode", "order": 5, "budget": False},
     ),
     Entry(
-        "torchdiffeq/dopri5",
-        "genflow.solver.backends:TorchDiffEq",
-        "order 5(4) of torchdiffeq, one sample at a time; other methods by the option method",
-        "Chen 2018",
-        preset={"method": "dopri5"},
-        tags={"mode": "ode", "order": 5, "budget": False},
+        "rk23",
+        "genflow.solver.adaptive:RK23",
+        "order 3(2), steps chosen per sample by tolerance; its NFE is a result",
+        "Bogacki & Shampine 1989",
+        tags={"mode": "ode", "order": 3, "budget": False},
     ),
-    Entry(
-        "scipy/RK45",
-        "genflow.solver.backends:Scipy",
-        "order 5(4) of scipy, one sample at a time; other methods by the option method",
-        "Virtanen et al. 2020",
-        preset={"method": "RK45"},
-        tags={"mode": "ode", "order": 5, "budget": False},
+    *(
+        Entry(
+            f"torchdiffeq/{method}",
+            "genflow.solver.backends:TorchDiffEq",
+            f"{method} of torchdiffeq, order {order}, one sample at a time",
+            "Chen 2018",
+            preset={"method": method},
+            tags={"mode": "ode", "order": order, "budget": False},
+        )
+        for method, order in {"dopri5": 5, "dopri8": 8, "bosh3": 3, "adaptive_heun": 2}.items()
+    ),
+    *(
+        Entry(
+            f"scipy/{method}",
+            "genflow.solver.backends:Scipy",
+            f"{method} of scipy, order {order}{extra}, one sample at a time",
+            "Virtanen et al. 2020",
+            preset={"method": method},
+            tags={"mode": "ode", "order": order, "budget": False},
+        )
+        for method, order, extra in (
+            ("RK45", 5, ""),
+            ("DOP853", 8, ""),
+            ("RK23", 3, ""),
+            ("LSODA", 12, " at most, implicit where stiff"),
+            ("BDF", 5, " at most, implicit"),
+            ("Radau", 5, ", implicit"),
+        )
     ),
     Entry(
         "euler_maruyama",
         "genflow.solver.sde:EulerMaruyama",
-        "strong order 1/2 (1 for additive noise), one call a step; needs a score",
-        tags={"mode": "sde", "order": 1, "budget": True},
+        "weak and strong order 1 (the noise is additive), one call a step; needs a score",
+        tags={"mode": "sde", "order": 1, "budget": True, "needs": ("sde",)},
+    ),
+    Entry(
+        "heun_sde",
+        "genflow.solver.sde:HeunSDE",
+        "weak order 2, strong order 1, two calls a step, one on the last; needs a score",
+        "Kloeden & Platen 1992",
+        tags={"mode": "sde", "order": 2, "budget": True, "needs": ("sde",)},
+    ),
+    Entry(
+        "edm_churn",
+        "genflow.solver.churn:EDMChurn",
+        "noise added before each step of Heun's in b/a, two calls a step, one on the last; needs a score",
+        "Karras et al. 2022, arXiv:2206.00364",
+        tags={"mode": "sde", "order": 2, "budget": True, "needs": ("sde", *_DATA)},
+    ),
+    Entry(
+        "reverse_diffusion",
+        "genflow.solver.predictor:ReverseDiffusion",
+        "weak and strong order 1, the discrete forward chain turned round, one call a step; needs a score",
+        "Song et al. 2021, arXiv:2011.13456",
+        tags={"mode": "sde", "order": 1, "budget": True, "needs": _SCORE},
+    ),
+    Entry(
+        "ancestral",
+        "genflow.solver.predictor:Ancestral",
+        "weak and strong order 1, the mean of x_s given x_t, one call a step; needs a score",
+        "Ho, Jain & Abbeel 2020, arXiv:2006.11239",
+        tags={"mode": "sde", "order": 1, "budget": True, "needs": _SCORE},
+    ),
+    Entry(
+        "pc",
+        "genflow.solver.predictor:PredictorCorrector",
+        "a reverse step and n_steps of Langevin dynamics at every time, 1 + n_steps calls; needs a score",
+        "Song et al. 2021, arXiv:2011.13456",
+        tags={"mode": "sde", "order": 1, "budget": True, "needs": ("sde", *_SCORE)},
+    ),
+    *(
+        Entry(
+            f"torchsde/{method}",
+            "genflow.solver.backend_sde:TorchSDE",
+            f"{method} of torchsde, strong order {order:g}, {calls} a step; needs a score",
+            "Li et al. 2020, arXiv:2001.01328",
+            preset={"method": method},
+            tags={"mode": "sde", "order": order, "budget": True, "needs": ("sde",)},
+        )
+        for method, order, calls in (
+            ("euler", 1, "one call"),
+            ("milstein", 1, "one call"),
+            ("srk", 1.5, "two calls"),
+            ("euler_heun", 1, "one call"),
+            ("heun", 1, "two calls"),
+            ("midpoint", 1, "two calls"),
+        )
     ),
 ]

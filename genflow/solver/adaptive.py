@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, is_positive, like_rows, require
+from genflow.process.base import is_count, is_positive, like_rows, over, require
 from genflow.solver.base import (
     FieldLike,
     Noise,
@@ -18,39 +21,60 @@ from genflow.solver.base import (
     StepUnderflowError,
 )
 
-# Dormand & Prince 1980: stage times, stage weights; the last row of weights is the fifth-order solution.
-_C = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
-_A = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_E = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-"""Fifth-order minus fourth-order weights: the error estimate."""
+Vector = np.ndarray[Any, Any]
+"""One number per group, on the host."""
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """An embedded pair of explicit Runge–Kutta methods, the first slope of a step being the last of the one before.
+
+    Arguments:
+        times: Shares of the step at which the stages after the first lie.
+        stages: Weights of the slopes for each of those; the last row is the solution that goes on.
+        error: That solution less the embedded one, weights of all slopes.
+        order: Order of the embedded one.
+    """
+
+    times: tuple[float, ...]
+    stages: tuple[tuple[float, ...], ...]
+    error: tuple[float, ...]
+    order: int
+
+    def rows(self, like: Tensor) -> list[Tensor]:
+        """The rows of `stages`, then `error`, as tensors of that dtype and device."""
+        return [torch.tensor(row, dtype=like.dtype, device=like.device) for row in (*self.stages, self.error)]
 
 
 @dataclass
 class _State:
-    """Rows still travelling: clock s, step h (both (G,)), state x, slope k = dx/ds, calls, whether the last
-    attempt was rejected; G = B or 1."""
+    """Rows still travelling, in G groups of one row each or one group of all.
 
-    s: Tensor
-    h: Tensor
+    Arguments:
+        s: Clock of each group, (G,), on the host, as are all of shape (G,): numpy is quick with a few numbers.
+        h: Next step, (G,).
+        x: State.
+        slopes: dx/ds of all stages, of which the first is that at x.
+        calls: Backbone calls so far, (G,).
+        rejected: Whether the last attempt was, (G,).
+        rows: With one group of all, the tableau's rows as tensors.
+    """
+
+    s: Vector
+    h: Vector
     x: Tensor
-    k: Tensor
-    calls: Tensor
-    rejected: Tensor
+    slopes: Tensor
+    calls: Vector
+    rejected: Vector
+    rows: list[Tensor]
 
 
-class RK45(Solver):
-    """Dormand–Prince 5(4) in the process's clock, first-same-as-last, local extrapolation.
+class Embedded(Solver):
+    """An embedded Runge–Kutta pair in the process's clock, first-same-as-last, local extrapolation.
 
-    A step is accepted where rms(err / (atol + rtol max(|x|, |x_new|))) <= 1; the next is 0.9 err^(−1/5) times as
-    long, within [0.2, 10] (at most 1 after a rejection, and for the step after it). The first step follows Hairer,
-    Nørsett & Wanner, II.4.
+    A step is accepted where rms(err / (atol + rtol max(|x|, |x_new|))) <= 1; the next is 0.9 err^(−1/(q+1)) times as
+    long, q the order of the embedded method, within [0.2, 10] (at most 1 after a rejection, and for the step after
+    it). The first step follows Hairer, Nørsett & Wanner, II.4. A leaf gives the tableau.
 
     Arguments:
         rtol: Relative tolerance.
@@ -58,15 +82,13 @@ class RK45(Solver):
         control: "sample": every sample has its own steps, so it does not matter which batch it is in, and its NFE
             is its own. "batch": one step for all, by the error over the whole batch, as scipy would take it.
         max_nfe: Calls per sample after which the solve gives up.
-
-    Source: Dormand & Prince 1980.
     """
 
-    order = 5
+    tableau: ClassVar[Tableau]
 
     def __init__(self, rtol: float = 1e-4, atol: float = 1e-4, control: str = "sample", max_nfe: int = 10_000) -> None:
         require(
-            "rk45",
+            type(self).__name__.lower(),
             {
                 "rtol": (rtol, is_positive(rtol) and rtol < 1, "a number between 0 and 1"),
                 "atol": (atol, is_positive(atol), "a number above 0"),
@@ -88,7 +110,8 @@ class RK45(Solver):
     ) -> Solution:
         if nfe is not None:
             raise ValueError(
-                "rk45 chooses its own steps: it takes no nfe; set rtol and atol, or use a fixed-step solver"
+                f"{type(self).__name__.lower()} chooses its own steps: it takes no nfe; set rtol and atol, or use a "
+                "fixed-step solver"
             )
         if observer and self.control == "sample" and len(x) > 1:
             raise ValueError("with control = 'sample' there is no common time to observe; use control = 'batch'")
@@ -100,105 +123,177 @@ class RK45(Solver):
         state = self._begin(field, x, start, end, groups)
         if observer:
             observer(x, float(times[0]))
-        final, calls = x.clone(), torch.zeros(groups, dtype=torch.int64)
-        rows = torch.arange(groups)
+        final, calls = x.clone(), np.zeros(groups, dtype=np.int64)
+        rows = np.arange(groups)
         while len(rows):
             state = self._advance(field, state, end, observer)
             done = state.s == end
-            if bool(done.any()):
+            if done.any():
                 self._store(final, rows[done], state.x, done)
                 calls[rows[done]] = state.calls[done]
                 rows, state = rows[~done], self._keep(field, state, ~done)
-        per_sample = calls.expand(len(x)) if groups == 1 else calls
+        per_sample = torch.from_numpy(calls).expand(len(x))
         return Solution(final, float(per_sample.double().mean()), nfe_per_sample=per_sample)
 
-    def _store(self, final: Tensor, rows: Tensor, x: Tensor, done: Tensor) -> None:
+    def _store(self, final: Tensor, rows: Vector, x: Tensor, done: Vector) -> None:
         if self.control == "batch":
             final.copy_(x)
         else:
-            final[rows.to(final.device)] = x[done.to(x.device)]
+            final[torch.from_numpy(rows).to(final.device)] = x[torch.from_numpy(done).to(x.device)]
 
-    def _keep(self, field: FieldLike, state: _State, left: Tensor) -> _State:
+    def _keep(self, field: FieldLike, state: _State, left: Vector) -> _State:
         if self.control == "batch":
             return state
-        field.keep(left)
-        rows = left.to(state.x.device)
-        return _State(
-            state.s[left], state.h[left], state.x[rows], state.k[rows], state.calls[left], state.rejected[left]
-        )
+        field.keep(torch.from_numpy(left))
+        rows = torch.from_numpy(left).to(state.x.device)
+        held = (state.s[left], state.h[left], state.x[rows], state.slopes[:, rows])
+        return _State(*held, state.calls[left], state.rejected[left], [])
 
-    def _slope(self, field: FieldLike, x: Tensor, s: Tensor) -> Tensor:
-        """dx/ds at clock s (G,)."""
-        t = field.from_clock(s)
-        rate = field.clock_rate(t).to(x.device, x.dtype)
-        return like_rows(rate, x) * field.velocity(x, t if len(t) == len(x) else t.squeeze(0))
+    def _slope(self, field: FieldLike, x: Tensor, t: Tensor, rate: Tensor) -> Tensor:
+        """dx/ds at native times t (G,), where dt/ds is `rate` (G,)."""
+        if len(t) == 1:
+            velocity, factor = field.velocity(x, t[0]), float(rate)
+            return velocity if factor == 1 else velocity * factor
+        return like_rows(rate.to(x.device, x.dtype), x) * field.velocity(x, t)
 
-    def _norm(self, x: Tensor, groups: int) -> Tensor:
-        """Root mean square per group, (G,), float64 on the host."""
-        return x.reshape(groups, -1).square().mean(1).sqrt().double().cpu()
+    def _norm(self, x: Tensor, groups: int) -> Vector:
+        """Root mean square per group, (G,), on the host."""
+        rows = x.reshape(groups, -1)
+        return (torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])).double().cpu().numpy()
+
+    def _scaled(self, error: Tensor, x: Tensor, other: Tensor) -> Tensor:
+        """error / (atol + rtol max(|x|, |other|))."""
+        return error / torch.maximum(x.abs(), other.abs()).mul_(self.rtol).add_(self.atol)
+
+    def _moved(self, now: _State, h: Vector, row: int, x: Tensor | None) -> Tensor:
+        """x + h Σ w_i k_i, the weights of one row of the tableau.
+
+        Where each sample has its own h, that is by operations on entries alone, so that the batch does not matter.
+        """
+        if now.rows:
+            slopes = now.slopes[: len(now.rows[row])].flatten(1)
+            total = torch.mv(slopes.T, now.rows[row]).reshape(now.x.shape)
+            return total.mul_(float(h[0])) if x is None else torch.add(x, total, alpha=float(h[0]))
+        weights = (*self.tableau.stages, self.tableau.error)[row]
+        used = [(w, k) for w, k in zip(weights, now.slopes, strict=False) if w]
+        total = used[0][0] * used[0][1]
+        for w, k in used[1:]:
+            total.add_(k, alpha=w)
+        total.mul_(over(torch.from_numpy(h), total))
+        return total if x is None else total.add_(x)
 
     def _begin(self, field: FieldLike, x: Tensor, start: float, end: float, groups: int) -> _State:
-        s = torch.full((groups,), start, dtype=torch.float64)
-        k = self._slope(field, x, s)
-        scale = self.atol + self.rtol * x.abs()
-        size, speed = self._norm(x / scale, groups), self._norm(k / scale, groups)
-        h0 = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed.clamp_min(1e-300))
-        h0 = h0.clamp(max=abs(end - start))
-        sign = 1.0 if end > start else -1.0
-        probe = x + like_rows((sign * h0).to(x.device, x.dtype), x) * k
-        bend = self._norm((self._slope(field, probe, s + sign * h0) - k) / scale, groups) / h0
-        steepest = torch.maximum(speed, bend)
-        h1 = torch.where(steepest <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / steepest.clamp_min(1e-300)) ** 0.2)
-        h = torch.minimum(100 * h0, h1).clamp(max=abs(end - start))
-        calls = torch.full((groups,), 2, dtype=torch.int64)
-        return _State(s, sign * h, x, k, calls, torch.zeros(groups, dtype=torch.bool))
+        s, sign = np.full(groups, start), math.copysign(1.0, end - start)
+        t = field.from_clock(torch.from_numpy(s))
+        k = self._slope(field, x, t, field.clock_rate(t))
+        size, speed = self._norm(self._scaled(x, x, x), groups), self._norm(self._scaled(k, x, x), groups)
+        h0 = np.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / np.maximum(speed, 1e-300))
+        h0 = np.minimum(h0, abs(end - start))
+        t = field.from_clock(torch.from_numpy(s + sign * h0))
+        probe = x + over(torch.from_numpy(sign * h0), x) * k
+        ahead = self._slope(field, probe, t, field.clock_rate(t))
+        steepest = np.maximum(speed, self._norm(self._scaled(ahead - k, x, x), groups) / h0)
+        shrunk = (0.01 / np.maximum(steepest, 1e-300)) ** (1 / (self.tableau.order + 1))
+        h1 = np.where(steepest <= 1e-15, np.maximum(h0 * 1e-3, 1e-6), shrunk)
+        h = np.minimum(np.minimum(100 * h0, h1), abs(end - start))
+        slopes = x.new_empty(len(self.tableau.error), *x.shape)
+        slopes[0] = k
+        rows = self.tableau.rows(x) if self.control == "batch" else []
+        return _State(s, sign * h, x, slopes, np.full(groups, 2 * field.cost), np.zeros(groups, dtype=bool), rows)
 
     def _advance(self, field: FieldLike, now: _State, end: float, observer: Observer | None) -> _State:
         """One attempted step of every row still travelling."""
-        groups = len(now.s)
-        last = (now.s + now.h - end) * now.h.sign() >= 0
-        h = torch.where(last, end - now.s, now.h)
-        h_x = like_rows(h.to(now.x.device, now.x.dtype), now.x)
-        x, slopes = self._stages(field, now, h, h_x)
-        error = sum((h_x * w) * k for w, k in zip(_E, slopes, strict=True) if w)
-        scale = self.atol + self.rtol * torch.maximum(now.x.abs(), x.abs())
-        err = self._norm(error / scale, groups)
-        calls = now.calls + 6
+        tableau = self.tableau
+        last = (now.s + now.h - end) * np.sign(now.h) >= 0
+        h = np.where(last, end - now.s, now.h)
+        t = field.from_clock(torch.from_numpy(now.s + np.outer(tableau.times, h)))
+        x = now.x
+        for i, (t_i, rate) in enumerate(zip(t, field.clock_rate(t), strict=True)):
+            x = self._moved(now, h, i, now.x)
+            now.slopes[i + 1] = self._slope(field, x, t_i, rate)
+        error = self._moved(now, h, len(tableau.times), None)
+        err = self._norm(self._scaled(error, now.x, x), len(h))
+        calls = now.calls + len(tableau.times) * field.cost
         self._check(field, now, h, err, calls)
-        err = err.nan_to_num(torch.inf)  # a trial step that left the field's domain is rejected like any other
+        err = np.where(np.isfinite(err), err, np.inf)  # a trial step that left the field's domain is rejected
         ok = err <= 1
-        factor = (0.9 * err.clamp_min(1e-10) ** -0.2).clamp(0.2, 10.0)
-        step = h * torch.where(ok & ~now.rejected, factor, factor.clamp(max=1.0))
-        ok_x = like_rows(ok.to(x.device), x)
-        moved = torch.where(ok_x, x, now.x)
-        s = torch.where(ok, torch.where(last, end, now.s + h), now.s)
-        if observer and bool(ok.all()):
-            observer(moved, float(field.from_clock(s)[0]))
-        return _State(s, step, moved, torch.where(ok_x, slopes[-1], now.k), calls, ~ok)
+        factor = np.clip(0.9 * np.maximum(err, 1e-10) ** (-1 / (tableau.order + 1)), 0.2, 10.0)
+        step = h * np.where(ok & ~now.rejected, factor, np.minimum(factor, 1.0))
+        x = self._accept(now, x, ok)
+        s = np.where(ok, np.where(last, end, now.s + h), now.s)
+        if observer and ok.all():
+            observer(x, float(field.from_clock(torch.from_numpy(s))[0]))
+        return _State(s, step, x, now.slopes, calls, ~ok, now.rows)
 
-    def _stages(self, field: FieldLike, now: _State, h: Tensor, h_x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The fifth-order solution and all seven slopes; six backbone calls."""
-        slopes, x = [now.k], now.x
-        for c, row in zip(_C[1:], _A, strict=True):
-            x = now.x + h_x * sum(w * k for w, k in zip(row, slopes, strict=True) if w)
-            slopes.append(self._slope(field, x, now.s + c * h))
-        return x, slopes
+    def _accept(self, now: _State, x: Tensor, ok: Vector) -> Tensor:
+        """x where the step was accepted, with its slope moved to the first place, else the old x."""
+        if not ok.any():
+            return now.x
+        if ok.all():
+            now.slopes[0] = now.slopes[-1]
+            return x
+        rows = like_rows(torch.from_numpy(ok).to(x.device), x)
+        now.slopes[0] = torch.where(rows, now.slopes[-1], now.slopes[0])
+        return torch.where(rows, x, now.x)
 
-    def _check(self, field: FieldLike, now: _State, h: Tensor, err: Tensor, calls: Tensor) -> None:
-        bad = ~err.isfinite() & ~self._norm(now.x, len(err)).isfinite() | ~self._norm(now.k, len(err)).isfinite()
-        if bool(bad.any()):
-            row = int(bad.nonzero()[0])
-            raise NonFiniteError(
-                f"the field is not finite near t = {float(field.from_clock(now.s[row])):g} (row {row}, step "
-                f"{float(h[row]):g} of the clock); try a smaller rtol, or look at the network there"
-            )
-        if not bool(err.isfinite().all()) and bool((h.abs() < 1e-12).any()):
-            raise NonFiniteError(f"the field is not finite after t = {float(field.from_clock(now.s[0])):g}")
-        tiny = (h.abs() < 16 * torch.finfo(torch.float64).eps * now.s.abs().clamp_min(1e-3)) & (err > 1)
-        if bool(tiny.any()) or int(calls.max()) > self.max_nfe:
-            row = int(tiny.nonzero()[0]) if bool(tiny.any()) else int(calls.argmax())
+    def _check(self, field: FieldLike, now: _State, h: Vector, err: Vector, calls: Vector) -> None:
+        """Raises where the field is not finite at a row's own state, or no step is small enough."""
+
+        def time(row: int) -> float:
+            return float(field.from_clock(torch.tensor(now.s[row], dtype=torch.float64)))
+
+        lost = ~np.isfinite(err)
+        if lost.any():
+            start = np.isfinite(self._norm(now.x, len(err))) & np.isfinite(self._norm(now.slopes[0], len(err)))
+            bad = lost & (~start | (np.abs(h) < 1e-12))
+            if bad.any():
+                row = int(bad.argmax())
+                raise NonFiniteError(
+                    f"the field is not finite near t = {time(row):g} (row {row}, step {h[row]:g} of the clock); "
+                    "try a smaller rtol, or look at the network there"
+                )
+        tiny = (np.abs(h) < 16 * np.finfo(float).eps * np.maximum(np.abs(now.s), 1e-3)) & (err > 1)
+        if tiny.any() or calls.max() > self.max_nfe:
+            row = int(tiny.argmax()) if tiny.any() else int(calls.argmax())
             raise StepUnderflowError(
-                f"rk45 can not meet rtol = {self.rtol:g}, atol = {self.atol:g} near t = "
-                f"{float(field.from_clock(now.s[row])):g}: step {float(h[row]):g}, error {float(err[row]):.3g} times "
-                f"the tolerance after {int(calls[row])} calls; raise the tolerance or max_nfe (now {self.max_nfe})"
+                f"{type(self).__name__.lower()} can not meet rtol = {self.rtol:g}, atol = {self.atol:g} near t = "
+                f"{time(row):g}: step {h[row]:g}, error {err[row]:.3g} times the tolerance after {calls[row]} calls; "
+                f"raise the tolerance or max_nfe (now {self.max_nfe})"
             )
+
+
+class RK45(Embedded):
+    """Dormand–Prince 5(4): six calls a step.
+
+    Source: Dormand & Prince 1980.
+    """
+
+    order = 5
+    tableau = Tableau(
+        times=(1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
+        stages=(
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+            (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        ),
+        error=(71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+        order=4,
+    )
+
+
+class RK23(Embedded):
+    """Bogacki–Shampine 3(2): three calls a step, for loose tolerances.
+
+    Source: Bogacki & Shampine 1989.
+    """
+
+    order = 3
+    tableau = Tableau(
+        times=(1 / 2, 3 / 4, 1),
+        stages=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
+        error=(-5 / 72, 1 / 12, 1 / 9, -1 / 8),
+        order=2,
+    )

@@ -97,7 +97,7 @@ class Backend(Solver):
         final = torch.cat([self.integrate(slope, x[k : k + 1]) for k, slope in enumerate(slopes)])
         if observer:
             observer(final, float(times[-1]))
-        calls = torch.tensor([slope.calls for slope in slopes])
+        calls = field.cost * torch.tensor([slope.calls for slope in slopes])
         return Solution(final, float(calls.double().mean()), nfe_per_sample=calls)
 
 

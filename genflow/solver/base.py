@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,33 @@ class Freezable(Protocol):
     """What a field gives besides, where posterior means are known."""
 
     def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """What a field gives besides, where x_t = a X + b N."""
+
+    def data(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def score(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def why_not(self, capability: str) -> str | None: ...
+
+
+def scheduled(field: FieldLike, owner: object) -> Scheduled:
+    """The same field, known to give a, b, posterior means and scores.
+
+    Raises:
+        ValueError: It does not; the solver that asks is named.
+    """
+    if not isinstance(field, Scheduled):
+        raise ValueError(
+            f"{type(owner).__name__} needs the a(t) and b(t) of x_t = a X + b N, which this field does not give; "
+            "use a solver of dx/dt alone, such as heun or rk45"
+        )
+    reason = field.why_not("affine")
+    if reason:
+        raise ValueError(f"{type(owner).__name__} can not solve this field: {reason}")
+    return cast(Scheduled, field)
 
 
 class CallableField:
@@ -209,6 +236,10 @@ class FixedStep(Solver):
         """Calls of each step on a grid of that many steps."""
         return [1] * steps
 
+    def begin(self, field: FieldLike, times: Tensor) -> Self:
+        """The solver that takes the steps of one solve: itself, or a copy with a memory of its own."""
+        return self
+
     @abstractmethod
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         """x at s from x at t with exactly `calls` backbone calls."""
@@ -233,11 +264,11 @@ class FixedStep(Solver):
             )
         plan = self.plan_steps(len(grid) - 1) if grid is not None else self.plan((nfe or 1) // field.cost)
         times = field.grid(len(plan), spacing=self.spacing) if grid is None else grid
-        before = field.evaluations
+        before, solver = field.evaluations, self.begin(field, times)
         if observer:
             observer(x, float(times[0]))
         for i, calls in enumerate(plan):
-            x = self.step(field, x, times[i], times[i + 1], noise, calls)
+            x = solver.step(field, x, times[i], times[i + 1], noise, calls)
             check_finite(x, times[i + 1], i + 1)
             if observer:
                 observer(x, float(times[i + 1]))

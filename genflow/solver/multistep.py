@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise, Observer, Solution
+from genflow.solver.base import FieldLike, FixedStep, Noise
 from genflow.solver.ode import runge_kutta
 
 
@@ -38,19 +39,10 @@ class AdamsBashforth(FixedStep):
     def _start(self) -> list[int]:
         return [int(self.order) - 1] * (int(self.order) - 2)
 
-    def solve(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        nfe: int | None = None,
-        grid: Tensor | None = None,
-        noise: Noise | None = None,
-        observer: Observer | None = None,
-    ) -> Solution:
+    def begin(self, field: FieldLike, times: Tensor) -> Self:
         fresh = copy.copy(self)  # the slopes belong to this solve, not to the solver
         fresh.past = []
-        return super(AdamsBashforth, fresh).solve(field, x, nfe=nfe, grid=grid, noise=noise, observer=observer)
+        return fresh
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if calls > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -10,13 +11,24 @@ from genflow.process.base import is_number, require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise
 
+EPSILONS = {
+    "natural": "the process's own ε(t), which for score SDEs gives the published reverse SDE",
+    "constant": "ε = 1 data unit² per unit of native time",
+    "bump": "ε = sin²(πu), u the share of the native time interval: zero at both ends",
+}
+"""Names of diffusions ε(t), each times the factor `diffusion`."""
 
-class EulerMaruyama(FixedStep):
-    """One explicit step of the SDE rule, with signed dt in native time; the step to the data's end adds no noise.
+Epsilon = str | Callable[[Tensor], Tensor | float]
+"""A name of `EPSILONS`, or in Python a callable of the native time."""
+
+
+class FreeDiffusion(FixedStep):
+    """A solver whose ε(t) >= 0 is free: every choice has the same marginals, 0 is the ODE.
 
     Arguments:
+        diffusion: Factor on ε(t).
         grid: Spacing of the times; see `genflow.process.grids`.
-        diffusion: Factor on the process's own ε(t), which for score SDEs is the published reverse SDE; 0 is the ODE.
+        epsilon: Shape of ε(t); see `EPSILONS`.
 
     Source: Song et al. 2021, arXiv:2011.13456; free ε: Albergo et al. 2023, arXiv:2303.08797.
     """
@@ -25,26 +37,107 @@ class EulerMaruyama(FixedStep):
     order = 1
     needs = ("sde",)
 
-    def __init__(self, diffusion: float = 1.0, grid: Spacing = "process") -> None:
+    def __init__(self, diffusion: float = 1.0, grid: Spacing = "process", epsilon: Epsilon = "natural") -> None:
         super().__init__(grid)
+        factor = is_number(diffusion) and diffusion >= 0
+        shape = callable(epsilon) or (isinstance(epsilon, str) and epsilon in EPSILONS)
         require(
-            "euler_maruyama",
+            type(self).__name__,
             {
-                "diffusion": (
-                    diffusion,
-                    is_number(diffusion) and diffusion >= 0,
-                    "a number of at least 0",
-                )
+                "diffusion": (diffusion, factor, "a number of at least 0"),
+                "epsilon": (epsilon, shape, f"one of {', '.join(EPSILONS)}, or in Python a callable of t"),
             },
         )
-        self.diffusion = diffusion
+        self.diffusion, self.epsilon = diffusion, epsilon
+
+    def epsilon_at(self, field: FieldLike, t: Tensor) -> float:
+        """ε(t), the factor included.
+
+        Raises:
+            ValueError: A callable gave a negative or non-finite ε.
+        """
+        if self.diffusion == 0:
+            return 0.0
+        if self.epsilon == "natural":
+            value = float(field.natural_diffusion(t))
+        elif callable(self.epsilon):
+            value = float(self.epsilon(t))
+            require("epsilon(t)", {f"value at t = {float(t):g}": (value, 0 <= value < math.inf, "ε of at least 0")})
+        else:
+            value = 1.0 if self.epsilon == "constant" else math.sin(math.pi * share_of_time(field, t)) ** 2
+        return self.diffusion * value
+
+    def slope(self, field: FieldLike, x: Tensor, t: Tensor, sign: float) -> tuple[Tensor, float]:
+        """v ± ε s, the drift per unit of native time in the direction of travel, and ε; one evaluation."""
+        epsilon = self.epsilon_at(field, t)
+        velocity, score = field.velocity_and_score(x, t)
+        return velocity + sign * epsilon * score, epsilon
+
+    def one_call(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None) -> Tensor:
+        """One explicit Euler–Maruyama step; to the data's end it adds no noise."""
+        source = needed(noise, self)
+        h = float(s - t)
+        slope, epsilon = self.slope(field, x, t, math.copysign(1.0, h))
+        mean = x + h * slope
+        return mean if at_the_end(field, s) else mean + math.sqrt(2 * epsilon * abs(h)) * source.like(x)
+
+
+class EulerMaruyama(FreeDiffusion):
+    """One explicit step of the SDE rule, with signed dt in native time; the step to the data's end adds no noise."""
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        if noise is None:
-            raise ValueError("euler_maruyama needs noise: give Noise(seed, indices), or use genflow.sample")
+        return self.one_call(field, x, t, s, noise)
+
+
+class HeunSDE(FreeDiffusion):
+    """The trapezoid of the drift at both ends of an Euler–Maruyama step, with one draw of noise for both.
+
+    The draw's variance is |h| (ε(t) + ε(s)). The noise does not depend on x, so the weak order is 2, the strong order
+    1. The step to the data's end is an Euler step without noise, which an odd budget spends; an even one ends on two
+    steps of one call.
+
+    Source of the step: Kloeden & Platen 1992, Numerical Solution of Stochastic Differential Equations.
+    """
+
+    order = 2
+
+    def plan(self, nfe: int) -> list[int]:
+        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
+
+    def plan_steps(self, steps: int) -> list[int]:
+        return [2] * (steps - 1) + [1]
+
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        if calls == 1:
+            return self.one_call(field, x, t, s, noise)
         h = float(s - t)
-        velocity, score = field.velocity_and_score(x, t)
-        spread = self.diffusion * float(field.natural_diffusion(t)) * abs(h)
-        mean = x + h * velocity + spread * score
-        at_the_end = float(s) == float(field.grid(1)[-1])
-        return mean if at_the_end else mean + math.sqrt(2 * spread) * noise.like(x)
+        sign = math.copysign(1.0, h)
+        first, before = self.slope(field, x, t, sign)
+        kick = math.sqrt(abs(h) * (before + self.epsilon_at(field, s))) * needed(noise, self).like(x)
+        second, _ = self.slope(field, x + h * first + kick, s, sign)
+        return x + h / 2 * (first + second) + kick
+
+
+def needed(noise: Noise | None, owner: object) -> Noise:
+    """The noise, which an SDE solver can not go without."""
+    if noise is None:
+        raise ValueError(f"{type(owner).__name__} needs noise: give Noise(seed, indices), or use genflow.sample")
+    return noise
+
+
+def at_the_end(field: FieldLike, s: Tensor) -> bool:
+    """Whether s is the data's end of the field's own grid: the step to it adds no noise."""
+    return float(s) == float(field.grid(1)[-1])
+
+
+def share_of_time(field: FieldLike, t: Tensor) -> float:
+    """How far t lies between the ends of the field's grid, 0 to 1."""
+    start, end = field.grid(1).tolist()
+    return min(max((float(t) - start) / (end - start), 0.0), 1.0)
+
+
+def transition(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """r = a_t/a_s and V = b_t² − r² b_s² from a and b at (t, s): x_t = r x_s + sqrt(V) ξ is the forward transition."""
+    (a_t, a_s), (b_t, b_s) = a.tolist(), b.tolist()
+    r = a_t / a_s
+    return r, (b_t - r * b_s) * (b_t + r * b_s)

@@ -79,7 +79,7 @@ def test_target_and_its_loss(target, error, mode, tag, tolerance):
     process, data = pfgm(z_min=1e-10, z_max=1e3), grey(target["data"], dtype)
     points = target[f"perturbed_{mode}_{tag}"]
     x_t, z = points[:, :-1].reshape(-1, *IMAGE), points[:, -1].double()
-    found = process.target(data[:16], x_t, z, data[16:])
+    found = process.average_target(data[:16], x_t, z, data[16:])
     want = target[f"target_{mode}_{tag}"]
     assert found.dtype == dtype
     assert error(process.predicts.entries(found), want) < tolerance

@@ -16,7 +16,8 @@ from genflow.solver.base import CallableField, NonFiniteError, StepUnderflowErro
 
 F64 = torch.float64
 POINTS = torch.randn(6, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
-NAMES = [name for name in registries()["solvers"].entries() if "/" in name]
+NAMES = ["torchdiffeq/dopri5", "scipy/RK45"]
+REST = [n for n, e in registries()["solvers"].entries().items() if "/" in n and not e.tags["budget"] and n not in NAMES]
 EVERY = [(cls, method) for cls in (Scipy, TorchDiffEq) for method in cls.methods]
 
 
@@ -33,6 +34,19 @@ def test_end_is_that_of_our_solver(process, solver):
     found = genflow.get_solver(solver, rtol=1e-6, atol=1e-6).solve(field, start)
     want = RK45(1e-8, 1e-8).solve(field, start)
     torch.testing.assert_close(found.x, want.x, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", REST)
+def test_every_registered_method_ends_where_ours_does(solver):
+    field, start = prepared("si_linear")
+    found = genflow.get_solver(solver, rtol=1e-4, atol=1e-4).solve(field, start[:1])
+    want = RK45(1e-8, 1e-8).solve(field, start[:1])
+    torch.testing.assert_close(found.x, want.x, rtol=1e-2, atol=1e-2)
+
+
+def test_every_method_is_registered():
+    names = [f"{cls.library}/{method}" for cls, method in EVERY]
+    assert sorted(names) == sorted(NAMES + REST)
 
 
 @pytest.mark.parametrize(("cls", "method"), EVERY)

@@ -1,0 +1,90 @@
+"""NCSN++ and DDPM++ (Song et al. 2021, arXiv:2011.13456), which PFGM uses too (Xu et al. 2022, arXiv:2209.11178)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from genflow.backbone.unet import UNet
+from genflow.backbone.unet_design import make_design
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"nf": 16, "ch_mult": (1, 2), "num_res_blocks": 1, "dropout": 0.0},
+    "small": {"nf": 16, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "dropout": 0.0},
+    "cifar10": {"nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,), "dropout": 0.1},
+    "cifar10_deep": {
+        "nf": 128,
+        "ch_mult": (1, 2, 2, 2),
+        "num_res_blocks": 8,
+        "attn_resolutions": (16,),
+        "dropout": 0.1,
+    },
+    "lsun256": {
+        "nf": 128,
+        "ch_mult": (1, 1, 2, 2, 4, 4),
+        "num_res_blocks": 2,
+        "attn_resolutions": (16,),
+        "dropout": 0.0,
+    },
+}
+"""Two for a CPU, then the published ones: "cifar10" (also at 64 pixels), its deep variant, and 256 pixels."""
+
+
+class NCSNpp(UNet):
+    """NCSN++ by default; DDPM++ with fir=False, progressive_input="none", embedding_type="positional".
+
+    Arguments:
+        shape: (C, H, W); any height and width.
+        extra_channels: Output channels beside C.
+        classes: Number of classes; 0: unconditional, as published.
+        size: A name of `SIZES`, which gives whatever of the next five is None. None: "tiny" below 16 pixels, else
+            "small".
+        nf: Width of the first level.
+        ch_mult: Width of each level in units of nf.
+        num_res_blocks: Residual blocks per level.
+        attn_resolutions: Sides at which attention follows the blocks. In "tiny" and "small": the first below the
+            full resolution that is at most 16.
+        dropout: See `Design`.
+        time_scale: See `Design`. None: 1 for Fourier features, 999 for positional ones, whose slowest wave is 10000
+            long: the published VP tells its network 999 t.
+
+    The other options are described at `Design`. By default the network is told the process's condition, t or
+    log(z)/4. What the published ones were told: VP 999 t (told="condition", time_scale=999); VE log σ
+    (told="log_noise_level"); PFGM z itself (told="noise_level", time_scale=1); `published_options` knows.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        extra_channels: int = 0,
+        classes: int = 0,
+        size: str | None = None,
+        nf: int | None = None,
+        ch_mult: Sequence[int] | None = None,
+        num_res_blocks: int | None = None,
+        attn_resolutions: Sequence[int] | None = None,
+        dropout: float | None = None,
+        attention: bool = True,
+        resblock_type: str = "biggan",
+        resamp_with_conv: bool = True,
+        fir: bool = True,
+        fir_kernel: Sequence[float] = (1, 3, 3, 1),
+        skip_rescale: bool = True,
+        init_scale: float = 0.0,
+        progressive: str = "none",
+        progressive_input: str = "residual",
+        progressive_combine: str = "sum",
+        embedding_type: str = "fourier",
+        fourier_scale: float = 16.0,
+        told: str = "condition",
+        time_scale: float | None = None,
+        time_shift: float = 0.0,
+        scale_by_sigma: bool = False,
+        normalise: bool = True,
+        centre: bool = False,
+    ) -> None:
+        given = dict(locals())
+        if time_scale is None:
+            given["time_scale"] = 999.0 if embedding_type == "positional" else 1.0
+        design = make_design("NCSNpp", given, SIZES, groups=None)
+        super().__init__(shape, extra_channels, classes, design, given)

@@ -1,0 +1,209 @@
+"""What fixes a U-Net apart from the shape of its images: every option with its meaning and its range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from genflow.process.base import is_count, is_number, require
+
+TOLD = ("condition", "noise_level", "log_noise_level")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "told": TOLD,
+    "resblock_type": ("biggan", "ddpm"),
+    "progressive": ("none", "output_skip", "residual"),
+    "progressive_input": ("none", "input_skip", "residual"),
+    "progressive_combine": ("sum", "cat"),
+    "embedding_type": ("fourier", "positional"),
+}
+"""Options of a `Design` that are words, and what they may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Every choice that fixes a U-Net apart from the shape of the images.
+
+    Arguments:
+        nf: Width of the first level.
+        ch_mult: Width of each level in units of nf; each level after the first has half the resolution.
+        num_res_blocks: Residual blocks per level on the way down; one more on the way up.
+        attn_resolutions: Sides, in pixels, at which attention follows the blocks.
+        attention: False leaves out all attention, that of the middle too.
+        dropout: Share of features that training leaves out in each block.
+        groups: Most groups of each norm; None: min(channels/4, 32).
+        resblock_type: "biggan" changes the resolution inside a block, "ddpm" in a layer of its own.
+        resamp_with_conv: Those layers have a convolution.
+        fir: Filter where the resolution changes, by `fir_kernel`; else means and nearest values.
+        fir_kernel: Taps of the filter along each axis, two or more.
+        skip_rescale: Divide each sum by √2.
+        init_scale: Variance scale at the start of each block's last layer and of the output; 0 stands for 1e-10.
+        progressive: Output pyramid: "none", "output_skip" (sums the levels' images) or "residual".
+        progressive_input: Input pyramid: "none", "input_skip" or "residual".
+        progressive_combine: How "input_skip" joins the features: "sum" or "cat".
+        embedding_type: "fourier", random frequencies, or "positional", geometric ones.
+        fourier_scale: Standard deviation of the random frequencies, per unit of the time.
+        told: What the network asks for: "condition" (the process's), "noise_level", or "log_noise_level", its log.
+        time_scale: The embedding sees time_scale · s + time_shift of what is told, s.
+        time_shift: See time_scale.
+        scale_by_sigma: Divide the output by the noise level, so that it is a score; told must not be "condition".
+        normalise: Show the network x at unit size and its size beside the time (`rms_normalise`).
+        centre: Map data from [0, 1] to [−1, 1] first.
+    """
+
+    nf: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
+    attention: bool
+    dropout: float
+    groups: int | None
+    resblock_type: str
+    resamp_with_conv: bool
+    fir: bool
+    fir_kernel: tuple[float, ...]
+    skip_rescale: bool
+    init_scale: float
+    progressive: str
+    progressive_input: str
+    progressive_combine: str
+    embedding_type: str
+    fourier_scale: float
+    told: str
+    time_scale: float
+    time_shift: float
+    scale_by_sigma: bool
+    normalise: bool
+    centre: bool
+
+    def check(self, owner: str) -> None:
+        """Raises ValueError for the first option that is out of range, naming `owner`."""
+        words = {n: (getattr(self, n), getattr(self, n) in c, " or ".join(c)) for n, c in CHOICES.items()}
+        numbers = ("fourier_scale", "time_scale", "time_shift")
+        level = "'noise_level' or 'log_noise_level' beside scale_by_sigma, which divides by it"
+        require(
+            owner,
+            {
+                "nf": (self.nf, is_count(self.nf, 4) and self.nf % 2 == 0, "an even number of at least 4"),
+                "ch_mult": (self.ch_mult, counts(self.ch_mult) and bool(self.ch_mult), "a list of numbers above 0"),
+                "num_res_blocks": (self.num_res_blocks, is_count(self.num_res_blocks), "a whole number above 0"),
+                "attn_resolutions": (self.attn_resolutions, counts(self.attn_resolutions), "a list of sides in pixels"),
+                "groups": (self.groups, self.groups is None or is_count(self.groups), "a whole number above 0"),
+                "dropout": (self.dropout, is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 to 1"),
+                "fir_kernel": (self.fir_kernel, taps(self.fir_kernel), "two or more taps with a sum other than 0"),
+                "init_scale": (self.init_scale, is_number(self.init_scale) and self.init_scale >= 0, "at least 0"),
+                **{n: (getattr(self, n), is_number(getattr(self, n)), "a number") for n in numbers},
+                **words,
+            },
+        )
+        require(owner, {"told": (self.told, not self.scale_by_sigma or self.told != "condition", level)})
+
+
+def counts(value: Any) -> bool:
+    """A list or tuple of whole numbers above 0."""
+    return isinstance(value, list | tuple) and all(is_count(v) for v in value)
+
+
+def taps(value: Any) -> bool:
+    """A list or tuple of two or more numbers whose sum is not 0."""
+    return isinstance(value, list | tuple) and len(value) > 1 and all(is_number(v) for v in value) and sum(value) != 0
+
+
+def whole(values: Any) -> tuple[int, ...]:
+    """Numbers as whole numbers."""
+    return tuple(int(v) for v in values)
+
+
+def sides(shape: tuple[int, ...], levels: int) -> list[int]:
+    """The longer side of an image (C, H, W) at each level, halved and rounded up."""
+    return [-(-max(shape[1:]) // 2**level) for level in range(levels)]
+
+
+def attention_side(shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
+    """The side of the first level below the full resolution that is at most 16, where published networks attend."""
+    return tuple(side for side in sides(shape, levels)[1:] if side <= 16)[:1]
+
+
+def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]], **rest: Any) -> Design:
+    """The design of a network class from its options.
+
+    Arguments:
+        owner: The class, for messages.
+        given: Its options by name, with "shape" and "size"; None: as the size has it.
+        sizes: Options that the name of a size stands for.
+        rest: What the class does not offer.
+    """
+    shape, size = given["shape"], given["size"]
+    require(owner, {"shape": (shape, len(shape) == 3, "(channels, height, width)")})
+    size = ("tiny" if max(shape[1:]) < 16 else "small") if size is None else size
+    require(owner, {"size": (size, size in sizes, " or ".join(sizes))})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    values = {**rest, "attn_resolutions": None, **sizes[size], **chosen}
+    values = {f.name: tuple(v) if isinstance(v := values[f.name], list) else v for f in fields(Design)}
+    if values["attn_resolutions"] is None:
+        values["attn_resolutions"] = attention_side(shape, len(values["ch_mult"])) if counts(values["ch_mult"]) else ()
+    design = Design(**values)
+    design.check(owner)
+    return replace(
+        design,
+        nf=int(design.nf),
+        ch_mult=whole(design.ch_mult),
+        num_res_blocks=int(design.num_res_blocks),
+        attn_resolutions=whole(design.attn_resolutions),
+        groups=None if design.groups is None else int(design.groups),
+    )
+
+
+# ---- published configurations ----------------------------------------------------------------------------------------
+
+SHARED = ("nf", "ch_mult", "num_res_blocks", "attn_resolutions", "dropout", "resamp_with_conv", "scale_by_sigma")
+NCSNPP = (
+    *("resblock_type", "fir", "fir_kernel", "skip_rescale", "init_scale", "embedding_type", "fourier_scale"),
+    *("progressive", "progressive_input", "progressive_combine"),
+)
+"""Options that keep their published names, of both networks and of NCSN++ alone."""
+
+
+def published_options(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Options of `NCSNpp` or `DDPM` (which: config["model"]["name"]) that a published configuration stands for.
+
+    Beside the layers they fix what the network is told and how it sees its input. A head of Poisson flow still needs
+    extra_channels=1.
+
+    Arguments:
+        config: Its sections "model", "data" and "training" as plain dictionaries.
+    """
+    model, training = config["model"], config["training"]
+    names = SHARED if model["name"] == "ddpm" else (*SHARED, *NCSNPP)
+    options = {name: model[name] for name in names if name in model}
+    if model["name"] == "ddpm":
+        options["groups"] = 32  # no option there
+    if model["name"] == "ncsnpp" and model["embedding_type"] == "fourier":
+        told = {"told": "log_noise_level", "time_scale": 1.0}
+    else:
+        told = POSITIONS[training["sde"]](model, training["continuous"])
+    return {**options, **told, "normalise": False, "centre": not config["data"]["centered"]}
+
+
+def _noise_level(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
+    """z itself."""
+    return {"told": "noise_level", "time_scale": 1.0}
+
+
+def _place(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
+    """The place of σ in the falling geometric table of `num_scales` noise levels."""
+    low, high = math.log(model["sigma_min"]), math.log(model["sigma_max"])
+    rate = (model["num_scales"] - 1) / (high - low)
+    return {"told": "log_noise_level", "time_scale": -rate, "time_shift": rate * high}
+
+
+def _time(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
+    """999 t, or k where training is at t = (k + 1)/num_scales."""
+    if continuous:
+        return {"told": "condition", "time_scale": 999.0}
+    return {"told": "condition", "time_scale": float(model["num_scales"]), "time_shift": -1.0}
+
+
+POSITIONS = {"poisson": _noise_level, "vesde": _place, "vpsde": _time, "subvpsde": _time}
+"""What positional features see, by the published configurations' word for the process."""

@@ -1,0 +1,108 @@
+"""`genflow evaluate`: the bench's metrics on one checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genflow.cli import say
+from genflow.commands.loaded import check_out, open_model, open_solver
+from genflow.commands.model import make_folder
+from genflow.commands.options import config_options, examples, resolve
+from genflow.config import (
+    BenchConfig,
+    ConfigError,
+    LikelihoodConfig,
+    NormConfig,
+    Options,
+    check_owners,
+    option,
+)
+from genflow.registry import registries
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Metrics of one checkpoint."""
+
+    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    metric: tuple[str, ...] = option(("fd", "norm_z", "bpd"), "what to measure", registry="metrics")
+    samples: int = option(1000, "samples; distances are means over blocks of the test split's size", least=2)
+    solver: str = option("heun", "solver of the samples", registry="solvers")
+    nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
+    solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
+    norm: NormConfig = field(default_factory=NormConfig)
+    bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+    seed: int = option(0, "seed", least=0)
+    sample_batch: int = option(250, "samples at a time; does not change them", least=1)
+    device: str = option("cpu", "torch device")
+    out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol")
+
+
+@click.command(
+    name="evaluate",
+    help="Measure one checkpoint with the bench's metrics, print tables and write a .csv file.\n\n"
+    + examples(
+        "genflow evaluate --checkpoint runs/pfgm",
+        "genflow evaluate --checkpoint runs/pfgm --metric fd --solver rk45 --samples 500 --out fd.csv",
+    ),
+)
+@config_options(EvaluateConfig)
+def evaluate_command(config_file: Path | None, **given: Any) -> int:
+    config, _ = resolve(EvaluateConfig, config_file, given)
+    say(run_evaluate(config))
+    return 0
+
+
+def run_evaluate(config: EvaluateConfig) -> str:
+    """Measures, writes the table, and returns what to print."""
+    from genflow.bench.single import SingleWorker
+    from genflow.bench.tables import tables, to_csv
+    from genflow.checkpoint import write_file
+    from genflow.devices import check_device
+
+    out = check_out(config.out, (".csv",))
+    if len(set(config.metric)) != len(config.metric):
+        raise ConfigError(f"metric lists a name twice: {', '.join(config.metric)}")
+    for name in config.metric:
+        registries()["metrics"].entry(name)
+    check_owners("solver_options", config.solver_options, [config.solver, config.norm.solver])
+    own = {k: v for k, v in config.solver_options.items() if k == config.solver}
+    open_solver(config.solver, own, config.nfe)
+    check_device(config.device)
+    model = open_model(config.checkpoint, config.device)
+    bench = BenchConfig(
+        process=(model.name,),
+        backbone=model.about["backbone"]["name"],
+        dataset=model.data["name"],
+        dataset_options={model.data["name"]: model.data["options"]},
+        solver=(config.solver,),
+        nfe=(config.nfe,),
+        seed=(config.seed,),
+        samples=config.samples,
+        metric=config.metric,
+        solver_options=config.solver_options,
+        norm=config.norm,
+        bpd=config.bpd,
+        sample_batch=config.sample_batch,
+        device=config.device,
+        out=str(out.parent),
+    )
+    with _bar() as bar:
+
+        def tick(share: float, note: str) -> None:
+            bar.set_description(f"{share:.0%}", refresh=True)
+
+        rows = SingleWorker(bench, model.process, model.backbone).rows(tick)
+    make_folder(out.parent)
+    write_file(out, to_csv(rows))
+    return "\n".join([*(table.markdown() for table in tables(rows)), str(out)])
+
+
+def _bar() -> Any:
+    from tqdm import tqdm
+
+    return tqdm(bar_format="measuring: {desc}", disable=None, leave=False)

@@ -1,0 +1,136 @@
+"""What the commands on one checkpoint share: opening it, checking where to write, and writing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genflow.commands.model import check_parents, make_folder
+from genflow.config import ConfigError, Options, check_owners
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genflow.backbone.base import Backbone
+    from genflow.data.base import Dataset
+    from genflow.process.base import Process
+    from genflow.solver.base import Solver
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained pair with the names it was trained under.
+
+    Arguments:
+        path: Its folder.
+        process: What was trained.
+        backbone: Its network, on the device that was asked for.
+        about: The checkpoint's config.json.
+    """
+
+    path: str
+    process: Process
+    backbone: Backbone
+    about: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The process's registered name."""
+        return str(self.about["process"]["name"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Name and options of the data set it was trained on.
+
+        Raises:
+            ConfigError: The checkpoint does not say, as those of the Python interface.
+        """
+        found = self.about.get("dataset") or self.about.get("cell", {}).get("spec", {}).get("dataset")
+        if not found:
+            raise ConfigError(f"{self.path} does not say its data set, which this command needs")
+        return {"name": found["name"], "options": found.get("options", {})}
+
+    def dataset(self) -> Dataset:
+        """The data set it was trained on."""
+        import genflow
+
+        return genflow.get_dataset(self.data["name"], **self.data["options"])
+
+    def images(self, what: str) -> Dataset:
+        """The same, refused where it has no images and `what` needs them."""
+        data = self.dataset()
+        if len(data.shape) != 3:
+            raise ConfigError(
+                f"{what} needs images, and the data set '{self.data['name']}' of {self.path} has examples of shape "
+                f"{tuple(data.shape)}; write a .npz file, or take a model of images"
+            )
+        return data
+
+
+def open_model(checkpoint: str, device: str) -> Model:
+    """The model of a checkpoint folder, on a device.
+
+    Raises:
+        ConfigError: No checkpoint, or a damaged one.
+        ValueError: The device is not here.
+    """
+    import torch
+
+    import genflow
+    from genflow.checkpoint import CheckpointError, read_folder
+    from genflow.devices import check_device
+
+    check_device(device)
+    try:
+        process, backbone = genflow.load(checkpoint)
+        about = json.loads(read_folder(Path(checkpoint))["config.json"])
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    return Model(checkpoint, process, backbone.to(torch.device(device)), about)
+
+
+def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | None]:
+    """A solver by name, and the budget: None for one that chooses its own steps."""
+    import genflow
+
+    check_owners("solver_options", options, [name])
+    solver = genflow.get_solver(name, **options.get(name, {}))
+    return solver, nfe if hasattr(solver, "plan") else None
+
+
+def check_out(out: str, endings: Sequence[str]) -> Path:
+    """The path of a file to write.
+
+    Raises:
+        ConfigError: Another ending, a folder, or a place below a file.
+    """
+    path = Path(out)
+    if path.suffix not in endings:
+        known = " or ".join((", ".join(endings[:-1]), endings[-1]) if len(endings) > 1 else endings)
+        raise ConfigError(f"out = '{path}': the ending says what to write; give a {known} file")
+    if path.is_dir():
+        raise ConfigError(f"out = '{path}' is a folder; give a file")
+    check_parents(path, path.parent)
+    return path
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """A .npz file of tensors and numbers."""
+    import numpy as np
+
+    make_folder(path.parent)
+    try:
+        np.savez_compressed(path, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}") from None
+
+
+def held_out(data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The first `count` test examples (all where there are fewer), raw and in data units, dequantised by the seed."""
+    import torch
+
+    raw = data.test[:count]
+    return raw, data.scaling.encode(raw, torch.Generator().manual_seed(seed))

@@ -1,0 +1,50 @@
+"""Data that come in pairs: every training example with the draw of the base that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from torch import Tensor
+
+from genflow.data.base import Dataset, check_split
+
+
+class PairedDataset(Dataset):
+    """Pairs of a draw of the base and an example, both held in memory; `genflow.sampling.rectify` makes them.
+
+    Everything is in data units: the scaling is the identity.
+
+    Arguments:
+        name: For messages and resumable states.
+        train: Examples (n, *shape).
+        partners: Draws of the base, (n, *shape), row by row those of `train`.
+        test: Held-out examples (m, *shape).
+        labels: Classes of both splits, {"train": (n,), "test": (m,)}, where there are any.
+        classes: Number of classes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: Tensor,
+        partners: Tensor,
+        test: Tensor,
+        labels: Mapping[str, Tensor] | None = None,
+        classes: int = 0,
+    ) -> None:
+        self.name, self.shape, self.partners = name, tuple(train.shape[1:]), partners
+        self.classes = classes
+        self._train, self._test, self._labels = train, test, labels
+
+    @cached_property
+    def train(self) -> Tensor:
+        return self._train
+
+    @cached_property
+    def test(self) -> Tensor:
+        return self._test
+
+    def labels(self, split: str) -> Tensor | None:
+        check_split(split)
+        return None if self._labels is None else self._labels[split]
