@@ -20,7 +20,7 @@ COMMANDS = {
     "train": ("genflow.commands.model", "Train one process and write a checkpoint."),
     "sample": ("genflow.commands.model", "Draw samples from a checkpoint."),
     "evaluate": ("genflow.commands.evaluate", "Measure a checkpoint with the bench's metrics."),
-    "likelihood": ("genflow.commands.latent", "Bits per dimension and nats of the test split."),
+    "likelihood": ("genflow.commands.likelihood", "Bits per dimension and nats of the test split."),
     "encode": ("genflow.commands.latent", "Carry test examples to the prior's end."),
     "decode": ("genflow.commands.latent", "Carry latents to the data's end."),
     "interpolate": ("genflow.commands.latent", "Draw paths between test examples."),

@@ -15,13 +15,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from genflow.process.base import BackboneLike, Field, Process, dimension, is_count, is_positive, over, require
-from genflow.sampling import check_pair, draw_prior
+from genflow.process.base import BackboneLike, Process, dimension, is_count, is_positive, over, require
+from genflow.process.field import Field
+from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, Noise, Solution, check_finite
 from genflow.solver.sde import EulerMaruyama
 
 OTHER_STREAM = 0x6B6E6F776E
 """Joined to the seed for the draws of the known part, so that the rest uses the same draws as plain sampling."""
+
+WORKING = "euler_maruyama, heun_sde, reverse_diffusion, ancestral or edm_churn"
+"""Solvers of this package that `Replacement` takes, for its messages."""
 
 Project = Callable[[Tensor], Tensor]
 """P x = Aᵀ A x, the known part of x, in the shape of x."""
@@ -50,10 +54,10 @@ class Replacement:
     level only; more correctors bring the samples to the conditional distribution.
 
     Arguments:
-        nfe: Backbone calls per sample; whole steps must fit into it.
+        nfe: Backbone calls per sample, those of guidance included; whole steps must fit into it.
         correctors: Langevin moves a step.
         corrector_step: η over b(t)²; below 1, and small for small bias of the moves themselves.
-        solver: A fixed-step SDE solver.
+        solver: A fixed-step SDE solver whose step is one move of the whole state.
         seed: Draw j of row i has index i n + j; it depends on the seed and its index alone.
         batch_size: Samples at a time.
         device: Where the solve runs.
@@ -83,62 +87,84 @@ class Replacement:
         if not isinstance(self.solver, FixedStep) or self.solver.mode != "sde":
             raise ValueError(
                 f"control replaces the known part at every step, so it needs a fixed-step SDE solver, and "
-                f"{type(self.solver).__name__} is none; give euler_maruyama (with diffusion = 0 it follows the ODE)"
+                f"{type(self.solver).__name__} is none; give {WORKING} (euler_maruyama with diffusion = 0 follows the "
+                "ODE)"
+            )
+        if self.solver.why_not_control:
+            raise ValueError(
+                f"{type(self.solver).__name__} can not be used under a constraint: {self.solver.why_not_control}; "
+                f"what works: {WORKING}"
             )
 
-    def plan(self) -> list[int]:
-        """Calls of the solver in each step.
+    def plan(self, cost: int = 1) -> list[int]:
+        """Evaluations of the solver in each step.
+
+        Arguments:
+            cost: Backbone calls of an evaluation; 2 under guidance.
 
         Raises:
             ValueError: No number of steps spends nfe exactly.
         """
-        found = self._fit(self.nfe)
+        found = self._fit(self.nfe, cost)
         if found is None:
-            near = [n for n in range(max(1, self.nfe - 99), self.nfe + 100) if self._fit(n)]
+            near = [n for n in range(max(1, self.nfe - 99), self.nfe + 100) if self._fit(n, cost)]
             below, above = [n for n in near if n < self.nfe][-1:], [n for n in near if n > self.nfe][:1]
             raise ValueError(
                 f"nfe = {self.nfe} is no whole number of steps of {type(self.solver).__name__} with correctors = "
-                f"{self.correctors}; give {' or '.join(map(str, below + above))}"
+                f"{self.correctors}{' and guidance' * (cost > 1)}; give {' or '.join(map(str, below + above))}"
             )
         return found
 
-    def _fit(self, nfe: int) -> list[int] | None:
+    def _fit(self, nfe: int, cost: int) -> list[int] | None:
         """The plan whose steps, each with its correctors, spend nfe; None where there is none."""
-        for steps in range(nfe // (1 + self.correctors), 0, -1):
-            plan = self.solver.plan(nfe - steps * self.correctors)
+        evaluations, left = divmod(nfe, cost)
+        for steps in range(0 if left else evaluations // (1 + self.correctors), 0, -1):
+            plan = self.solver.plan(evaluations - steps * self.correctors)
             if len(plan) == steps:
                 return plan
         return None
 
     @torch.no_grad()
-    def sample(self, process: Process, backbone: BackboneLike, known: Known, n: int) -> Solution:
-        """n samples for each row of the known part: x of shape (B, n, *), and their NFE."""
+    def sample(
+        self,
+        process: Process,
+        backbone: BackboneLike,
+        known: Known,
+        n: int,
+        *,
+        labels: Labels = None,
+        guidance: float = 1.0,
+    ) -> Solution:
+        """n samples for each row of the known part: x of shape (B, n, *), and their NFE; labels as in `inpaint`."""
         check_control(process)
         check_pair(process, self.solver)
         require("control", {"n": (n, is_count(n), "a whole number above 0")})
-        plan, part = self.plan(), known.part.repeat_interleave(int(n), dim=0)
+        classes = class_labels(labels, len(known.part), getattr(backbone, "classes", 0), "control")
+        told = None if classes is None else classes.repeat_interleave(int(n)).to(self.device)
+        part = known.part.repeat_interleave(int(n), dim=0)
         xs, calls = [], 0.0
         for start in range(0, len(part), self.batch_size):
-            chunk = part[start : start + self.batch_size]
-            found = self._travel(process, backbone, Known(known.project, chunk), range(start, start + len(chunk)), plan)
+            rows = range(start, min(start + self.batch_size, len(part)))
+            own = None if told is None else told[rows.start : rows.stop]
+            at = process.field(backbone, labels=own, guidance=guidance)
+            found = self._travel(process, at, Known(known.project, part[rows.start : rows.stop]), rows)
             xs.append(found.x.cpu())
-            calls += found.nfe * len(chunk)
+            calls += found.nfe * len(rows)
         x = torch.cat(xs)
         return Solution(x.reshape(-1, int(n), *x.shape[1:]), calls / len(x))
 
-    def _travel(
-        self, process: Process, backbone: BackboneLike, known: Known, indices: range, plan: list[int]
-    ) -> Solution:
+    def _travel(self, process: Process, at: Field, known: Known, indices: range) -> Solution:
         """One batch from the prior to the data."""
-        part, at = known.part.to(self.device), process.field(backbone)
+        part, plan = known.part.to(self.device), self.plan(at.cost)
         walk = _Walk(at, known.project, part, Noise(self.seed ^ OTHER_STREAM, indices))
         x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype)
         times = at.grid(len(plan), spacing=self.solver.spacing)
+        solver = self.solver.begin(at, times)
         x = walk.replace(x.to(self.device), times[0])
         for i, calls in enumerate(plan):
             for _ in range(self.correctors):
                 x = walk.replace(walk.correct(x, times[i], self.corrector_step), times[i])
-            x = self.solver.step(at, x, times[i], times[i + 1], noise, calls)
+            x = solver.step(at, x, times[i], times[i + 1], noise, calls)
             check_finite(x, times[i + 1], i + 1)
             x = walk.fill(x, part) if i + 1 == len(plan) else walk.replace(x, times[i + 1])
         return Solution(x, at.evaluations / len(x))
@@ -183,6 +209,9 @@ def inpaint(
     mask: Tensor,
     n: int = 1,
     how: Replacement | None = None,
+    *,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Solution:
     """Samples that agree with x wherever mask is true.
 
@@ -193,6 +222,8 @@ def inpaint(
         mask: True or 1 where x is known, 0 elsewhere: the shape of one example, or one that broadcasts to it.
         n: Samples for each row.
         how: Steps, correctors, seed; see `Replacement`.
+        labels: Class of each row and all its samples, as `genflow.sampling.class_labels` reads it.
+        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
 
     Returns:
         x of shape (B, n, *), exactly the given entries where mask is true, and the NFE.
@@ -204,7 +235,8 @@ def inpaint(
     keep = _mask(mask, tuple(x.shape[1:])).to(how.device)
     part = torch.where(keep.to(x.device), x, 0.0)
     _check_finite(part)
-    return how.sample(process, backbone, Known(lambda v: torch.where(keep, v, 0.0), part), n)
+    known = Known(lambda v: torch.where(keep, v, 0.0), part)
+    return how.sample(process, backbone, known, n, labels=labels, guidance=guidance)
 
 
 def _mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -229,6 +261,9 @@ def colourise(
     n: int = 1,
     how: Replacement | None = None,
     weights: Sequence[float] = GREY,
+    *,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Solution:
     """Colour images whose weighted mean of the channels is `grey`.
 
@@ -242,6 +277,7 @@ def colourise(
         n: Samples for each row.
         how: Steps, correctors, seed; see `Replacement`.
         weights: w.
+        labels, guidance: As in `inpaint`.
 
     Returns:
         x of shape (B, n, 3, H, W) and the NFE.
@@ -261,7 +297,8 @@ def colourise(
     direction = (w / w.norm()).to(how.device, grey.dtype)
     part = (w / w.square().sum()).to(grey) * grey
     _check_finite(part)
-    return how.sample(process, backbone, Known(lambda v: direction * (direction * v).sum(1, keepdim=True), part), n)
+    known = Known(lambda v: direction * (direction * v).sum(1, keepdim=True), part)
+    return how.sample(process, backbone, known, n, labels=labels, guidance=guidance)
 
 
 def constrain(
@@ -272,6 +309,9 @@ def constrain(
     shape: Sequence[int],
     n: int = 1,
     how: Replacement | None = None,
+    *,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Solution:
     """Samples x with A x = y.
 
@@ -283,6 +323,7 @@ def constrain(
         shape: Shape of one example, of N entries.
         n: Samples for each row of y.
         how: Steps, correctors, seed; see `Replacement`.
+        labels, guidance: As in `inpaint`.
 
     Returns:
         x of shape (B, n, *shape) and the NFE.
@@ -309,7 +350,7 @@ def constrain(
     def project(v: Tensor) -> Tensor:
         return ((v.flatten(1) @ rows.T) @ rows).reshape(v.shape)
 
-    return how.sample(process, backbone, Known(project, part), n)
+    return how.sample(process, backbone, Known(project, part), n, labels=labels, guidance=guidance)
 
 
 def _check_finite(part: Tensor) -> None:

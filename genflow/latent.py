@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import BackboneLike, Field, Process, is_count, require
+from genflow.process.base import BackboneLike, Process, is_count, require
+from genflow.process.field import Field
 from genflow.process.grids import Spacing
-from genflow.sampling import check_pair
+from genflow.sampling import Labels, check_pair, class_labels
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Solution, Solver
 
@@ -31,6 +33,8 @@ def encode(
     *,
     nfe: int | None = None,
     batch_size: int = 500,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Solution:
     """Latents of data: where the ODE carries x, from the data's end of the safe interval to the prior's.
 
@@ -43,14 +47,17 @@ def encode(
             budget than sampling does, and the midpoint rule, which looks ahead, the smallest.
         nfe: Calls per sample for a fixed-step solver.
         batch_size: Rows at a time.
+        labels: Class of each row, as `genflow.sampling.class_labels` reads it.
+        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
 
     Returns:
         Latents (B, *), in the scale of `process.sample_prior`, and the NFE.
 
     Raises:
-        ValueError: A solver of an SDE, whose ends no latent determines.
+        ValueError: A solver of an SDE, whose ends no latent determines, or labels that do not fit.
     """
-    return _solve(lambda: BackwardField(process, backbone), process, x, solver, nfe, batch_size)
+    told = _Told(lambda known: BackwardField(process, backbone, known, guidance), labels, _classes(backbone))
+    return _solve(told, process, x, solver, nfe, batch_size)
 
 
 def decode(
@@ -61,14 +68,36 @@ def decode(
     *,
     nfe: int | None = None,
     batch_size: int = 500,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Solution:
     """Data of latents (B, *): the ODE from the prior's end to the data's; arguments and errors as in `encode`."""
-    return _solve(lambda: process.field(backbone), process, latent, solver, nfe, batch_size)
+    told = _Told(lambda known: process.field(backbone, labels=known, guidance=guidance), labels, _classes(backbone))
+    return _solve(told, process, latent, solver, nfe, batch_size)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A field of given labels, and the labels of all rows."""
+
+    field: Callable[[Tensor | None], Field]
+    labels: Labels
+    classes: int
+
+    def fields(self, x: Tensor, size: int) -> Iterator[Field]:
+        """A field for each chunk of `size` rows of x, with the labels of its rows."""
+        known = class_labels(self.labels, len(x), self.classes, "latents")
+        for start in range(0, len(x), size):
+            yield self.field(None if known is None else known[start : start + size].to(x.device))
+
+
+def _classes(backbone: BackboneLike) -> int:
+    return getattr(backbone, "classes", 0)
 
 
 @torch.no_grad()
 def _solve(
-    field: Callable[[], Field],
+    told: _Told,
     process: Process,
     x: Tensor,
     solver: Solver | str | None,
@@ -79,7 +108,8 @@ def _solve(
     require("latents", {"batch_size": (batch_size, is_count(batch_size), "a whole number above 0")})
     if x.ndim < 2 or not len(x):
         raise ValueError(f"latents need states of shape (B, *) with B >= 1, got shape {tuple(x.shape)}")
-    parts = [solver.solve(field(), chunk, nfe=nfe) for chunk in x.split(int(batch_size))]
+    size = int(batch_size)
+    parts = [solver.solve(at, chunk, nfe=nfe) for at, chunk in zip(told.fields(x, size), x.split(size), strict=True)]
     calls = torch.cat([_calls(part) for part in parts])
     return Solution(torch.cat([part.x for part in parts]), float(calls.mean()), nfe_per_sample=calls)
 
@@ -130,13 +160,16 @@ def round_trip(
     *,
     nfe: int | None = None,
     batch_size: int = 500,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> RoundTrip:
     """How far decode(encode(x)) is from x; arguments as in `encode`, nfe that of each direction.
 
     The ODE is invertible, so all of it is the solver's error.
     """
-    there = encode(process, backbone, x, solver, nfe=nfe, batch_size=batch_size)
-    back = decode(process, backbone, there.x, solver, nfe=nfe, batch_size=batch_size)
+    how: dict[str, Any] = {"nfe": nfe, "batch_size": batch_size, "labels": labels, "guidance": guidance}
+    there = encode(process, backbone, x, solver, **how)
+    back = decode(process, backbone, there.x, solver, **how)
     gap = (back.x - x).flatten(1).double()
     rms, largest = gap.square().mean(1).sqrt(), gap.abs().amax(1)
     return RoundTrip(there.x, back.x, rms, largest, there.nfe + back.nfe)
@@ -220,12 +253,15 @@ def interpolate(
     *,
     nfe: int | None = None,
     batch_size: int = 500,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Solution:
     """Examples between pairs of data: both are encoded, their latents joined by a path, its points decoded.
 
     Arguments:
-        process, backbone, solver, nfe, batch_size: As in `encode`, for each direction.
+        process, backbone, solver, nfe, batch_size, guidance: As in `encode`, for each direction.
         first, second: Data, shape (B, *), data units.
+        labels: Class of each pair, of both its ends and all its path; as `genflow.sampling.class_labels` reads it.
         count: Points of each path, both ends among them.
         kind: See `KINDS`.
 
@@ -239,9 +275,12 @@ def interpolate(
     if first.shape != second.shape:
         raise ValueError(f"data of shapes {tuple(first.shape)} and {tuple(second.shape)} are no pairs")
     _check_path(count, kind)  # before anything is encoded
-    ends = encode(process, backbone, torch.cat([first, second]), solver, nfe=nfe, batch_size=batch_size)
+    known = class_labels(labels, len(first), _classes(backbone), "interpolation")
+    both, every = (None, None) if known is None else (known.repeat(2), known.repeat_interleave(int(count)))
+    how: dict[str, Any] = {"nfe": nfe, "batch_size": batch_size, "guidance": guidance}
+    ends = encode(process, backbone, torch.cat([first, second]), solver, labels=both, **how)
     latents = blend(ends.x[: len(first)], ends.x[len(first) :], count, kind)
-    found = decode(process, backbone, latents.flatten(0, 1), solver, nfe=nfe, batch_size=batch_size)
+    found = decode(process, backbone, latents.flatten(0, 1), solver, labels=every, **how)
     calls = found.nfe + ends.nfe * len(ends.x) / len(found.x)
     return Solution(found.x.reshape(latents.shape), calls)
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from genflow.data.base import Scaling
-from genflow.process.base import BackboneLike, Field, Process, is_count, require
+from genflow.process.base import BackboneLike, Process, is_count, require
+from genflow.process.field import Field
 from genflow.process.grids import Spacing, times
+from genflow.sampling import Labels, class_labels
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Noise, Solver
 
@@ -138,6 +140,8 @@ def log_likelihood(
     probes: int = 1,
     seed: int = 0,
     first_index: int = 0,
+    labels: Labels = None,
+    guidance: float = 1.0,
 ) -> Likelihood:
     """Log density of states x at time t under the process's ODE.
 
@@ -156,12 +160,32 @@ def log_likelihood(
             Every one is a backward pass a call, none a backbone call.
         seed: Seed of the probes; row k uses sample first_index + k, whatever the batch.
         first_index: Global index of the first row.
+        labels: Class of each row, as `genflow.sampling.class_labels` reads it: then it is log p_t(x | class).
+        guidance: Classifier-free guidance w; with w other than 1 it is the density of what the guided flow makes of
+            the prior, and NFE counts both calls.
 
     Raises:
-        ValueError: The process has no likelihood (with the reason), t lies outside the training interval, or a setting
-            is not known.
+        ValueError: The process has no likelihood (with the reason), t lies outside the training interval, a setting is
+            not known, or the labels do not fit.
     """
     check_likelihood(process)
+    _check_settings(trace, probe, probes)
+    solver, t = _ode_solver(solver), _inside(process, t)
+    told = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
+    inner = process.field(backbone, labels=told, guidance=guidance)
+    drawn = None
+    if trace == "hutchinson":
+        drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x))))
+    field, size = DivergenceField(inner, tuple(x.shape[1:]), drawn, t), x[0].numel()
+    zeros = torch.zeros(len(x), 1 if drawn is None else int(probes), dtype=x.dtype, device=x.device)
+    solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
+    latent, change = solution.x[:, :size].reshape(x.shape), solution.x[:, size:].double()
+    log_prob = process.log_prior(latent.double()) + change.mean(1)
+    start = process.training_interval[0] if t is None else t
+    return Likelihood(log_prob, latent, solution.nfe, _probe_error(change, drawn is None), start)
+
+
+def _check_settings(trace: str, probe: str, probes: int) -> None:
     require(
         "log_likelihood",
         {
@@ -170,21 +194,28 @@ def log_likelihood(
             "probes": (probes, is_count(probes), "a whole number above 0"),
         },
     )
-    solver, t = solver or RK45(), None if t is None else float(t)
+
+
+def _ode_solver(solver: Solver | None) -> Solver:
+    solver = solver or RK45()
     if solver.mode != "ode":
         raise ValueError(f"a likelihood follows the ODE, and {type(solver).__name__} draws noise; give an ODE solver")
+    return solver
+
+
+def _inside(process: Process, t: float | None) -> float | None:
+    """t as a number inside the training interval."""
     if t is not None:
-        process.check_time(torch.tensor(t, dtype=torch.float64))
-    drawn = None
-    if trace == "hutchinson":
-        drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x))))
-    field, size = DivergenceField(process.field(backbone), tuple(x.shape[1:]), drawn, t), x[0].numel()
-    zeros = torch.zeros(len(x), 1 if drawn is None else int(probes), dtype=x.dtype, device=x.device)
-    solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
-    latent, change = solution.x[:, :size].reshape(x.shape), solution.x[:, size:].double()
-    log_prob = process.log_prior(latent.double()) + change.mean(1)
-    start = process.training_interval[0] if t is None else t
-    return Likelihood(log_prob, latent, solution.nfe, _probe_error(change, drawn is None), start)
+        process.check_time(torch.tensor(float(t), dtype=torch.float64))
+    return None if t is None else float(t)
+
+
+def _labels(labels: Labels, x: Tensor, first_index: int, classes: int) -> Tensor | None:
+    """Class of each row, (B,), on x's device; "all" goes by global index."""
+    found = class_labels(labels, len(x), classes, "log_likelihood")
+    if found is not None and isinstance(labels, str):
+        found = (found + first_index) % classes
+    return None if found is None else found.to(x.device)
 
 
 def _probe_error(change: Tensor, exact: bool) -> Tensor:

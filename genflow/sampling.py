@@ -27,6 +27,27 @@ def draw_prior(
     return torch.cat(rows), noise
 
 
+PATH_STREAM = 0x70617468
+"""Joined to the seed for draws of x_t, so that they share nothing with the probes or the prior of that seed."""
+
+
+def draw_path(process: Process, x: Tensor, t: float, seed: int, indices: Sequence[int]) -> Tensor:
+    """x_t = a X + b N of given data x (B, *) at native time t, row k with the draw N of sample indices[k].
+
+    Raises:
+        ValueError: t lies outside the training interval, or the process does not draw x_t at a time that is given.
+    """
+    reason = process.why_not("norm")
+    if reason:
+        raise ValueError(f"{type(process).__name__} draws no x_t at a given time: {reason}")
+    at = torch.tensor(t, dtype=torch.float64)
+    process.check_time(at)
+    generators = [sample_generator(seed ^ PATH_STREAM, k) for k in indices]
+    rows = zip(x.cpu().split(1), generators, strict=True)
+    noise = torch.cat([process.base_like(row, g) for row, g in rows])  # type: ignore[attr-defined]
+    return process.interpolate(x, noise.to(x.device), at)  # type: ignore[attr-defined]
+
+
 @torch.no_grad()
 def sample(
     process: Process,
@@ -60,7 +81,7 @@ def sample(
         device: Where the solve runs; the draws come from the host.
         dtype: Of the states.
         labels: Classes of the samples; see `class_labels`.
-        guidance: Classifier-free guidance w; see `genflow.process.base.Field`. NFE counts both calls.
+        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
         temperature: Factor on the prior's draw; for a heavy-tailed prior it scales the radius.
         observer: Called with (x, t) after every step of every batch.
         on_batch: Called with the number of samples done.
@@ -90,13 +111,14 @@ def sample(
     return Solution(torch.cat(xs), sum(counts) / n)
 
 
-def class_labels(labels: Labels, n: int, classes: int) -> Tensor | None:
+def class_labels(labels: Labels, n: int, classes: int, owner: str = "sample") -> Tensor | None:
     """Label of each of n samples, (n,), int64; None where none are given.
 
     Arguments:
         labels: One class for all samples, n of them for one each, or "all": sample k is of class k mod `classes`.
         n: Samples.
         classes: Classes that the backbone knows.
+        owner: Who asks, for the message.
 
     Raises:
         ValueError: A class that the backbone does not know, or labels for another number of samples.
@@ -106,14 +128,14 @@ def class_labels(labels: Labels, n: int, classes: int) -> Tensor | None:
     if not classes:
         raise ValueError("labels were given, but this backbone knows no classes; train one with classes=K")
     if isinstance(labels, str):
-        require("sample", {"labels": (labels, labels == "all", "a class, a class for each sample, or 'all'")})
+        require(owner, {"labels": (labels, labels == "all", "a class, a class for each sample, or 'all'")})
         return torch.arange(n) % classes
     given = torch.as_tensor(labels)
     whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
     fits = whole and tuple(given.shape) in ((), (n,))
-    require("sample", {"labels": (labels, fits, f"a class, a class for each of the {n} samples, or 'all'")})
+    require(owner, {"labels": (labels, fits, f"a class, a class for each of the {n} samples, or 'all'")})
     given = given.to("cpu", torch.int64).expand(n)
-    check_labels(given, classes, "sample: labels")
+    check_labels(given, classes, f"{owner}: labels")
     return given
 
 
@@ -203,4 +225,4 @@ def _shape(backbone: BackboneLike, shape: Sequence[int] | None) -> tuple[int, ..
     return tuple(shape)
 
 
-__all__ = ["check_pair", "class_labels", "draw_prior", "rectify", "sample", "sample_generator"]
+__all__ = ["check_pair", "class_labels", "draw_path", "draw_prior", "rectify", "sample", "sample_generator"]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import NO_CLASS, Process
+from genflow.process.base import Process
+from genflow.process.field import NO_CLASS
 from genflow.solver.base import CallableField, FixedStep, Solver
 
 SHAPES = ((4,), (1, 4, 4), (1,))

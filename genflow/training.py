@@ -18,7 +18,8 @@ from genflow.backbone.base import Backbone, check_labels
 from genflow.checkpoint import CheckpointError, read_folder, write_folder
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
-from genflow.process.base import NO_CLASS, Process
+from genflow.process.base import Process
+from genflow.process.field import NO_CLASS
 from genflow.solver.base import sample_generator
 
 STREAMS = {"order": 1, "dequantise": 2, "noise": 3, "references": 4, "labels": 5, "path": 6, "dropout": 7}
@@ -161,6 +162,7 @@ class Trainer:
         check_data(dataset, self.classes)
         backbone.initialise(seed)
         backbone.to(device).train()
+        self.dropout = any(isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p for m in backbone.modules())
         self.ema = {name: p.detach().clone() for name, p in backbone.named_parameters()}
         self.optimiser = torch.optim.Adam(backbone.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
         self.batches = Batches(dataset, config.batch_size, seed)
@@ -186,7 +188,11 @@ class Trainer:
             points, of = batches.pool(step, asked * self.classes)
             given["labels"] = batches.labels(step, self.config.label_dropout).to(self.device)
             given["pool"] = (points.to(self.device), of.to(self.device))
-        return self.process.loss(self.backbone, x, generator=stream(self.seed, "noise", step), **given)
+        devices = [self.device] if self.device.startswith("cuda") else []
+        with torch.random.fork_rng(devices, enabled=self.dropout):  # dropout takes torch's own generator
+            if self.dropout:
+                torch.manual_seed(stream(self.seed, "dropout", step).initial_seed())
+            return self.process.loss(self.backbone, x, generator=stream(self.seed, "noise", step), **given)
 
     def advance(self) -> float:
         """One gradient step; returns its loss.

@@ -73,7 +73,7 @@ def test_the_network_is_called_in_one_place():
     ]
     calls = [c for c in calls if "testing" not in c]
     assert len(calls) == 1, calls
-    assert calls[0].startswith("genflow.process.base:")
+    assert calls[0].startswith("genflow.process.field:")
 
 
 def test_functions_and_files_stay_small():

@@ -236,6 +236,16 @@ def test_evaluate_one_metric_with_its_own_budget(genflow, tmp_path):
     assert float(next(r for r in rows if r["process"] == "vp_ode")["nfe"]) > 8
 
 
+def test_bits_per_dim_alone_loads_no_features(genflow, monkeypatch):
+    def load(*_):
+        raise AssertionError("a feature extractor was loaded")
+
+    monkeypatch.setattr("genflow.evaluate.base.extractor_for", load)
+    done(genflow("evaluate --checkpoint vp --metric bpd --bpd-examples 2 --out e.csv"))
+    with pytest.raises(AssertionError, match="was loaded"):
+        genflow("evaluate --checkpoint vp --metric fd --samples 4 --nfe 2 --out e.csv")
+
+
 def test_temperature_scales_the_prior(genflow, tmp_path):
     line = "sample --checkpoint vp --n 3 --solver euler --nfe 1"
     assert "temperature 0.5" in done(genflow(f"{line} --temperature 0.5 --out t.npz"))
@@ -285,6 +295,10 @@ def test_an_out_that_can_not_be_written(genflow, tmp_path, verb):
         ("likelihood --checkpoint vp --solver heum", "unknown solver 'heum'; did you mean 'heun'?"),
         ("likelihood --checkpoint vp --solver euler_maruyama --nfe 3", "a likelihood follows the ODE"),
         ("likelihood --checkpoint vp --device nonsense", "nonsense"),
+        ("likelihood --checkpoint board --label data", "knows no classes"),
+        ("colourise --checkpoint colour --label 1", "knows no classes"),
+        ("colourise --checkpoint colour --label data --guidance 2", "knows no classes"),
+        ("inpaint --checkpoint vp --solver pc", "PredictorCorrector can not be used under a constraint"),
         ("likelihood --checkpoint vp --solver-options heun.grid=log", "'heun'"),
         ("encode --checkpoint vp --n 0", "n = 0 is not allowed"),
         ("encode --checkpoint vp --solver euler_maruyama", "latents follow the ODE"),

@@ -7,8 +7,9 @@ import torch
 from scipy.integrate import solve_ivp
 
 import genflow
-from genflow.control import Known, Replacement, colourise, constrain, inpaint
+from genflow.control import WORKING, Known, Replacement, colourise, constrain, inpaint
 from genflow.registry import registries
+from genflow.solver.base import FixedStep
 
 F64 = torch.float64
 RHO, GIVEN = 0.8, 1.5
@@ -69,11 +70,11 @@ def test_independent_entries_are_drawn_from_their_own_distribution(name):
     assert float(found.var()) == pytest.approx(0.25, rel=4 * math.sqrt(2 / n) + 0.03)
 
 
-def replacement_limit(process):
+def replacement_limit(process, diffusion=None):
     """Mean and variance of the unknown entry under replacement with many steps and no corrector, by scipy.
 
     With C_t = a² C + b² I: v = ½ C' C⁻¹ x, s = −C⁻¹ x. Steps are short and the known part's noise is fresh in each,
-    so only its mean, a y, is felt.
+    so only its mean, a y, is felt. ε is `diffusion`(b), by default the process's own.
     """
     ends = process.safe_interval[::-1]
     toward = math.copysign(1.0, ends[1] - ends[0])
@@ -84,7 +85,7 @@ def replacement_limit(process):
         spread = c.a**2 * PAIR + c.b**2 * torch.eye(2, dtype=F64)
         inverse = spread.inverse()
         change = c.a * c.da * PAIR + c.b * c.db * torch.eye(2, dtype=F64)
-        eps = float(process.natural_diffusion(at))
+        eps = float(diffusion(c.b) if diffusion else process.natural_diffusion(at))
         pull = (change @ inverse - toward * eps * inverse)[1]
         mean, variance = state
         return [float(pull[1]) * mean + float(pull[0] * c.a) * GIVEN, 2 * float(pull[1]) * variance + 2 * toward * eps]
@@ -103,6 +104,48 @@ def test_replacement_alone_has_the_bias_that_is_known_of_it(name):
     found = half_known(process, n, nfe=300)
     assert float(found.mean()) == pytest.approx(mean, abs=4 * math.sqrt(variance / n) + 0.01)
     assert float(found.var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / n) + 0.03)
+
+
+@pytest.mark.parametrize("churn", [0.0, 3.0])
+def test_churn_keeps_its_memory_of_the_grid(churn):
+    """N steps that each raise σ by S_churn/N of it are ε |dt| = b² S_churn/N in the limit; none are the ODE."""
+    process, n, steps = genflow.get_process("vp_sde"), 2000, 200
+    length = abs(process.safe_interval[1] - process.safe_interval[0])
+    mean, variance = replacement_limit(process, lambda b: churn * b * b / length)
+    solver = genflow.get_solver("edm_churn", S_churn=churn, S_tmin=0, S_tmax=1e9, S_noise=1, grid="uniform")
+    found = half_known(process, n, nfe=2 * steps - 1, solver=solver)
+    assert float(found.mean()) == pytest.approx(mean, abs=4 * math.sqrt(variance / n) + 0.01)
+    assert float(found.var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / n) + 0.03)
+
+
+def sde_steppers():
+    """Fixed-step SDE solvers of the registry."""
+    for name in registries()["solvers"].entries():
+        if isinstance(solver := genflow.get_solver(name), FixedStep) and solver.mode == "sde":
+            yield name
+
+
+@pytest.mark.parametrize("name", list(sde_steppers()))
+def test_a_solver_draws_rightly_or_is_refused(name):
+    """Entries that are independent of each other: nothing is to be learnt, and no bias is allowed for."""
+    process, n = genflow.get_process("vp_sde"), 1000
+    solver = genflow.get_solver(name)
+    if solver.why_not_control:
+        with pytest.raises(ValueError, match=r"can not be used under a constraint: .*what works: euler_maruyama"):
+            Replacement(solver=solver)
+        return
+    backbone = gaussian(process, torch.diag(torch.tensor([1.0, 0.25], dtype=F64)))
+    x, mask = torch.tensor([[GIVEN, math.nan]], dtype=F64), torch.tensor([True, False])
+    found = inpaint(process, backbone, x, mask, n, Replacement(nfe=201, batch_size=n, solver=solver)).x[0, :, 1]
+    assert float(found.mean()) == pytest.approx(0, abs=4 * 0.5 / math.sqrt(n))
+    assert float(found.var()) == pytest.approx(0.25, rel=4 * math.sqrt(2 / n) + 0.03)
+    assert name in WORKING or "/" in name
+
+
+def test_the_solvers_that_are_refused_are_those_that_move_the_known_part():
+    assert [n for n in sde_steppers() if genflow.get_solver(n).why_not_control] == ["pc"]
+    own = {name for name in sde_steppers() if "/" not in name}
+    assert sorted(WORKING.replace(" or", ",").split(", ")) == sorted(own - {"pc"})
 
 
 def test_correctors_bring_the_conditional_to_the_exact_one():

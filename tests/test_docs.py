@@ -35,6 +35,13 @@ def test_shown_commands_parse(page):
                 assert used <= known | {"--help"}, (line, used - known)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_named_tests_exist(page):
+    """Every `tests/...py::name` that a page gives as its proof."""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
 def test_the_readme_example_runs(tmp_path, monkeypatch):
     """The example under fifteen lines, with its budget cut down."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genflow.process.base import NO_CLASS, is_count, require
+from genflow.process.base import is_count, require
+from genflow.process.field import NO_CLASS
 
 
 class Backbone(nn.Module):

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.cli import say
-from genflow.commands.loaded import Model, check_out, held_out, open_model, open_solver, write_arrays
+from genflow.commands.loaded import (
+    GUIDANCE_HELP,
+    Model,
+    check_out,
+    held_out,
+    open_model,
+    open_solver,
+    own_classes,
+    say_told,
+    told,
+    write_arrays,
+)
 from genflow.commands.model import make_folder
 from genflow.commands.options import config_options, examples, resolve
 from genflow.config import ConfigError, Options, option
@@ -36,6 +47,8 @@ class ColouriseConfig:
     corrector_step: float = option(0.2, "length of a move over the square of the noise", above=0, below=1)
     solver: str = option("euler_maruyama", "fixed-step SDE solver", registry="solvers")
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    label: str = option("none", "class that is told: its number, data (each image's own), or none")
+    guidance: float = option(1.0, GUIDANCE_HELP, least=0)
     seed: int = option(0, "seed", least=0)
     sample_batch: int = option(250, "samples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
@@ -89,7 +102,8 @@ def run_inpaint(config: InpaintConfig) -> str:
     data = model.images("inpainting")
     raw, x = held_out(data, config.images, config.seed)
     keep = kept(config.mask, data.shape)
-    found = inpaint(model.process, model.backbone, x, keep, config.n, how)
+    labels = told(config.label, model, len(x), *own_classes(data))
+    found = inpaint(model.process, model.backbone, x, keep, config.n, how, labels=labels, guidance=config.guidance)
     if out.suffix == ".npz":
         write_arrays(out, {"x": found.x, "given": x, "mask": keep})
     else:
@@ -111,7 +125,8 @@ def run_colourise(config: ColouriseConfig) -> str:
         )
     raw, x = held_out(data, config.images, config.seed)
     grey = x.mean(1, keepdim=True)
-    found = colourise(model.process, model.backbone, grey, config.n, how)
+    labels = told(config.label, model, len(x), *own_classes(data))
+    found = colourise(model.process, model.backbone, grey, config.n, how, labels=labels, guidance=config.guidance)
     if out.suffix == ".npz":
         write_arrays(out, {"x": found.x, "given": grey})
     else:
@@ -134,7 +149,7 @@ def _open(config: ColouriseConfig) -> tuple[Path, Replacement, Model]:
         batch_size=config.sample_batch,
         device=config.device,
     )
-    how.plan()
+    how.plan(cost=1 if config.label == "none" or config.guidance in (0.0, 1.0) else 2)
     model = open_model(config.checkpoint, config.device)
     check_control(model.process)
     return out, how, model
@@ -172,6 +187,7 @@ def _picture(out: Path, model: Model, raw: Tensor, given: Tensor, found: Solutio
 
 def _line(config: ColouriseConfig, model: Model, found: Solution, images: int, what: str) -> str:
     return (
-        f"{config.out}: {config.n} samples of each of {images} images, {what}; {model.name}, {config.solver}, "
+        f"{config.out}: {config.n} samples of each of {images} images, {what}; "
+        f"{model.name}{say_told(config.label, config.guidance)}, {config.solver}, "
         f"{config.correctors} correctors a step, NFE {found.nfe:g}"
     )

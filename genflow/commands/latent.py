@@ -1,8 +1,7 @@
-"""`genflow likelihood`, `encode`, `decode` and `interpolate`: a checkpoint's ODE, run both ways."""
+"""`genflow encode`, `decode` and `interpolate`: a checkpoint's ODE, run both ways."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,33 +9,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.cli import say
-from genflow.commands.loaded import Model, check_out, held_out, open_model, open_solver, write_arrays
+from genflow.commands.loaded import (
+    GUIDANCE_HELP,
+    check_out,
+    held_out,
+    open_model,
+    open_solver,
+    own_classes,
+    say_told,
+    told,
+    write_arrays,
+)
 from genflow.commands.model import make_folder
 from genflow.commands.options import config_options, examples, resolve
 from genflow.config import ConfigError, Options, option
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from genflow.likelihood import Likelihood
-
-
-@dataclass(frozen=True)
-class DensityConfig:
-    """The likelihood of held-out data."""
-
-    checkpoint: str = option("runs/model", "folder that genflow train wrote")
-    examples: int = option(500, "test examples (all where there are fewer)", least=2)
-    trace: str = option("hutchinson", "divergence: hutchinson or exact", among=("hutchinson", "exact"))
-    probe: str = option("rademacher", "Hutchinson's probe: rademacher or gaussian", among=("rademacher", "gaussian"))
-    probes: int = option(1, "probes per example", least=1)
-    solver: str = option("rk45", "ODE solver", registry="solvers")
-    nfe: int = option(100, "backbone calls per example (fixed-step solvers)", least=1)
-    solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
-    seed: int = option(0, "seed of dequantisation and probes", least=0)
-    sample_batch: int = option(250, "examples at a time; does not change them", least=1)
-    device: str = option("cpu", "torch device")
-    out: str = option("", "file to write: .csv or .npz for every example, .png for a picture")
 
 
 @dataclass(frozen=True)
@@ -48,10 +37,12 @@ class EncodeConfig:
     solver: str = option("rk45", "ODE solver", registry="solvers")
     nfe: int = option(100, "backbone calls per example and direction (fixed-step solvers)", least=1)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    label: str = option("none", "class that is told: its number, data (each example's own), or none")
+    guidance: float = option(1.0, GUIDANCE_HELP, least=0)
     seed: int = option(0, "seed of dequantisation", least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
-    out: str = option("latents.npz", "file to write: .npz with latent, x and back, or .png for a picture")
+    out: str = option("latents.npz", "file to write: .npz with latent, x, back and labels, or .png for a picture")
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,8 @@ class DecodeConfig:
     solver: str = option("rk45", "ODE solver", registry="solvers")
     nfe: int = option(20, "backbone calls per example (fixed-step solvers)", least=1)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    label: str = option("none", "class that is told: its number, data (the file's array 'labels'), or none")
+    guidance: float = option(1.0, GUIDANCE_HELP, least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
     out: str = option("decoded.png", "file to write: .png for a picture, .npz for data units")
@@ -81,26 +74,12 @@ class InterpolateConfig:
     solver: str = option("rk45", "ODE solver", registry="solvers")
     nfe: int = option(100, "backbone calls per example and direction (fixed-step solvers)", least=1)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    label: str = option("none", "class that is told of both ends and the path between them: its number, or none")
+    guidance: float = option(1.0, GUIDANCE_HELP, least=0)
     seed: int = option(0, "seed of dequantisation", least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
     out: str = option("interpolation.png", "file to write: .png for a picture, .npz for data units")
-
-
-@click.command(
-    name="likelihood",
-    help="Bits per dimension and nats of the test split, by the ODE.\n\n"
-    + examples(
-        "genflow likelihood --checkpoint runs/pfgm",
-        "genflow likelihood --checkpoint runs/pfgm --probes 4 --out likelihood.csv",
-        "genflow likelihood --checkpoint runs/pfgm --trace exact --examples 20 --out likelihood.png",
-    ),
-)
-@config_options(DensityConfig)
-def likelihood_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(DensityConfig, config_file, given)
-    say(run_likelihood(config))
-    return 0
 
 
 @click.command(
@@ -145,91 +124,6 @@ def interpolate_command(config_file: Path | None, **given: Any) -> int:
     return 0
 
 
-# ---- likelihood ------------------------------------------------------------------------------------------
-
-
-def run_likelihood(config: DensityConfig) -> str:
-    """Measures, writes the file where one is asked for, and returns what to print."""
-    import torch
-
-    from genflow.likelihood import check_likelihood, log_likelihood
-
-    out = check_out(config.out, (".csv", ".npz", ".png")) if config.out else None
-    solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
-    model = open_model(config.checkpoint, config.device)
-    check_likelihood(model.process)
-    raw, x = held_out(model.dataset(), config.examples, config.seed)
-    parts = [
-        log_likelihood(
-            model.process,
-            model.backbone,
-            chunk.to(config.device),
-            solver=solver,
-            nfe=budget,
-            trace=config.trace,
-            probe=config.probe,
-            probes=config.probes,
-            seed=config.seed,
-            first_index=i * config.sample_batch,
-        )
-        for i, chunk in enumerate(x.split(config.sample_batch))
-    ]
-    log_prob, stderr = (torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("log_prob", "stderr"))
-    if out:
-        _write_likelihood(config, model, out, raw, log_prob, stderr)
-    return _likelihood_text(config, model, parts, log_prob, out)
-
-
-def _likelihood_text(
-    config: DensityConfig, model: Model, parts: list[Likelihood], log_prob: Tensor, out: Path | None
-) -> str:
-    from genflow.likelihood import BPD_FORMULA, bits_per_dim
-
-    data = model.dataset()
-    count, dim = len(log_prob), math.prod(data.shape)
-    nfe = sum(p.nfe * len(p.log_prob) for p in parts) / count
-    error = float(log_prob.std()) / math.sqrt(count)
-    lines = [f"nats: {-float(log_prob.mean()):.4f} ± {error:.4f} (mean −log p(x) in data units)"]
-    formula = ""
-    if data.scaling.levels is not None:
-        bits, bits_error = bits_per_dim(log_prob, dim, data.scaling)
-        lines.insert(0, f"bits/dim: {bits:.4f} ± {bits_error:.4f}")
-        formula = f"\n{BPD_FORMULA}, s = 2/{data.scaling.levels}, N = {dim}"
-    probes = f"{config.probes} {config.probe} probe{'s' * (config.probes > 1)} per example, drawn once"
-    lines.append(
-        f"{model.name} on the test split of {model.data['name']}, n = {count}: ODE from t = {parts[0].t:g} by "
-        f"{config.solver}, NFE {nfe:.1f}; {'exact trace' if config.trace == 'exact' else probes}; seed {config.seed}; "
-        f"± is one standard error over examples{formula}"
-    )
-    return "\n".join([*lines, *([str(out)] if out else [])])
-
-
-def _write_likelihood(
-    config: DensityConfig, model: Model, out: Path, raw: Tensor, log_prob: Tensor, stderr: Tensor
-) -> None:
-    data = model.dataset()
-    dim = math.prod(data.shape)
-    nats = -log_prob
-    values = {"nats": nats, "stderr_of_probes": stderr}
-    if data.scaling.levels is not None:
-        values = {"bits_per_dim": (nats - data.scaling.log_det(dim)) / (dim * math.log(2)), **values}
-    if out.suffix == ".npz":
-        write_arrays(out, {**values, "raw": raw})
-        return
-    make_folder(out.parent)
-    if out.suffix == ".csv":
-        from genflow.checkpoint import write_file
-
-        rows = [",".join(["example", *values])]
-        rows += [",".join([str(i), *(repr(float(v[i])) for v in values.values())]) for i in range(len(nats))]
-        write_file(out, "\n".join(rows) + "\n")
-        return
-    from genflow.report.pictures import likelihood_plot
-
-    unit, worth = next(iter(values.items()))
-    likelihood_plot(out, worth.numpy(), unit.replace("bits_per_dim", "bits/dim"), raw.numpy(), data.scaling.levels)
-
-
 # ---- encode, decode, interpolate -------------------------------------------------------------------------
 
 
@@ -243,11 +137,13 @@ def run_encode(config: EncodeConfig) -> str:
     model = open_model(config.checkpoint, config.device)
     data = model.dataset()
     _, x = held_out(data, config.n, config.seed)
-    x = x.to(config.device)
-    found = round_trip(model.process, model.backbone, x, solver, nfe=budget, batch_size=config.sample_batch)
+    x, labels = x.to(config.device), told(config.label, model, len(x), *own_classes(data))
+    how: dict[str, Any] = {"nfe": budget, "batch_size": config.sample_batch, "guidance": config.guidance}
+    found = round_trip(model.process, model.backbone, x, solver, labels=labels, **how)
     norms = found.latent.flatten(1).double().norm(dim=1).cpu()
     if out.suffix == ".npz":
         arrays = {"latent": found.latent, "x": x, "back": found.x, "rms": found.rms, "largest": found.largest}
+        arrays |= {} if labels is None else {"labels": labels}
         write_arrays(out, {k: v.cpu() for k, v in arrays.items()})
     else:
         from genflow.report.pictures import norms_plot
@@ -256,7 +152,8 @@ def run_encode(config: EncodeConfig) -> str:
         prior, _ = draw_prior(model.process, data.shape, config.seed, range(4000), x.dtype)
         norms_plot(out, norms.numpy(), prior.flatten(1).double().norm(dim=1).numpy(), model.name)
     return (
-        f"{out}: {len(x)} latents of {model.name}, {config.solver}, NFE {found.nfe:g} there and back; median |latent| "
+        f"{out}: {len(x)} latents of {model.name}{say_told(config.label, config.guidance)}, {config.solver}, "
+        f"NFE {found.nfe:g} there and back; median |latent| "
         f"{float(norms.median()):.4g}; round trip: rms {float(found.rms.mean()):.2g}, largest "
         f"{float(found.largest.max()):.2g} data units"
     )
@@ -270,19 +167,22 @@ def run_decode(config: DecodeConfig) -> str:
     out = check_out(config.out, (".png", ".npz"))
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
     model = open_model(config.checkpoint, config.device)
-    latents = _read_latents(Path(config.latents), tuple(model.backbone.shape)).to(config.device)
+    latents, own = _read_latents(Path(config.latents), tuple(model.backbone.shape))
+    labels = told(config.label, model, len(latents), own, f"{config.latents} has no array 'labels'")
     data = model.dataset() if out.suffix == ".png" else None
-    found = decode(model.process, model.backbone, latents, solver, nfe=budget, batch_size=config.sample_batch)
+    how: dict[str, Any] = {"nfe": budget, "batch_size": config.sample_batch, "guidance": config.guidance}
+    found = decode(model.process, model.backbone, latents.to(config.device), solver, labels=labels, **how)
     if data is None:
         write_arrays(out, {"x": found.x.cpu()})
     else:
         make_folder(out.parent)
         save_samples(out, data.scaling.decode(found.x.cpu()).numpy(), data.scaling.levels)
-    return f"{out}: {len(latents)} examples of {model.name}, {config.solver}, NFE {found.nfe:g}"
+    kind = say_told(config.label, config.guidance)
+    return f"{out}: {len(latents)} examples of {model.name}{kind}, {config.solver}, NFE {found.nfe:g}"
 
 
-def _read_latents(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """The array 'latent' of a .npz file, float32, in a model's shape."""
+def _read_latents(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """The array 'latent' of a .npz file, float32, in a model's shape; and its array 'labels', where it has one."""
     import numpy as np
     import torch
 
@@ -296,7 +196,11 @@ def _read_latents(path: Path, shape: tuple[int, ...]) -> Tensor:
     found = arrays["latent"]
     if found.shape[1:] != shape or not len(found) or found.dtype.kind != "f" or not np.isfinite(found).all():
         raise ConfigError(f"'latent' of {path} has shape {found.shape}; want finite numbers of shape (n, *{shape})")
-    return torch.from_numpy(found.astype(np.float32))
+    labels = arrays.get("labels")
+    if labels is not None and (labels.shape != (len(found),) or labels.dtype.kind not in "iu"):
+        raise ConfigError(f"'labels' of {path} has shape {labels.shape}; want {len(found)} whole numbers")
+    own = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return torch.from_numpy(found.astype(np.float32)), own
 
 
 def run_interpolate(config: InterpolateConfig) -> str:
@@ -311,6 +215,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
     raw, x = held_out(data, 2 * config.pairs, config.seed)
     if len(x) < 2 * config.pairs:
         raise ConfigError(f"pairs = {config.pairs} needs {2 * config.pairs} test examples; there are {len(x)}")
+    labels = told(config.label, model, config.pairs, None, "the two ends of a path share one class")
     first, second = (x[k::2].to(config.device) for k in (0, 1))
     found = interpolate(
         model.process,
@@ -322,6 +227,8 @@ def run_interpolate(config: InterpolateConfig) -> str:
         solver,
         nfe=budget,
         batch_size=config.sample_batch,
+        labels=labels,
+        guidance=config.guidance,
     )
     path = found.x.cpu()
     if out.suffix == ".npz":
@@ -331,6 +238,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
         shown = {"from": raw[0::2, None], "path from s = 0 to 1": data.scaling.decode(path), "to": raw[1::2, None]}
         save_rows(out, {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
     return (
-        f"{out}: {config.pairs} paths of {config.count} by {model.name}, {config.kind}, {config.solver}, "
+        f"{out}: {config.pairs} paths of {config.count} by {model.name}"
+        f"{say_told(config.label, config.guidance)}, {config.kind}, {config.solver}, "
         f"NFE {found.nfe:.1f} per example shown, encoding included"
     )

@@ -128,6 +128,49 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         raise ConfigError(f"out = '{path}' can not be written: {error.strerror}") from None
 
 
+GUIDANCE_HELP = "classifier-free guidance towards the class; other than 1 takes two calls"
+"""Help of --guidance."""
+
+
+def told(word: str, model: Model, n: int, own: Tensor | None, missing: str) -> Tensor | None:
+    """The classes (n,) that --label stands for; None for none.
+
+    Arguments:
+        word: "none", a class's number, or "data": each example's own class.
+        model: Whose backbone is told.
+        n: Examples.
+        own: Classes of the examples, of which the first n count; None where they have none.
+        missing: Why they have none.
+
+    Raises:
+        ConfigError: Another word, or "data" without classes.
+        ValueError: The backbone does not know the class, or knows none.
+    """
+    from genflow.sampling import class_labels
+
+    if word == "none":
+        return None
+    if word != "data" and not word.isdecimal():
+        raise ConfigError(f"label = '{word}' is not a class; give its number from 0, data, or none")
+    known = model.backbone.classes
+    if word == "data" and known and own is None:
+        raise ConfigError(f"label = 'data' takes each example's own class, but {missing}; give a number, or none")
+    labels = int(word) if word != "data" else [0] * n if own is None else own[:n]
+    return class_labels(labels, n, known, "--label")
+
+
+def own_classes(data: Dataset) -> tuple[Tensor | None, str]:
+    """Classes of the test split, and what to say where there are none."""
+    return data.labels("test"), f"the data set '{data.name}' has no classes"
+
+
+def say_told(label: str, guidance: float) -> str:
+    """What a line of output says of --label and --guidance."""
+    if label == "none":
+        return ""
+    return f", {'own classes' if label == 'data' else f'class {label}'}, guidance {guidance:g}"
+
+
 def held_out(data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """The first `count` test examples (all where there are fewer), raw and in data units, dequantised by the seed."""
     import torch

@@ -9,7 +9,8 @@ from genflow.registry import Entry
 
 if TYPE_CHECKING:
     from genflow.process.affine import AffineProcess
-    from genflow.process.base import Coefficients, Field, Perturbed, Process
+    from genflow.process.base import Coefficients, Perturbed, Process
+    from genflow.process.field import Field
 
 __all__ = ["AffineProcess", "Coefficients", "Field", "Perturbed", "Process"]
 
@@ -188,7 +189,7 @@ _LAZY = {
     "AffineProcess": "affine",
     "Process": "base",
     "Coefficients": "base",
-    "Field": "base",
+    "Field": "field",
     "Perturbed": "base",
 }
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from genflow.process.base import (
-    NO_CLASS,
     Coefficients,
     Mode,
     Perturbed,
@@ -24,13 +23,18 @@ from genflow.process.base import (
     require,
 )
 from genflow.process.bases import Base, Gaussian
+from genflow.process.field import NO_CLASS
 from genflow.process.heads import EDM, HEADS, Head, Score
 from genflow.process.posterior import posterior_mean
+from genflow.process.rules import Rule, linear_rule, mix
 
 if TYPE_CHECKING:
     from genflow.process.oracles import Known, Oracle
 
 OBJECTIVES = ("own", "stable")
+
+REMEMBERED = 4096
+"""Times whose coefficients are kept: a solver asks for those of its grid in every batch."""
 
 
 @dataclass(kw_only=True)
@@ -70,6 +74,8 @@ class AffineProcess(Process):
         )
         if self.mode == "sde" and self.why_not("sde"):
             raise ValueError(f"{type(self).__name__}: mode = 'sde' is not possible: {self.why_not('sde')}")
+        self._known: dict[tuple[Any, ...], Coefficients] = {}
+        self._rules: dict[float, Rule] = {}
         self.predicts = self.make_head()
         self.extra_channels = self.predicts.extra_channels
         averages = self.objective == "stable" or not self.predicts.linear
@@ -176,22 +182,52 @@ class AffineProcess(Process):
     # ---- sampling ----------------------------------------------------------------------------------------
 
     def at(self, t: Tensor, x: Tensor) -> Coefficients:
-        """The coefficients at t, in x's dtype and shaped to multiply x (B, *)."""
-        return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
+        """The coefficients at t, in x's dtype and shaped to multiply x (B, *); one time's are remembered."""
+        if t.ndim or t.requires_grad:
+            return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
+        key = (float(t), x.ndim, x.dtype, x.device)
+        if key not in self._known:
+            if len(self._known) > REMEMBERED:
+                self._known.clear()
+            self._known[key] = Coefficients(*(over(value, x) for value in self.coefficients(t.detach().double().cpu())))
+        return self._known[key]
 
     def noise_level(self, t: Tensor) -> Tensor:
         return torch.as_tensor(self.coefficients(t)[1], dtype=torch.float64)
 
+    def rule(self, x: Tensor, t: Tensor) -> Rule | None:
+        """How velocity, means and score follow from x and an output, as numbers: for one time and a linear head.
+
+        Remembered, since a solver asks at the times of its grid in every batch; None where there is no such rule.
+        """
+        if t.ndim or t.requires_grad or not (self.predicts.linear and self.plain and x.is_floating_point()):
+            return None
+        time = float(t)
+        if time not in self._rules:
+            self.check_time(t)
+            if len(self._rules) > REMEMBERED:
+                self._rules.clear()
+            one = torch.ones(1, 1, dtype=torch.float64)
+            self._rules[time] = linear_rule(self.predicts, self.at(torch.tensor(time, dtype=torch.float64), one))
+        return self._rules[time]
+
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        if rule := self.rule(x, t):
+            return mix(x, output, rule.velocity)
         self.check_time(t)
         return self.predicts.velocity(output, x, self.at(t, x))
 
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        if rule := self.rule(x, t):
+            return mix(x, output, rule.data)
         self.check_time(t)
         return self.predicts.decode(output, x, self.at(t, x))[0]
 
     def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """a(s) X̂ + b(s) N̂."""
+        if (now := self.rule(x, t)) and (then := self.rule(x, s)):
+            (of_x, of_output), (base_x, base_output) = now.data, now.base
+            return mix(x, output, (then.a * of_x + then.b * base_x, then.a * of_output + then.b * base_output))
         self.check_time(t)
         self.check_time(s)
         data, base = self.predicts.decode(output, x, self.at(t, x))
@@ -202,6 +238,8 @@ class AffineProcess(Process):
         """−N̂/b, which holds for a Gaussian base."""
         if self.why_not("score"):
             raise ValueError(self.why_not("score"))
+        if rule := self.rule(x, t):
+            return mix(x, output, (-rule.base[0] / rule.b, -rule.base[1] / rule.b))
         self.check_time(t)
         c = self.at(t, x)
         return -self.predicts.decode(output, x, c)[1] / c.b

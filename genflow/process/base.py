@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from genflow.process.grids import Spacing, times
 
+if TYPE_CHECKING:
+    from genflow.process.field import Field
+
 BackboneLike = Callable[..., Tensor]
 """Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels.
 
-One that has an attribute `classes` above 0 also takes labels (B,), int64, with `NO_CLASS` for none."""
+One that has an attribute `classes` above 0 also takes labels (B,), int64, with `field.NO_CLASS` for none."""
 
 Mode = Literal["ode", "sde"]
 
@@ -195,6 +198,8 @@ class Process(ABC):
 
     def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float = 1.0) -> Field:
         """What a solver integrates: this process under one backbone, for given class labels; see `Field`."""
+        from genflow.process.field import Field  # which stands on this module
+
         return Field(self, backbone, labels, guidance)
 
     def why_not(self, capability: str) -> str | None:
@@ -232,9 +237,9 @@ class Process(ABC):
         """Raises ValueError where a time lies outside the interval (a relative 1e-9 is forgiven)."""
         low, high = sorted(self.training_interval)
         slack = 1e-9 * max(abs(low), abs(high))
-        inside = (t >= low - slack) & (t <= high + slack)
-        if not bool(inside.all()):
-            came = t[~inside].reshape(-1)[0].item()
+        values = [float(t)] if t.ndim == 0 else t.tolist()
+        came = next((v for v in values if not low - slack <= v <= high + slack), None)
+        if came is not None:
             raise ValueError(f"t = {came:g} lies outside the interval of {type(self).__name__}: [{low:g}, {high:g}]")
 
 
@@ -244,118 +249,6 @@ def constructor_options(owner: object) -> dict[str, Any]:
         return {}
     values = {f.name: (getattr(owner, f.name), f.default) for f in fields(owner) if f.init}
     return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
-
-
-NO_CLASS = -1
-"""The label that stands for "no class": what unconditional training and sampling tell a class-conditional backbone."""
-
-
-class Field:
-    """A process under one backbone, as solvers see it: callables of (x, t), a time grid, a clock, a count.
-
-    `output` is the only place where a network is called. `evaluations` counts sample-calls, so that
-    evaluations / batch size is the NFE, whatever the solver does with sub-batches.
-
-    Arguments:
-        process: Gives everything but the network.
-        backbone: The network.
-        labels: Class of each row, shape (B,), or None for no class.
-        guidance: Classifier-free guidance w: what the backbone says without a class plus w times the difference that
-            the class makes. 1 is the plain conditional field, 0 the unconditional one; anything else takes two calls
-            an evaluation. What is combined is the velocity, score or posterior mean, which are affine in one another,
-            so all heads mean the same w.
-
-    Source of guidance: Ho & Salimans 2022, arXiv:2207.12598 (whose w is this one less 1).
-    """
-
-    def __init__(
-        self, process: Process, backbone: BackboneLike, labels: Tensor | None = None, guidance: float = 1.0
-    ) -> None:
-        require("field", {"guidance": (guidance, is_number(guidance) and guidance >= 0, "a number of at least 0")})
-        if labels is not None and not getattr(backbone, "classes", 0):
-            raise ValueError("labels were given, but this backbone knows no classes; train one with classes=K")
-        if labels is None and guidance != 1.0:
-            raise ValueError(f"guidance = {guidance:g} needs labels: say which class to guide towards")
-        self.process, self.backbone = process, backbone
-        self.labels = None if labels is None or guidance == 0.0 else labels
-        self.guidance = float(guidance) if self.labels is not None else 1.0
-        self.evaluations = 0
-
-    @property
-    def cost(self) -> int:
-        """Backbone calls per sample of one evaluation: 2 under guidance, else 1."""
-        return 1 if self.guidance == 1.0 else 2
-
-    def output(self, x: Tensor, t: Tensor, *, unlabelled: bool = False) -> Tensor:
-        """The backbone's output at x (B, *) and native time t () or (B,): shape (B, * with extra channels)."""
-        self.evaluations += x.shape[0]
-        asks = getattr(self.backbone, "told", "") == "noise_level"
-        told = (self.process.noise_level if asks else self.process.condition)(t.double())
-        inputs = [x, told.to(x.device, x.dtype).expand(x.shape[0])]
-        if self.labels is not None:
-            inputs.append(torch.full_like(self.labels, NO_CLASS) if unlabelled else self.labels)
-        return self.backbone(*inputs)
-
-    def _read(self, readings: Sequence[Callable[..., Tensor]], x: Tensor, *times: Tensor) -> list[Tensor]:
-        """What each reading (output, x, *times) -> tensor says, guided, from one evaluation at the first time."""
-        output = self.output(x, times[0])
-        given = [read(output, x, *times) for read in readings]
-        if self.cost == 1:
-            return given
-        output = self.output(x, times[0], unlabelled=True)
-        plain = [read(output, x, *times) for read in readings]
-        return [p + self.guidance * (g - p) for p, g in zip(plain, given, strict=True)]
-
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """dx/dt of the sampling ODE, shape (B, *)."""
-        return self._read([self.process.velocity], x, t)[0]
-
-    def score(self, x: Tensor, t: Tensor) -> Tensor:
-        """Gradient of log p_t, shape (B, *)."""
-        return self._read([self.process.score], x, t)[0]
-
-    def data(self, x: Tensor, t: Tensor) -> Tensor:
-        """E[X | x_t = x], shape (B, *)."""
-        return self._read([self.process.data_mean], x, t)[0]
-
-    def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Both from one evaluation."""
-        velocity, score = self._read([self.process.velocity, self.process.score], x, t)
-        return velocity, score
-
-    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """x at s from x at t with its posterior means held fixed, shape (B, *); one evaluation."""
-        return self._read([self.process.frozen_step], x, t, s)[0]
-
-    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """a(t) and b(t); see `Process.schedule`."""
-        return self.process.schedule(t)
-
-    def why_not(self, capability: str) -> str | None:
-        """None where the process has it, else the reason; see `Process.why_not`."""
-        return self.process.why_not(capability)
-
-    def natural_diffusion(self, t: Tensor) -> Tensor:
-        """ε(t) of the published reverse SDE; see `Process.natural_diffusion`."""
-        return self.process.natural_diffusion(t)
-
-    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
-        """The process's time grid; see `Process.grid`."""
-        return self.process.grid(steps, training=training, spacing=spacing)
-
-    def to_clock(self, t: Tensor) -> Tensor:
-        return self.process.to_clock(t)
-
-    def from_clock(self, s: Tensor) -> Tensor:
-        return self.process.from_clock(s)
-
-    def clock_rate(self, t: Tensor) -> Tensor:
-        return self.process.clock_rate(t)
-
-    def keep(self, rows: Tensor) -> None:
-        """Told by a solver that only these rows (mask over the current batch) travel on."""
-        if self.labels is not None:
-            self.labels = self.labels[rows.to(self.labels.device)]
 
 
 def over(value: Tensor | float, x: Tensor) -> Tensor:

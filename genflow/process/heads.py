@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,8 +152,8 @@ class PoissonField(Head):
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         gap = x - mean
-        length = torch.hypot(gap.flatten(1).norm(dim=1), c.b.reshape(-1))
-        scale = like_rows(-math.sqrt(dimension(x)) / (length + self.gamma), x)
+        reach = torch.hypot(length(gap), c.b.reshape(-1))
+        scale = like_rows(-math.sqrt(dimension(x)) / (reach + self.gamma), x)
         plane = (scale * c.b).expand(x.shape[0], 1, *x.shape[2:])
         return torch.cat([scale * gap, plane], dim=1)
 
@@ -167,41 +169,48 @@ class PoissonField(Head):
         return x - c.b * slope, slope
 
     def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        unit = self.entries(output) / math.sqrt(dimension(x))
-        q, p = safe_norm(unit[:, :-1]), -unit[:, -1]
+        root = math.sqrt(dimension(x))
+        q, p = length(output[:, :-1]) / root, output[:, -1:].flatten(1).mean(1) / -root
         z = c.b.reshape(-1)
-        share = getattr(self, f"_{self.inverse}")(q, p, z)
-        if self.inverse == "published":
-            share = share - 1e-5 / math.sqrt(dimension(x))  # the published code adds 1e-5 to v_z
-        elif self.inverse != "ratio":
-            share = self._bounded(share, safe_norm(x.flatten(1)), z, q)
-        return output[:, :-1] / like_rows(-math.sqrt(dimension(x)) * share, x)
+        if self.inverse == "ratio":
+            share = p
+        elif self.inverse == "published":
+            share = self._published(q, p, z) - 1e-5 / root  # the published code adds 1e-5 to v_z
+        elif output.requires_grad or x.requires_grad or not x.is_cpu:
+            share = self._weighed(q, p, length(x), z)
+        else:  # some forty operations on B numbers, which cost numpy a third of what they cost torch
+            with np.errstate(all="ignore"):
+                share = torch.from_numpy(self._weighed(q.numpy(), p.numpy(), length(x).numpy(), z.numpy()))
+        return output[:, :-1] / like_rows(-root * share, x)
 
-    def _bounded(self, share: Tensor, distance: Tensor, z: Tensor, q: Tensor) -> Tensor:
-        """z/(R + γ) for some r with | r − |x| | <= radius; and z |velocity| = q z/share, which is r, not above that."""
-        nearest = torch.hypot((distance - self.radius).clamp_min(0), z)
-        farthest = torch.hypot(distance + self.radius, z)
-        share = torch.clamp(share, z / (farthest + self.gamma), z / (nearest + self.gamma))
-        return torch.maximum(share, q * z / (distance + self.radius).clamp_min(1e-30))
+    def _weighed(self, q: Any, p: Any, distance: Any, z: Any) -> Any:
+        """p* by "exact" or "projected", from arrays of torch or numpy alike; `distance` is |x|.
 
-    def _ratio(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
-        return p
+        It is z/(R + γ) for some r with | r − |x| | <= radius; and z |velocity| = q z/p*, which is r, is not above that.
+        """
+        share = self._exact(q, z)
+        if self.inverse == "projected":
+            share = self._projected(share, p, z)
+        near, far = (distance - self.radius).clip(0), distance + self.radius
+        lowest = z / ((far * far + z * z) ** 0.5 + self.gamma)
+        highest = z / ((near * near + z * z) ** 0.5 + self.gamma)
+        return share.clip(lowest, highest).clip(q * z / far.clip(1e-30))
 
-    def _exact(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
+    def _exact(self, q: Any, z: Any) -> Any:
         """z/(R + γ) = z (1 − q²)/(γ + sqrt(q²γ² + (1 − q²) z²)); zero or less where q says "beyond infinity"."""
-        rest = 1 - q.square()
-        return z * rest / (self.gamma + (self.gamma**2 * (1 - rest) + rest * z * z).clamp_min(0).sqrt())
+        rest = 1 - q * q
+        return z * rest / (self.gamma + (self.gamma**2 * (1 - rest) + rest * z * z).clip(0) ** 0.5)
 
-    def _projected(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
+    def _projected(self, exact: Any, p: Any, z: Any) -> Any:
         """(p + w p_exact)/(1 + w), w = (dq/dp)² = ((z² + Rγ)/(z r))² along the curve."""
-        exact = self._exact(q, p, z)
-        length = z / exact.clamp_min(1e-6 * z) - self.gamma
-        near = z * z * (length * length - z * z).clamp_min(0)
-        return exact + (p - exact) * near / (near + (z * z + length * self.gamma).square())
+        reach = z / exact.clip(1e-6 * z) - self.gamma
+        near = z * z * (reach * reach - z * z).clip(0)
+        weight = z * z + reach * self.gamma
+        return exact + (p - exact) * near / (near + weight * weight)
 
     def _published(self, q: Tensor, p: Tensor, z: Tensor) -> Tensor:
-        length = ((self.gamma * q / (1 - q)) ** 2 + z * z).sqrt()
-        return torch.where(z < self.z_exp, z / (length + self.gamma), p)
+        reach = ((self.gamma * q / (1 - q)) ** 2 + z * z).sqrt()
+        return torch.where(z < self.z_exp, z / (reach + self.gamma), p)
 
 
 @dataclass(frozen=True)
@@ -236,10 +245,9 @@ class EDM(Head):
         return torch.hypot(c.b, self.sigma_data * c.a)
 
 
-def safe_norm(rows: Tensor) -> Tensor:
-    """|row| of each row (B, N), with gradient zero, not NaN, at zero."""
-    square = rows.square().sum(1)
-    return torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
+def length(rows: Tensor) -> Tensor:
+    """|row| of each row (B, *), shape (B,), with gradient zero, not NaN, at zero."""
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1)
 
 
 HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity, "edm": EDM}

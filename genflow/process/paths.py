@@ -174,6 +174,8 @@ class SIFourier(Interpolant):
     def with_path(self, terms: Mapping[str, Tensor]) -> Self:
         again = type(self)(**{**self._options(), **{name: tuple(v.tolist()) for name, v in terms.items()}})
         again._terms = dict(terms)
+        again._known.clear()
+        again._rules.clear()
         return again
 
     def path(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -43,6 +43,8 @@ class PFGM(AffineProcess):
         inverse: How the velocity is read from a field; see `PoissonField`.
         z_exp: Where inverse "published" changes its rule.
         prior: "exact", the multivariate Cauchy at z_max, or "published", its radius clipped to [1, upper_norm].
+        constant: "exact", the constant of the prior's density, or "published": that of the authors' code, which has
+            the area of the sphere in N dimensions where that in N + 1 belongs. For tables of published bits/dim.
         upper_norm: Upper clip. None: √N σ (1+τ)^M.
         perturbation: "exact": log z uniform between z_min and z_max, then one Cauchy draw. "published": z and radius
             grow together as (1+τ)^m with m ~ U[0, M); given z that is no Cauchy near the ends, so it is only for the
@@ -69,6 +71,7 @@ class PFGM(AffineProcess):
     inverse: str = "projected"
     z_exp: float = 5.0
     prior: str = "exact"
+    constant: str = "exact"
     upper_norm: float | None = None
     perturbation: str = "exact"
     restrict: str = "absolute"
@@ -102,6 +105,7 @@ class PFGM(AffineProcess):
         choices = {
             "inverse": INVERSES,
             "prior": ("exact", "published"),
+            "constant": ("exact", "published"),
             "perturbation": ("exact", "published"),
             "restrict": ("absolute", "signed", "none"),
         }
@@ -193,6 +197,17 @@ class PFGM(AffineProcess):
         radius = x.flatten(1).double().norm(dim=1)
         clipped = radius.clamp(1.0, self.radius_limit)
         return x * like_rows((clipped / radius).to(dtype), x)
+
+    def log_prior(self, x: Tensor) -> Tensor:
+        """log[Γ((N+1)/2)/π^((N+1)/2)] + log z − (N+1)/2 log(|x|² + z²) at z = z_max; "published" has Γ(N/2)/π^(N/2).
+
+        The clip of the published prior is left out of the density, as in the published code.
+        """
+        exact = super().log_prior(x)
+        if self.constant == "exact":
+            return exact
+        dim = dimension(x)
+        return exact + math.lgamma(dim / 2) - math.lgamma((dim + 1) / 2) + math.log(math.pi) / 2
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +225,9 @@ class FixedStep(Solver):
         grid: Spacing of the times where the solve is given a budget; see `genflow.process.grids`.
     """
 
+    why_not_control: str | None = None
+    """Why samples under a constraint (`genflow.control`) can not be drawn with it; None where they can."""
+
     def __init__(self, grid: Spacing = "process") -> None:
         check_spacing(grid)
         self.spacing = grid
@@ -277,7 +281,7 @@ class FixedStep(Solver):
 
 def check_finite(x: Tensor, t: Tensor, step: int) -> None:
     """Raises NonFiniteError naming time, step and the first bad samples."""
-    if not bool(x.sum().isfinite()):
+    if not math.isfinite(float(x.sum())):
         bad = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise NonFiniteError(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
 from genflow.process.base import require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise, scheduled
+from genflow.solver.base import FieldLike, FixedStep, Noise, Scheduled, scheduled
 
 FARTHEST = 2.0
 """How long a step in λ may be, in spacings of the means whose polynomial it follows; else fewer means are used.
@@ -58,17 +60,20 @@ class Exponential(FixedStep):
         self.past: list[Mean] = []
         self.last: tuple[Tensor, Place, list[Mean]] | None = None
         self.corrected = 0
+        self.places: dict[float, Place] = {}
 
     def begin(self, field: FieldLike, times: Tensor) -> Self:
-        scheduled(field, self)
+        known = scheduled(field, self)
         fresh = copy.copy(self)  # the means belong to this solve, not to the solver
         fresh.past, fresh.last, fresh.corrected = [], None, 0
+        fresh.places = dict(zip(times.tolist(), places(*known.schedule(times)), strict=True))
         return fresh
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        known = scheduled(field, self)
-        start, end = places(*known.schedule(torch.stack([t, s])))
-        data = known.data(x, t)
+        if float(t) not in self.places:
+            raise ValueError(f"{type(self).__name__} needs to know its grid: call solve, or begin before step")
+        start, end = self.places[float(t)], self.places[float(s)]
+        data = cast(Scheduled, field).data(x, t)
         if self.last is not None and self.corrected < self.corrections:
             before, origin, means = self.last
             x = advance(before, origin, start, correct(means, Mean(start.log_snr, data), origin, start))
@@ -154,7 +159,7 @@ def predict(means: list[Mean], start: Place, end: Place) -> Tensor:
     if len(means) == 2:
         share = h / (2 * (start.log_snr - means[0].log_snr))
         return whole * ((1 + share) * means[1].data - share * means[0].data)
-    return weighted(exponential_weights([m.log_snr for m in means], start.log_snr, end.log_snr), means)
+    return weighted(exponential_weights(tuple(m.log_snr for m in means), start.log_snr, end.log_snr), means)
 
 
 def correct(means: list[Mean], new: Mean, start: Place, end: Place) -> Tensor:
@@ -164,10 +169,10 @@ def correct(means: list[Mean], new: Mean, start: Place, end: Place) -> Tensor:
     if len(means) == 1:
         return -math.expm1(-(end.log_snr - start.log_snr)) / 2 * (means[0].data + new.data)
     means = [*means, new]
-    return weighted(exponential_weights([m.log_snr for m in means], start.log_snr, end.log_snr), means)
+    return weighted(exponential_weights(tuple(m.log_snr for m in means), start.log_snr, end.log_snr), means)
 
 
-def weighted(weights: list[float], means: list[Mean]) -> Tensor:
+def weighted(weights: Sequence[float], means: list[Mean]) -> Tensor:
     """Σ w_j D_j."""
     total = weights[0] * means[0].data
     for weight, mean in zip(weights[1:], means[1:], strict=True):
@@ -175,7 +180,8 @@ def weighted(weights: list[float], means: list[Mean]) -> Tensor:
     return total
 
 
-def exponential_weights(nodes: list[float], start: float, end: float) -> list[float]:
+@lru_cache(maxsize=4096)
+def exponential_weights(nodes: tuple[float, ...], start: float, end: float) -> list[float]:
     """Weights w with ∫ e^(λ − end) p(λ) dλ = Σ w_j p(nodes_j) from start to end, for every p of degree < len(nodes)."""
     h = end - start
     shares = (torch.tensor(nodes, dtype=torch.float64) - start) / h

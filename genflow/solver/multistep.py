@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -50,14 +51,15 @@ class AdamsBashforth(FixedStep):
             self._remember(t, slope)
             return x_s
         self._remember(t, field.velocity(x, t))
-        weights = adams_weights([time for time, _ in self.past], float(t), float(s))
+        weights = adams_weights(tuple(time for time, _ in self.past), float(t), float(s))
         return x + sum(w * slope for w, (_, slope) in zip(weights, self.past, strict=True))
 
     def _remember(self, t: Tensor, slope: Tensor) -> None:
         self.past = [*self.past, (float(t), slope)][-int(self.order) :]
 
 
-def adams_weights(times: list[float], start: float, end: float) -> list[float]:
+@lru_cache(maxsize=4096)
+def adams_weights(times: tuple[float, ...], start: float, end: float) -> list[float]:
     """Weights w with ∫ p(τ) dτ = Σ w_j p(times_j) from start to end, for every polynomial p of degree < len(times)."""
     nodes = (torch.tensor(times, dtype=torch.float64) - start) / (end - start)
     powers = torch.arange(len(times), dtype=torch.float64)

@@ -155,6 +155,10 @@ class PredictorCorrector(FixedStep):
     mode = "sde"
     order = 1
     needs = ("sde", "score", "affine")
+    why_not_control = (
+        "its correctors move the known part as well, which is not drawn again before its predictor; give its predictor "
+        "alone and ask control for correctors, which move the unknown part only"
+    )
 
     def __init__(
         self,

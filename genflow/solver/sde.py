@@ -127,7 +127,10 @@ def needed(noise: Noise | None, owner: object) -> Noise:
 
 def at_the_end(field: FieldLike, s: Tensor) -> bool:
     """Whether s is the data's end of the field's own grid: the step to it adds no noise."""
-    return float(s) == float(field.grid(1)[-1])
+    memory = vars(field)
+    if "_end" not in memory:
+        memory["_end"] = float(field.grid(1)[-1])
+    return bool(float(s) == memory["_end"])
 
 
 def share_of_time(field: FieldLike, t: Tensor) -> float:

@@ -91,10 +91,10 @@ def test_dry_run_tells_what_is_cached(finished, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def start(folder):
+def start(folder, *words):
     """A bench in the background that has saved a training state and not finished."""
     process = subprocess.Popen(
-        command(), cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*words), cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     cells, deadline = folder / "runs" / "bench" / "cells", time.monotonic() + 120
     while not list(cells.glob("*.state/MANIFEST.json")):
@@ -141,7 +141,7 @@ def test_a_damaged_cell_is_named_and_computed_again(finished):
 
 
 def test_a_second_bench_in_the_same_folder_says_who_holds_it(tmp_path):
-    process = start(tmp_path)
+    process = start(tmp_path, "--train-steps=100000")  # far from done when the second begins, however slow the machine
     second = run(tmp_path, code=75)
     assert f"process {process.pid} on" in second.stderr
     process.kill()

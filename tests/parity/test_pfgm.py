@@ -166,6 +166,10 @@ def test_prior_constant_is_that_of_the_right_sphere(load, name):
     found = float(process.log_prior(x)) - math.log(2 * 40) + (dim + 1) * math.log(40)
     assert found == pytest.approx(exact, rel=1e-11)
     assert (found - published) / (dim * math.log(2)) == pytest.approx(bits, rel=1e-6)
+    theirs = PFGM(dim=int(dim), z_max=40.0, constant="published")
+    assert float(theirs.log_prior(x)) - math.log(2 * 40) + (dim + 1) * math.log(40) == pytest.approx(
+        published, rel=1e-11
+    )
 
 
 # ---- the ODE ---------------------------------------------------------------------------------------------
@@ -323,6 +327,10 @@ def test_prior_and_bits_differ_by_the_published_constant_only(likelihood, error)
     latent = likelihood["latent_x"].reshape(2, *IMAGE)
     log_prior = pfgm().log_prior(latent)
     assert error(log_prior, likelihood["prior_logp"] + likelihood["prior_log_theta_correct"]) < 1e-9
+    theirs = pfgm(constant="published").log_prior(latent)
+    assert error(theirs, likelihood["prior_logp"] + likelihood["prior_log_theta"]) < 1e-9
+    for log_prob, want in zip(theirs + likelihood["delta_logp"], likelihood["bpd"].tolist(), strict=True):
+        assert bits_per_dim(log_prob[None], N, Scaling.grey(256))[0] == pytest.approx(want, abs=1e-9)
     total = log_prior + likelihood["delta_logp"]
     gap = float(likelihood["prior_log_theta_correct"] - likelihood["prior_log_theta"]) / (N * math.log(2))
     for log_prob, want in zip(total, likelihood["bpd"].tolist(), strict=True):

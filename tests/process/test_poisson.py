@@ -159,7 +159,7 @@ def test_reverse_ode_agrees_with_scipy():
 @pytest.mark.parametrize(
     "options",
     [{"dim": 0}, {"norm": -1}, {"norm": math.nan}, {"tau": 0}, {"z_min": 0}, {"z_max": 1e-4}, {"gamma": 0},
-     {"inverse": "exac"}, {"prior": "x"}, {"head": "fields"}, {"mode": "sde"}, {"large_batch": -1}],
+     {"inverse": "exac"}, {"prior": "x"}, {"constant": "x"}, {"head": "fields"}, {"mode": "sde"}, {"large_batch": -1}],
 )  # fmt: skip
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -54,7 +54,8 @@ def test_bits_per_dim_of_a_gaussian():
 @pytest.mark.parametrize(("solver", "nfe"), [("heun", 200), ("euler", 400), ("euler_maruyama", 400)])
 def test_gaussian_data_are_sampled_with_their_mean_and_scale(solver, nfe):
     process, mean, scale = VP(), 0.3, 0.5
-    x = genflow.sample(process, gaussian_backbone(process, mean, scale), solver, 4000, nfe=nfe, shape=(2,), dtype=F64).x
+    backbone, whole = gaussian_backbone(process, mean, scale), {"shape": (2,), "dtype": F64, "batch_size": 4000}
+    x = genflow.sample(process, backbone, solver, 4000, nfe=nfe, **whole).x
     assert float(x.mean()) == pytest.approx(mean, abs=0.03)
     assert float(x.std()) == pytest.approx(scale, abs=0.02)
 
@@ -79,7 +80,8 @@ def test_natural_diffusion_is_half_of_beta():
 def test_any_diffusion_keeps_the_marginal(factor):
     process = VP()
     solver = genflow.get_solver("euler_maruyama", diffusion=factor)
-    x = genflow.sample(process, gaussian_backbone(process, 0.0, 0.5), solver, 4000, nfe=500, shape=(1,), dtype=F64).x
+    backbone, whole = gaussian_backbone(process, 0.0, 0.5), {"shape": (1,), "dtype": F64, "batch_size": 4000}
+    x = genflow.sample(process, backbone, solver, 4000, nfe=500, **whole).x
     assert float(x.std()) == pytest.approx(0.5, abs=0.03)
 
 

@@ -36,7 +36,7 @@ def test_moments_against_quadrature(h):
 
 @pytest.mark.parametrize(("nodes", "start", "end"), [([-1.2, 0.1, 0.3], 0.3, 0.9), ([0.0, 2.0, 2.5, 6.0], 2.5, 6.0)])
 def test_weights_integrate_polynomials_against_quadrature(nodes, start, end):
-    weights = exponential_weights(nodes, start, end)
+    weights = exponential_weights(tuple(nodes), start, end)
     for degree in range(len(nodes)):
         found = sum(w * node**degree for w, node in zip(weights, nodes, strict=True))
         want = quad(lambda u, d=degree: math.exp(u - end) * u**d, start, end, epsabs=1e-13)[0]

@@ -9,7 +9,7 @@ from torchdiffeq import odeint
 
 import genflow
 from genflow.bench.cells import lacking
-from genflow.process.base import Field
+from genflow.process.field import Field
 from genflow.process.grids import SPACINGS
 from genflow.process.poisson import PFGM
 from genflow.process.score_sde import VP

@@ -1,0 +1,209 @@
+"""`genflow likelihood`: log densities of held-out data under a checkpoint's ODE."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genflow.cli import say
+from genflow.commands.loaded import (
+    GUIDANCE_HELP,
+    Model,
+    check_out,
+    held_out,
+    open_model,
+    open_solver,
+    own_classes,
+    say_told,
+    told,
+    write_arrays,
+)
+from genflow.commands.model import make_folder
+from genflow.commands.options import config_options, examples, resolve
+from genflow.config import ConfigError, Options, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genflow.likelihood import Likelihood
+    from genflow.process.base import Process
+    from genflow.solver.base import Solver
+
+
+@dataclass(frozen=True)
+class DensityConfig:
+    """The likelihood of held-out data."""
+
+    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    examples: int = option(500, "test examples (all where there are fewer)", least=2)
+    t: str = option(
+        "data",
+        "native time of the density: data (the data's end), or a number; then x_t is drawn once of each example and "
+        "log p_t(x_t) is given, in nats",
+    )
+    label: str = option("none", "class that is told: its number, data (each example's own), or none")
+    guidance: float = option(1.0, GUIDANCE_HELP, least=0)
+    trace: str = option("hutchinson", "divergence: hutchinson or exact", among=("hutchinson", "exact"))
+    probe: str = option("rademacher", "Hutchinson's probe: rademacher or gaussian", among=("rademacher", "gaussian"))
+    probes: int = option(1, "probes per example", least=1)
+    solver: str = option("rk45", "ODE solver", registry="solvers")
+    nfe: int = option(100, "backbone calls per example (fixed-step solvers)", least=1)
+    solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    seed: int = option(0, "seed of dequantisation, probes and x_t", least=0)
+    sample_batch: int = option(250, "examples at a time; does not change them", least=1)
+    device: str = option("cpu", "torch device")
+    out: str = option("", "file to write: .csv or .npz for every example, .png for a picture")
+
+
+@click.command(
+    name="likelihood",
+    help="Bits per dimension and nats of the test split, by the ODE.\n\n"
+    + examples(
+        "genflow likelihood --checkpoint runs/pfgm",
+        "genflow likelihood --checkpoint runs/pfgm --probes 4 --out likelihood.csv",
+        "genflow likelihood --checkpoint runs/classes --label data",
+        "genflow likelihood --checkpoint runs/pfgm --trace exact --examples 20 --out likelihood.png",
+    ),
+)
+@config_options(DensityConfig)
+def likelihood_command(config_file: Path | None, **given: Any) -> int:
+    config, _ = resolve(DensityConfig, config_file, given)
+    say(run_likelihood(config))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What there is to print and to write.
+
+    Arguments:
+        raw: Raw examples (n, *).
+        x: States whose density was taken, data units (n, *).
+        t: Their native time.
+        perturbed: Whether they are x_t of the examples, not the examples.
+        parts: Likelihoods of each batch.
+    """
+
+    raw: Tensor
+    x: Tensor
+    t: float
+    perturbed: bool
+    parts: list[Likelihood]
+
+    def joined(self, name: str) -> Tensor:
+        """An entry of all batches, (n,), on the host."""
+        import torch
+
+        return torch.cat([getattr(part, name).cpu() for part in self.parts])
+
+
+def run_likelihood(config: DensityConfig) -> str:
+    """Measures, writes the file where one is asked for, and returns what to print."""
+    from genflow.likelihood import check_likelihood
+
+    out = check_out(config.out, (".csv", ".npz", ".png")) if config.out else None
+    solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
+    model = open_model(config.checkpoint, config.device)
+    check_likelihood(model.process)
+    found = _measure(config, model, solver, budget)
+    if out:
+        _write(model, out, found)
+    return _text(config, model, found, out)
+
+
+def _measure(config: DensityConfig, model: Model, solver: Solver, budget: int | None) -> _Measured:
+    from genflow.likelihood import log_likelihood
+    from genflow.sampling import draw_path
+
+    data, t = model.dataset(), _time(config.t, model.process)
+    raw, x = held_out(data, config.examples, config.seed)
+    labels = told(config.label, model, len(x), *own_classes(data))
+    if t is not None:
+        x = draw_path(model.process, x, t, config.seed, range(len(x)))
+    parts = [
+        log_likelihood(
+            model.process,
+            model.backbone,
+            x[rows.start : rows.stop].to(config.device),
+            t=t,
+            solver=solver,
+            nfe=budget,
+            trace=config.trace,
+            probe=config.probe,
+            probes=config.probes,
+            seed=config.seed,
+            first_index=rows.start,
+            labels=None if labels is None else labels[rows.start : rows.stop],
+            guidance=config.guidance,
+        )
+        for rows in _batches(len(x), config.sample_batch)
+    ]
+    return _Measured(raw, x, parts[0].t, t is not None, parts)
+
+
+def _batches(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _time(word: str, process: Process) -> float | None:
+    """The native time that --t stands for; None for the data's end, at which examples are taken as they are."""
+    if word == "data":
+        return None
+    try:
+        t = float(word)
+    except ValueError:
+        raise ConfigError(f"t = '{word}' is not a time; give a number, or data") from None
+    return None if t == process.training_interval[0] else t
+
+
+def _text(config: DensityConfig, model: Model, found: _Measured, out: Path | None) -> str:
+    from genflow.likelihood import BPD_FORMULA, bits_per_dim
+
+    data, log_prob = model.dataset(), found.joined("log_prob")
+    count, dim = len(log_prob), math.prod(data.shape)
+    nfe = sum(p.nfe * len(p.log_prob) for p in found.parts) / count
+    error = float(log_prob.std()) / math.sqrt(count)
+    what = "mean −log p(x) in data units"
+    if found.perturbed:
+        what = f"mean −log p_t(x_t) at t = {found.t:g}, x_t = a X + b N drawn once of each example; no bits/dim of data"
+    lines, formula = [f"nats: {-float(log_prob.mean()):.4f} ± {error:.4f} ({what})"], ""
+    if data.scaling.levels is not None and not found.perturbed:
+        bits, bits_error = bits_per_dim(log_prob, dim, data.scaling)
+        lines.insert(0, f"bits/dim: {bits:.4f} ± {bits_error:.4f}")
+        formula = f"\n{BPD_FORMULA}, s = 2/{data.scaling.levels}, N = {dim}"
+    probes = f"{config.probes} {config.probe} probe{'s' * (config.probes > 1)} per example, drawn once"
+    lines.append(
+        f"{model.name} on the test split of {model.data['name']}, n = {count}"
+        f"{say_told(config.label, config.guidance)}: ODE from t = {found.t:g} by {config.solver}, NFE {nfe:.1f}; "
+        f"{'exact trace' if config.trace == 'exact' else probes}; seed {config.seed}; "
+        f"± is one standard error over examples{formula}"
+    )
+    return "\n".join([*lines, *([str(out)] if out else [])])
+
+
+def _write(model: Model, out: Path, found: _Measured) -> None:
+    data, nats = model.dataset(), -found.joined("log_prob")
+    dim = math.prod(data.shape)
+    values = {"nats": nats, "stderr_of_probes": found.joined("stderr")}
+    if data.scaling.levels is not None and not found.perturbed:
+        values = {"bits_per_dim": (nats - data.scaling.log_det(dim)) / (dim * math.log(2)), **values}
+    if out.suffix == ".npz":
+        write_arrays(out, {**values, "raw": found.raw, **({"x_t": found.x} if found.perturbed else {})})
+        return
+    make_folder(out.parent)
+    if out.suffix == ".csv":
+        from genflow.checkpoint import write_file
+
+        rows = [",".join(["example", *values])]
+        rows += [",".join([str(i), *(repr(float(v[i])) for v in values.values())]) for i in range(len(nats))]
+        write_file(out, "\n".join(rows) + "\n")
+        return
+    from genflow.report.pictures import likelihood_plot
+
+    unit, worth = next(iter(values.items()))
+    label = unit.replace("bits_per_dim", "bits/dim")
+    likelihood_plot(out, worth.numpy(), label, found.raw.numpy(), data.scaling.levels)

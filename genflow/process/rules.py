@@ -1,0 +1,45 @@
+"""Linear heads at one time: velocity, means and score as numbers times x plus numbers times the output."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from genflow.process.base import Coefficients
+from genflow.process.heads import Head
+
+Pair = tuple[float, float]
+
+
+class Rule(NamedTuple):
+    """What is read from an output at one time: (factor of x, factor of the output) of each, and a and b there."""
+
+    velocity: Pair
+    data: Pair
+    base: Pair
+    a: float
+    b: float
+
+
+def linear_rule(head: Head, c: Coefficients) -> Rule:
+    """The rule of a linear head, found by reading it at (x, output) = (1, 0) and (0, 1).
+
+    Arguments:
+        head: With `linear` true: `velocity` and `decode` are linear in x and output together.
+        c: Coefficients at one time, float64, shape (1, 1).
+    """
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    of_x, of_output = head.decode(zero, one, c), head.decode(one, zero, c)
+    velocity = (float(head.velocity(zero, one, c)), float(head.velocity(one, zero, c)))
+    data, base = ((float(p), float(q)) for p, q in zip(of_x, of_output, strict=True))
+    return Rule(velocity, data, base, float(c.a), float(c.b))
+
+
+def mix(x: Tensor, output: Tensor, factors: Pair) -> Tensor:
+    """factors[0] x + factors[1] output."""
+    of_x, of_output = factors
+    if of_x == 0:
+        return output if of_output == 1 else of_output * output
+    return torch.add(x if of_x == 1 else of_x * x, output, alpha=of_output)
