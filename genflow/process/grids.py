@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from genflow.process.base import Process
 
 Spacing = str | Sequence[float]
-"""A name, "edm(ρ)", or the times themselves."""
+"""A name, "edm(ρ)", or the times themselves, of which the ends may be rounded to four digits."""
 
 SPACINGS = {
     "process": "even in the process's own clock (t, or log t)",
@@ -79,6 +79,8 @@ def _explicit(spacing: Sequence[float], steps: int, ends: tuple[float, float]) -
     found = torch.tensor([float(t) for t in spacing], dtype=torch.float64)
     if len(found) != steps + 1:
         raise ValueError(f"the grid has {len(found)} times, that is {len(found) - 1} steps, but {steps} were asked for")
+    for i, end in ((-1, ends[0]), (0, ends[1])):  # an end written with four digits is that end
+        found[i] = end if abs(float(found[i]) - end) <= 1e-3 * abs(end) else found[i]
     toward = math.copysign(1.0, ends[0] - ends[1])
     if not bool((toward * found.diff() > 0).all()):
         raise ValueError(f"the times of the grid do not go from the prior, t = {ends[1]:g}, towards t = {ends[0]:g}")

@@ -115,6 +115,16 @@ def test_uniform_cosine_and_the_clock(process):
 # ---- lists of times --------------------------------------------------------------------------------------
 
 
+def test_ends_written_with_four_digits_are_the_ends():
+    process = genflow.get_process("pfgm")
+    near_data, near_prior = process.safe_interval
+    grid = process.grid(2, spacing=[float(f"{near_prior:.4g}"), 1.0, float(f"{near_data:.4g}")])
+    assert grid.tolist() == [near_prior, 1.0, near_data]
+    assert float(f"{near_prior:.4g}") != near_prior
+    with pytest.raises(ValueError, match="must begin at"):
+        process.grid(2, spacing=[1.01 * near_prior, 1.0, near_data])
+
+
 def test_explicit_times_are_taken_as_they_are():
     times = [0.001, 0.2, 0.7, 0.999]
     assert SILinear().grid(3, spacing=times).tolist() == times
