@@ -10,6 +10,7 @@ from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
+from genflow.registry import registries
 
 COLUMNS = (
     "process",
@@ -65,6 +66,18 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     """The tables that the rows allow: quality against NFE, norm–z, bits/dim, and anything else measured."""
     makers = (quality_table, norm_table, push_table, likelihood_table, other_table)
     return [table for table in (make(rows) for make in makers) if table is not None]
+
+
+def gaps_table(processes: Sequence[str], metrics: Sequence[str]) -> Table | None:
+    """What of a bench's metrics its processes can not give, and why; None where they give all."""
+    rows = []
+    for name in processes:
+        missing = registries()["processes"].entry(name).tags.get("missing", {})
+        for metric in metrics:
+            reason = missing.get(registries()["metrics"].entry(metric).tags.get("asks", ""))
+            rows += [[name, metric, reason]] if reason else []
+    caption = "What a process has not got is left out of the tables above, not estimated by other means."
+    return Table("Not measured", ["process", "metric", "reason"], rows, caption) if rows else None
 
 
 def mean_over_seeds(values: Sequence[float | None]) -> tuple[float, float]:

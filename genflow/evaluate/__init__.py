@@ -26,14 +26,14 @@ CATALOG = [
         "genflow.evaluate.metrics:NormMetric",
         "norm against noise level: spread, correlation, and FD after the norm is pushed off mid-way",
         "Xu et al. 2022, arXiv:2209.11178",
-        tags={"needs": "model"},
+        tags={"needs": "model", "asks": "norm"},
     ),
     Entry(
         "bpd",
         "genflow.evaluate.metrics:LikelihoodMetric",
         "bits/dim of the test split by the ODE, with standard error",
         "Song et al. 2021, arXiv:2011.13456",
-        tags={"needs": "model"},
+        tags={"needs": "model", "asks": "likelihood"},
     ),
 ]
 

@@ -90,6 +90,9 @@ class LikelihoodMetric(Metric):
 
     needs = "model"
 
+    def why_not(self, process: Process) -> str | None:
+        return process.why_not("likelihood")
+
     def measure(self, context: Context) -> Result:
         assert context.process is not None
         assert context.backbone is not None

@@ -14,7 +14,7 @@ import yaml
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.bench.tables import collect, tables, to_csv, to_markdown
+from genflow.bench.tables import collect, gaps_table, tables, to_csv, to_markdown
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict
 
@@ -42,7 +42,8 @@ def write_outputs(
         again: Write even where nothing changed.
     """
     rows = collect(store, cells)
-    found = tables(rows)
+    gaps = gaps_table(config.process, config.metric)
+    found = [*tables(rows), *([gaps] if gaps else [])]
     text = to_markdown(found, command)
     if not again and _stamp(store) == digest(config, cells) and _whole(store.root):
         return Outcome((store.root / "tables.md").read_text(), False)
@@ -106,8 +107,11 @@ def norm_studies(store: Store, cells: Sequence[Cell]) -> dict[str, dict[str, Any
     """Arrays of the norm studies by process, of the first seed."""
     found: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        if cell.spec.get("metric") == "norm_z" and cell.labels["process"] != REAL:
-            found.setdefault(cell.labels["process"], _arrays(store.files(cell.key)["arrays.npz"]))
+        if cell.spec.get("metric") != "norm_z" or cell.labels["process"] == REAL:
+            continue
+        arrays = store.files(cell.key).get("arrays.npz")  # none where the process has no norm study
+        if arrays is not None:
+            found.setdefault(cell.labels["process"], _arrays(arrays))
     return found
 
 

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from genflow.registry import registries
+
 TINY = (
     "--train-steps=40", "--train-batch-size=16", "--train-save-seconds=0.2", "--samples=24", "--nfe=2,5",
     "--solver=euler,heun", "--bpd-examples=6", "--norm-nfe=4", "--norm-factors=0.5,1", "--jobs=2",
@@ -181,3 +183,28 @@ def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
         json.loads((c / "cell.json").read_text())["labels"].get("solver") for c in cells if (c / "samples.npz").exists()
     }
     assert solvers == {"euler", "heun", "rk45", "euler_maruyama"}
+
+
+def test_every_process_runs_through_the_bench_and_what_is_missing_is_said(tmp_path):
+    names = list(registries()["processes"].entries())
+    words = ["--process", ",".join(names), "--backbone", "mlp", "--samples", "8", "--nfe", "4", "--bpd-examples", "2"]
+    quick = ["--train-steps", "2", "--train-batch-size", "8", "--norm-nfe", "2", "--norm-factors", "1", "--out", "all"]
+    loose = ["--bpd-rtol", "0.1", "--bpd-atol", "0.1", "--solver", "euler,unipc,ancestral,euler_maruyama"]
+    done = subprocess.run(
+        [sys.executable, "-m", "genflow", "bench", *words, *quick, *loose],
+        cwd=tmp_path,
+        env=ENV,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "all" / "results.csv").read_text(encoding="utf-8").splitlines()))
+    measured = {(row["process"], row["metric"]) for row in rows if row["value"]}
+    for name in names:
+        missing = registries()["processes"].entry(name).tags.get("missing", {})
+        assert (name, "FD[digits]") in measured
+        assert ((name, "bits/dim") in measured) == ("likelihood" not in missing)
+        for asked in {"norm", "likelihood"} & set(missing):
+            assert missing[asked] in done.stdout
+    assert "## Not measured" in done.stdout
