@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,19 @@ def save_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def new_axes(width: float = 6.4, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure with `columns` axes side by side, in the house style."""
+def new_axes(width: float = 6.4, height: float = 4.0, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
+    """A figure with `columns` axes side by side in each of `rows` rows, in the house style."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
-    return figure, (axes[0, 0] if columns == 1 else axes[0])
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    return figure, (axes[0, 0] if rows * columns == 1 else axes.reshape(-1))
 
 
 def colour_of(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, in order."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    """A colour for each name, in order; from a larger palette where the house's would not do."""
+    from matplotlib.colors import to_hex
+
+    palette = COLOURS if len(names) <= len(COLOURS) else [to_hex(c) for c in plt.get_cmap("tab20").colors]  # type: ignore[attr-defined]
+    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
 
 
 def unique(values: Any) -> list[Any]:
@@ -92,7 +96,12 @@ def quality_plot(rows: Sequence[Row], path: Path) -> bool:
         )
         _plain_ticks(axes.xaxis, nfes)
         _plain_ticks(axes.yaxis)
-        axes.legend(fontsize=8, loc="upper right", ncols=2)
+        handles, labels = axes.get_legend_handles_labels()
+        if len(labels) <= 10:
+            axes.legend(fontsize=8, loc="upper right", ncols=2)
+        else:  # as many lines would hide the curves
+            figure.set_size_inches(8.0, 4.4 + 0.17 * math.ceil(len(labels) / 3))
+            figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=3)
         save_figure(figure, path)
     return True
 
@@ -128,11 +137,16 @@ def norm_plot(studies: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> bo
     if not studies:
         return False
     with plt.rc_context(STYLE):
-        figure, axes = new_axes(4.4 * len(studies), 3.8, len(studies))
+        columns = min(len(studies), 3)
+        rows = math.ceil(len(studies) / columns)
+        figure, axes = new_axes(4.4 * columns, 3.8 * rows, columns, rows)
         panels = [axes] if len(studies) == 1 else list(axes)
-        for panel, (process, study) in zip(panels, studies.items(), strict=True):
+        for panel, (process, study) in zip(panels, studies.items(), strict=False):
             _norm_panel(panel, process, study)
-        panels[0].set_ylabel("|x|, data units")
+        for spare in panels[len(studies) :]:
+            spare.set_axis_off()
+        for panel in panels[::columns]:
+            panel.set_ylabel("|x|, data units")
         figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
         save_figure(figure, path)
     return True
