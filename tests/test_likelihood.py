@@ -231,3 +231,21 @@ def test_the_standard_error_of_bits_per_dim():
     _, error = bits_per_dim(-nats, dim, Scaling.grey(2))
     ratio = (error * math.sqrt(n) * dim * math.log(2) / scale) ** 2 * (n - 1)
     assert chi2.ppf(5e-4, n - 1) < ratio < chi2.ppf(1 - 5e-4, n - 1)
+
+
+def test_what_sampling_in_inference_mode_remembers_does_not_break_a_likelihood():
+    """Coefficients and conditions of a time are remembered; a tensor of inference mode can not be used by autograd."""
+    import torch
+
+    import genflow
+
+    for name in ("pfgm", "vp_ode"):
+        process = genflow.get_process(name)
+        backbone = genflow.get_backbone("mlp", shape=(3,), extra_channels=process.extra_channels)
+        grid = process.grid(4)
+        with torch.inference_mode():
+            genflow.get_solver("euler").solve(process.field(backbone), torch.ones(2, 3), grid=grid)
+        x = torch.ones(2, 3, requires_grad=True)
+        for t in grid:
+            (slope,) = torch.autograd.grad(process.field(backbone).velocity(x, t).sum(), x)
+            assert bool(slope.isfinite().all())

@@ -183,7 +183,7 @@ class AffineProcess(Process):
 
     def at(self, t: Tensor, x: Tensor) -> Coefficients:
         """The coefficients at t, in x's dtype and shaped to multiply x (B, *); one time's are remembered."""
-        if t.ndim or t.requires_grad:
+        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
             return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
         key = (float(t), x.ndim, x.dtype, x.device)
         if key not in self._known:

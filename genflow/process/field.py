@@ -67,7 +67,7 @@ class Field:
     def told(self, t: Tensor, x: Tensor) -> Tensor:
         """What the backbone hears of t, of t's shape, in x's dtype; one time's is remembered with the process."""
         tell = self.process.noise_level if self._asks else self.process.condition
-        if t.ndim or t.requires_grad:
+        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
             return tell(t.double()).to(x.device, x.dtype)
         key = (float(t), self._asks, x.dtype, x.device)
         if key not in self._told:
