@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,21 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
+LATEST = "latest"
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that can not be read; the message names the file and what is wrong with it."""
+
+
+class SaveError(CheckpointError):
+    """A checkpoint that can not be written; what was there before is whole."""
+
+    exit_code = 74
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk, a quota or a file size limit that is used up."""
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -27,24 +40,40 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
     Files go to a sibling folder, are synced, and are listed with their hashes in a manifest written last; then the
     folder takes its place.
+
+    Raises:
+        SaveError: The disk is full or can not be written; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f"{path.name}.tmp-*"):
-        shutil.rmtree(stale, ignore_errors=True)
     fresh = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    fresh.mkdir()
     try:
-        manifest = {"format": FORMAT, "files": {n: hashlib.sha256(b).hexdigest() for n, b in files.items()}}
-        for name, content in {**files, MANIFEST: json.dumps(manifest, indent=1).encode()}.items():
-            _write_synced(fresh / name, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f"{path.name}.tmp-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        fresh.mkdir()
+        hashes = {name: _write_synced(fresh / name, content) for name, content in files.items()}
+        manifest = {"format": FORMAT, "files": hashes}
+        _write_synced(fresh / MANIFEST, json.dumps(manifest, indent=1).encode())
         old = path.with_name(f"{path.name}.old")
         if path.exists():  # else the old one may be the only whole copy, left by an interrupted swap
             _remove(old)
             path.rename(old)
         fresh.rename(path)
         _remove(old)
+    except OSError as error:
+        raise _save_error(path, error, sum(map(len, files.values()))) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _save_error(path: Path, error: OSError, needed: int) -> SaveError:
+    if error.errno not in FULL:
+        return SaveError(f"{path} can not be written: {error.strerror}")
+    there = next((folder for folder in path.parents if folder.exists()), Path())
+    free = shutil.disk_usage(there).free
+    return SaveError(
+        f"disk full: {path} needs {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} MiB are free there "
+        f"({error.strerror}); what was saved before is whole. Make room and start the same command again"
+    )
 
 
 def _remove(path: Path) -> None:
@@ -62,21 +91,32 @@ def write_file(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+def _write_synced(path: Path, content: bytes) -> str:
+    """Writes and syncs a file while another thread hashes it; returns the hash."""
+    with ThreadPoolExecutor(1) as pool, path.open("wb") as file:
+        digest = pool.submit(lambda: hashlib.sha256(content).hexdigest())
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+        return digest.result()
 
 
-def read_folder(path: Path) -> dict[str, bytes]:
+def read_folder(path: Path, names: Collection[str] | None = None, verify: bool = True) -> dict[str, bytes]:
     """The files of a folder that `write_folder` wrote, each checked against its hash.
+
+    Arguments:
+        path: The folder, or that of a run, which stands for its newest checkpoint.
+        names: Only these files, where they are there; None: all.
+        verify: False reads files whose hash differs.
 
     Raises:
         CheckpointError: No manifest, a missing file, or a hash that differs; the file is named.
     """
+    path = resolve(path)
     if not path.exists() and path.with_name(f"{path.name}.old").exists():
         path = path.with_name(f"{path.name}.old")
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file, not a checkpoint folder; bring published files in by genflow import")
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         wanted, version = manifest["files"], int(manifest["format"])
@@ -90,17 +130,92 @@ def read_folder(path: Path) -> dict[str, bytes]:
         raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from None
     if version > FORMAT:
         raise CheckpointError(f"{path} has format {version}; this genflow reads up to {FORMAT}: update it")
-    return {name: _read_checked(path / name, digest) for name, digest in wanted.items()}
+    chosen = {n: digest for n, digest in wanted.items() if names is None or n in names}
+    return {name: _read_checked(path / name, digest if verify else None) for name, digest in chosen.items()}
 
 
-def _read_checked(path: Path, digest: str) -> bytes:
+def _read_checked(path: Path, digest: str | None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} can not be read: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise CheckpointError(f"{path} does not match its hash ({len(content)} bytes): it was truncated or changed")
     return content
+
+
+# ---- the checkpoints of one run --------------------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """Folders step-00001600 in a run's folder, the newest named in the file `latest`, which is written last.
+
+    Arguments:
+        root: The run's folder.
+        keep: How many of the newest are kept.
+    """
+
+    def __init__(self, root: Path, keep: int = 2) -> None:
+        self.root, self.keep = root, keep
+
+    def folder(self, step: int) -> Path:
+        return self.root / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a folder, rising."""
+        found = [path.name.removesuffix(".old") for path in self.root.glob("step-*") if ".tmp-" not in path.name]
+        return sorted({int(name.removeprefix("step-")) for name in found if name.removeprefix("step-").isdecimal()})
+
+    def write(self, step: int, files: Mapping[str, bytes]) -> None:
+        """Writes a checkpoint, then the pointer to it, and removes what is older than the newest `keep`.
+
+        Raises:
+            SaveError: It can not be written; those before are whole.
+        """
+        for stale in self.root.glob("*.tmp-*"):
+            _remove(stale)
+        write_folder(self.folder(step), files)
+        try:
+            write_file(self.root / LATEST, f"{self.folder(step).name}\n")
+        except OSError as error:
+            raise _save_error(self.root / LATEST, error, 0) from error
+        for old in self.steps()[: -self.keep]:
+            if old < step:
+                _remove(self.folder(old))
+
+    def newest(self, names: Collection[str] | None = None, verify: bool = True) -> tuple[dict[str, bytes], list[str]]:
+        """The files of the newest whole checkpoint, and what is wrong with newer ones. No files in a new run's folder.
+
+        Raises:
+            CheckpointError: There are checkpoints and none is whole: a run never begins again unasked.
+        """
+        wrong: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return read_folder(self.folder(step), names, verify), wrong
+            except CheckpointError as error:
+                wrong.append(str(error))
+        if wrong or (self.root / LATEST).exists():
+            reason = "; ".join(wrong) or f"{self.root / LATEST} names one that is gone"
+            raise CheckpointError(
+                f"no checkpoint of {self.root} is whole: {reason}. Choose another folder, or empty it"
+            )
+        return {}, wrong
+
+
+def resolve(path: Path) -> Path:
+    """The checkpoint that a path stands for: a run's folder stands for its newest.
+
+    Raises:
+        CheckpointError: The pointer to the newest is damaged.
+    """
+    pointer = path / LATEST
+    if (path / MANIFEST).exists() or not pointer.is_file():
+        return path
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    if not name.startswith("step-") or "/" in name:
+        raise CheckpointError(f"{pointer} is damaged: it names {name[:40]!r}, not a checkpoint of the run")
+    return path / name
 
 
 def describe(process_name: str, process: Process, backbone_name: str, backbone: Backbone) -> dict[str, Any]:
@@ -138,8 +253,12 @@ def save(
     )
 
 
-def load(path: Path | str) -> tuple[Process, Backbone]:
-    """The process and the trained backbone (EMA weights, eval mode) of a checkpoint folder.
+def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
+    """The process and the trained backbone (EMA weights, eval mode) of a checkpoint folder or a run's folder.
+
+    Arguments:
+        path: The folder.
+        verify: False takes files whose hash differs, for a look at a damaged checkpoint.
 
     Raises:
         CheckpointError: The folder is no checkpoint, is damaged, or does not fit this version.
@@ -149,7 +268,7 @@ def load(path: Path | str) -> tuple[Process, Backbone]:
 
     import genflow
 
-    files = read_folder(Path(path))
+    files = read_folder(Path(path), ("config.json", "model.safetensors"), verify)
     try:
         config = json.loads(files["config.json"])
         process = genflow.get_process(config["process"]["name"], **config["process"]["options"])

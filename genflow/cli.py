@@ -1,11 +1,13 @@
 """The command line. A command is imported when it is called, so that `genflow --help` is instant.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 3 some cells failed, 75 the folder is in use, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad input, 3 some cells failed, 70 out of memory, 74 a full disk,
+75 the folder is in use, 124 the time limit is up, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 
@@ -13,11 +15,13 @@ import click
 
 from genflow import __version__
 
-EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_STOPPED = 1, 2, 3, 75, 130
+EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_TIME, EXIT_STOPPED = 1, 2, 3, 75, 124, 130
 
 COMMANDS = {
     "bench": ("genflow.commands.bench", "Train, sample and measure a matrix of processes."),
-    "train": ("genflow.commands.model", "Train one process and write a checkpoint."),
+    "train": ("genflow.commands.train", "Train one process and write a checkpoint."),
+    "import": ("genflow.commands.importing", "Make a checkpoint of a published PFGM or score-SDE file."),
+    "average": ("genflow.commands.average", "Write a checkpoint with another average of a run's weights."),
     "sample": ("genflow.commands.model", "Draw samples from a checkpoint."),
     "evaluate": ("genflow.commands.evaluate", "Measure a checkpoint with the bench's metrics."),
     "likelihood": ("genflow.commands.likelihood", "Bits per dimension and nats of the test split."),
@@ -26,8 +30,11 @@ COMMANDS = {
     "interpolate": ("genflow.commands.latent", "Draw paths between test examples."),
     "inpaint": ("genflow.commands.control", "Draw a missing part of test images."),
     "colourise": ("genflow.commands.control", "Draw the colours of grey images."),
-    "report": ("genflow.commands.bench", "Write tables, plots and page of a finished bench again."),
+    "reproduce": ("genflow.commands.reproduce", "Reproduce a table or figure of a paper."),
+    "study": ("genflow.commands.study", "Measure how robust processes are, against what papers claim."),
+    "report": ("genflow.commands.report", "Write tables, plots and page of a finished bench again, or compare two."),
     "list": ("genflow.commands.info", "List processes, backbones, solvers, datasets and metrics."),
+    "weights": ("genflow.commands.weights", "Manage the weight files that distances need and that do not ship."),
     "doctor": ("genflow.commands.info", "Say what this installation has."),
 }
 """Command -> module that defines it under the name `<command>_command`, and its line in the help."""
@@ -59,9 +66,15 @@ class LazyGroup(click.Group):
 
 
 def say(text: str = "") -> None:
-    """A line on standard output; characters that the terminal can not show are replaced."""
-    encoding = sys.stdout.encoding or "ascii"
-    click.echo(text.encode(encoding, "replace").decode(encoding))
+    """A line on standard output; characters that the terminal can not show are replaced.
+
+    Where whoever read it has gone (`| head`), the rest goes nowhere and the work goes on.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        click.echo(text.encode(encoding, "replace").decode(encoding))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -80,8 +93,18 @@ def cli() -> None:
     """
 
 
+class _Lines(logging.Handler):
+    """Warnings of the library as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"genflow: {record.getMessage()}", err=True)
+
+
 def run() -> int:
     """Runs the command line and turns errors of the caller into one line and an exit code."""
+    log, lines = logging.getLogger("genflow"), _Lines(logging.WARNING)
+    log.addHandler(lines)
+    log.propagate = False
     try:
         return int(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
@@ -98,9 +121,12 @@ def run() -> int:
         if not type(error).__module__.startswith("genflow."):
             raise
         click.echo(f"genflow: {error}", err=True)
-        return EXIT_FAILED
+        return int(getattr(error, "exit_code", EXIT_FAILED))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return EXIT_STOPPED
+    finally:
+        log.removeHandler(lines)
+        log.propagate = True

@@ -11,7 +11,6 @@ import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from genflow.registry import unknown
@@ -50,8 +49,39 @@ class TrainConfig:
     label_dropout: float = option(
         0.1, "share of labels that a class-conditional backbone is not told, as guidance needs", least=0, below=1
     )
-    log_every: int = option(10, "steps between lines of stats.jsonl", least=1)
-    save_seconds: float = option(30.0, "seconds between resumable states", above=0)
+    more_ema: tuple[float, ...] = option(
+        (), "further decays whose averages are kept beside, for genflow average", least=0, below=1
+    )
+    posthoc: tuple[float, ...] = option(
+        (), "relative widths of power-function averages (0.05,0.1) that post-hoc EMA is made from", above=0, below=0.28
+    )
+    posthoc_every: int = option(100, "steps between their snapshots", least=1)
+    accumulate: int = option(1, "parts that a batch is worked through in, for less memory", least=1)
+    precision: str = option(
+        "float32", "of the network: float32, bfloat16 or float16", among=("float32", "bfloat16", "float16")
+    )
+    channels_last: bool = option(False, "keep image channels innermost in memory")
+    compile: bool = option(False, "compile the network with torch.compile")
+    tf32: bool = option(False, "TensorFloat-32 products on a GPU")
+    on_nan: str = option("stop", "a loss that is not finite: stop, or skip:N to pass over up to N such steps")
+    log_every: int = option(10, "steps between lines of stats.jsonl", least=1, bookkeeping=True)
+    save_seconds: float = option(30.0, "seconds between resumable states", above=0, bookkeeping=True)
+
+    def __post_init__(self) -> None:
+        self.may_skip()
+
+    def may_skip(self) -> int:
+        """How many steps may be passed over because their loss is not finite.
+
+        Raises:
+            ConfigError: `on_nan` is neither stop nor skip:N.
+        """
+        word, _, number = self.on_nan.partition(":")
+        if self.on_nan == "stop":
+            return 0
+        if word != "skip" or not number.isdecimal():
+            raise ConfigError(f"train.on_nan = '{self.on_nan}' is not allowed; give stop, or skip:N, e.g. skip:10")
+        return int(number)
 
 
 @dataclass(frozen=True)
@@ -79,6 +109,9 @@ class LikelihoodConfig:
 class BenchConfig:
     """A bench: the matrix process x solver x NFE x seed on one backbone and data set."""
 
+    checkpoint: tuple[str, ...] = option(
+        (), "folders of finished checkpoints to measure instead of training; they bring process, backbone and dataset"
+    )
     process: tuple[str, ...] = option(("pfgm", "vp_ode"), "processes to compare", registry="processes")
     backbone: str = option("ncsnv2", "network that all processes share", registry="backbones")
     dataset: str = option("digits", "data to train on and to compare with", registry="datasets")
@@ -95,12 +128,19 @@ class BenchConfig:
     backbone_options: Options = option({}, "NAME.OPTION=VALUE of the backbone", registry="backbones")
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
+    metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    inception: str = option("", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched")
+    allow_mixed: bool = option(False, "put numbers that were made in different ways into one table")
     train: TrainConfig = field(default_factory=TrainConfig)
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     sample_batch: int = option(250, "samples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
+    shard: int = option(2, "sample batches that are saved together while a cell is drawn; does not change it", least=1)
     jobs: int = option(0, "worker processes; 0: one per CPU core, at most one per trained model", least=0)
+    slurm: tuple[str, ...] = option(
+        (), "KEY=VALUE,... of Slurm jobs to work in, e.g. partition=gpu,time=4h,gpus=1; see docs/bench.md"
+    )
     out: str = option("runs/bench", "output folder")
 
 
@@ -148,8 +188,10 @@ def coerce(leaf: Leaf, value: Any) -> Any:
 
 
 def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
-    wanted = {int: "a whole number", float: "a number", str: "a word"}[kind]
+    wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
     try:
+        if kind is bool:
+            return _truth(value)
         if isinstance(value, bool) or value is None or isinstance(value, list | dict):
             raise ValueError
         result = _whole(value) if kind is int else kind(value.strip() if isinstance(value, str) else value)
@@ -157,6 +199,15 @@ def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
         raise ConfigError(f"{leaf.path} = {value!r} is not {wanted}{_range(leaf)}") from None
     _check_range(leaf, result)
     return result
+
+
+def _truth(value: Any) -> bool:
+    """true or false, as YAML has them or as a word."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    found = value if isinstance(value, bool) else words.get(value.lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError
+    return found
 
 
 def _whole(value: Any) -> int:
@@ -184,7 +235,7 @@ def _check_range(leaf: Leaf, value: Any) -> None:
             raise ConfigError(f"{leaf.path} = {value!r} is not allowed; give a finite number{_range(leaf)}")
     elif limits.get("among") and value not in limits["among"]:
         raise unknown(leaf.path, value, limits["among"])
-    elif value == "":
+    elif value == "" and leaf.default != "":
         raise ConfigError(f"{leaf.path} has an empty entry")
 
 
@@ -262,68 +313,15 @@ def _build(config: type, values: Mapping[str, Any], prefix: str) -> Any:
     return config(**arguments)
 
 
-def read_yaml(path: Path, config: type) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values by dotted path from a YAML file, and where each one stands ("file:line").
-
-    Raises:
-        ConfigError: The file can not be read, is not YAML, is no mapping, or has an unknown key or a bad value.
-    """
-    import yaml
-
-    try:
-        text = path.read_text()
-        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"the config {path} can not be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"the config {path} is {_kind(data)}, not a mapping of keys to values")
-    known = {leaf.path: leaf for leaf in leaves(config)}
-    values: dict[str, Any] = {}
-    lines: dict[str, str] = {}
-    for key, value, line in _pairs(path, node, known):
-        where = f"{path}:{line}"
-        try:
-            if key not in known:
-                raise unknown("config key", key, known)
-            values[key], lines[key] = coerce(known[key], value), where
-        except ValueError as error:
-            raise ConfigError(f"{where}: {error}") from None
-    return values, lines
-
-
-def _pairs(path: Path, node: Any, known: Mapping[str, Leaf]) -> Iterator[tuple[str, Any, int]]:
-    try:
-        yield from _walk(node, known, "")
-    except ConfigError as error:
-        raise ConfigError(f"{path}, {error}") from None
-
-
-def _kind(data: Any) -> str:
-    return "empty" if data is None else f"a {type(data).__name__}"
-
-
-def _walk(node: Any, known: Mapping[str, Leaf], prefix: str) -> Iterator[tuple[str, Any, int]]:
-    """(dotted path, value, line) of every key below a mapping node; nested sections are entered."""
-    import yaml
-
-    seen: set[str] = set()
-    for key_node, value_node in node.value:
-        path, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
-        if path in seen:
-            raise ConfigError(f"line {line}: the key {path} stands twice")
-        seen.add(path)
-        if isinstance(value_node, yaml.MappingNode) and any(k.startswith(f"{path}.") for k in known):
-            yield from _walk(value_node, known, f"{path}.")
-        else:
-            loader = yaml.SafeLoader("")
-            yield path, loader.construct_object(value_node, deep=True), line
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested data of a configuration, as it is written to config.yaml."""
     return typing.cast(dict[str, Any], _plain(dataclasses.asdict(config)))
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """Plain values of the fields that a result depends on: all but those marked as bookkeeping."""
+    kept = [f.name for f in dataclasses.fields(config) if not f.metadata.get("bookkeeping")]
+    return {name: _plain(getattr(config, name)) for name in kept}
 
 
 def flatten(config: Any) -> dict[str, Any]:
@@ -350,8 +348,8 @@ __all__ = [
     "TrainConfig",
     "build",
     "check_owners",
+    "deciding",
     "flatten",
     "leaves",
-    "read_yaml",
     "to_dict",
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +14,12 @@ from torch import Tensor
 from genflow.backbone.base import check_labels
 from genflow.data.base import Dataset
 from genflow.data.paired import PairedDataset
+from genflow.distributed import Team
+from genflow.memory import MemoryExhaustedError, is_out_of_memory
 from genflow.process.base import BackboneLike, Process, is_positive, require
-from genflow.solver.base import Noise, Observer, Solution, Solver, sample_generator
+from genflow.solver.base import Noise, NonFiniteError, Observer, Solution, Solver, sample_generator
+
+LOG = logging.getLogger("genflow")
 
 Labels = int | str | Sequence[int] | Tensor | None
 """One class for all samples, one for each, "all" for each class in turn, or None for no class."""
@@ -66,8 +73,12 @@ def sample(
     temperature: float = 1.0,
     observer: Observer | None = None,
     on_batch: Callable[[int], None] | None = None,
+    first_index: int = 0,
 ) -> Solution:
     """Draws n samples. Sample k depends on the seed, k and its label alone, not on n, batch size or device's order.
+
+    So a run may be drawn in parts, by anyone in any order: the samples `first_index` to `first_index` + n − 1 of a
+    seed are those of a longer run. Parts that begin where its batches begin are bitwise the same.
 
     Arguments:
         process: What to sample.
@@ -85,33 +96,141 @@ def sample(
         temperature: Factor on the prior's draw; for a heavy-tailed prior it scales the radius.
         observer: Called with (x, t) after every step of every batch.
         on_batch: Called with the number of samples done.
+        first_index: Number of the first sample; labels for one each belong to the samples drawn.
 
     Returns:
         x of shape (n, *shape) on the host, and the mean NFE.
 
     Raises:
         ValueError: A solver that the process can not use, or labels the backbone does not know, with the reason.
+        NonFiniteError: With step, time and sample numbers.
+        MemoryExhaustedError: One sample does not fit; a batch that does not is halved.
     """
     solver = _solver(solver)
     check_pair(process, solver)
     shape = _shape(backbone, shape)
-    _check_numbers(n, batch_size, temperature)
-    classes = class_labels(labels, n, getattr(backbone, "classes", 0))
-    xs, counts = [], []
-    for start in range(0, n, batch_size):
-        indices = range(start, min(start + batch_size, n))
-        x, noise = draw_prior(process, shape, seed, indices, dtype)
-        told = None if classes is None else classes[indices.start : indices.stop].to(device)
-        field = process.field(backbone, labels=told, guidance=guidance)
-        part = solver.solve(field, temperature * x.to(device), nfe=nfe, noise=noise, observer=observer)
+    _check_numbers(n, batch_size, temperature, first_index)
+    classes = class_labels(labels, n, getattr(backbone, "classes", 0), first_index=first_index)
+    draw = _Draw(process, backbone, solver, (nfe, seed, guidance, temperature), shape, device, dtype, observer)
+    return _in_batches(draw, n, batch_size, classes, first_index, on_batch)
+
+
+def _in_batches(
+    draw: _Draw,
+    n: int,
+    batch_size: int,
+    classes: Tensor | None,
+    first_index: int,
+    on_batch: Callable[[int], None] | None,
+) -> Solution:
+    """n samples from number `first_index` on, `batch_size` at a time, or fewer where those do not fit in memory."""
+    xs, counts, stopped, done = [], [], [], 0
+    while done < n:
+        rows = range(done, min(done + batch_size, n))
+        told = None if classes is None else classes[rows.start : rows.stop].to(draw.device)
+        try:
+            part = draw(range(first_index + rows.start, first_index + rows.stop), told)
+        except (RuntimeError, MemoryError) as error:
+            batch_size = smaller_batch(len(rows), error)
+            continue
         xs.append(part.x.cpu())
-        counts.append(part.nfe * len(x))
+        counts.append(part.nfe * len(rows))
+        stopped.append(torch.zeros(len(rows), dtype=torch.bool) if part.stopped is None else part.stopped)
+        done = rows.stop
         if on_batch:
-            on_batch(start + len(x))
-    return Solution(torch.cat(xs), sum(counts) / n)
+            on_batch(done)
+    return Solution(torch.cat(xs), sum(counts) / n, stopped=torch.cat(stopped))
 
 
-def class_labels(labels: Labels, n: int, classes: int, owner: str = "sample") -> Tensor | None:
+def sample_together(
+    team: Team,
+    process: Process,
+    backbone: BackboneLike,
+    solver: Solver | str,
+    n: int,
+    *,
+    batch_size: int = 500,
+    labels: Labels = None,
+    shape: Sequence[int] | None = None,
+    **how: Any,
+) -> Solution:
+    """`sample` with its batches shared by the ranks of a team: every rank gets all samples, bitwise those of one alone.
+
+    Arguments:
+        team: Who draws.
+        how: The other arguments of `sample`.
+    """
+    shape, classes = _shape(backbone, shape), class_labels(labels, n, getattr(backbone, "classes", 0))
+    own = team.share(-(-n // batch_size))
+    rows = range(own.start * batch_size, min(own.stop * batch_size, n))
+    told = None if classes is None else classes[rows.start : rows.stop]
+    part = Solution(torch.empty(0, *shape), 0.0, stopped=torch.empty(0, dtype=torch.bool))
+    if len(rows):
+        how |= {"batch_size": batch_size, "labels": told, "shape": shape, "first_index": rows.start}
+        part = sample(process, backbone, solver, len(rows), **how)
+    calls = team.total(torch.tensor([part.nfe * len(rows)], dtype=torch.float64))
+    short = torch.zeros(len(rows), dtype=torch.bool) if part.stopped is None else part.stopped
+    return Solution(team.gather(part.x), float(calls) / n, stopped=team.gather(short))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws samples by number; `numbers` are nfe, seed, guidance and temperature."""
+
+    process: Process
+    backbone: BackboneLike
+    solver: Solver
+    numbers: tuple[int | None, int, float, float]
+    shape: Sequence[int]
+    device: str | torch.device
+    dtype: torch.dtype
+    observer: Observer | None
+
+    def __call__(self, indices: range, labels: Tensor | None) -> Solution:
+        nfe, seed, guidance, temperature = self.numbers
+        x, noise = draw_prior(self.process, self.shape, seed, indices, self.dtype)
+        field = self.process.field(self.backbone, labels=labels, guidance=guidance)
+        with counted_from(indices.start):
+            begin = temperature * x.to(self.device)
+            part = self.solver.solve(field, begin, nfe=nfe, noise=noise, observer=self.observer)
+        check_samples(part.x, indices.start)
+        return part
+
+
+def smaller_batch(size: int, error: BaseException) -> int:
+    """Half of a batch that did not fit in memory; samples do not depend on their batch.
+
+    Raises:
+        MemoryExhaustedError: One sample does not fit.
+        BaseException: The error itself, where it is another.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if size == 1:
+        raise MemoryExhaustedError("one sample at a time does not fit in memory; take a smaller backbone") from error
+    LOG.warning("out of memory with %d samples at a time; %d from here on", size, size // 2)
+    return size // 2
+
+
+@contextmanager
+def counted_from(first: int) -> Iterator[None]:
+    """Says, in a solver's error, which sample its batch begins with: a solver numbers the rows of its own batch."""
+    try:
+        yield
+    except NonFiniteError as error:
+        if not first:
+            raise
+        raise NonFiniteError(f"{error} (row 0 of this batch is sample {first})") from error
+
+
+def check_samples(x: Tensor, first: int = 0) -> None:
+    """Raises NonFiniteError naming samples that are not finite, whatever the solver looked at; the first is `first`."""
+    bad = (~x.flatten(1).isfinite().all(1)).nonzero().flatten() + first
+    if len(bad):
+        raise NonFiniteError(f"samples {bad[:5].tolist()} came out of the solver not finite ({len(bad)} of {len(x)})")
+
+
+def class_labels(labels: Labels, n: int, classes: int, owner: str = "sample", first_index: int = 0) -> Tensor | None:
     """Label of each of n samples, (n,), int64; None where none are given.
 
     Arguments:
@@ -119,6 +238,7 @@ def class_labels(labels: Labels, n: int, classes: int, owner: str = "sample") ->
         n: Samples.
         classes: Classes that the backbone knows.
         owner: Who asks, for the message.
+        first_index: k of the first sample.
 
     Raises:
         ValueError: A class that the backbone does not know, or labels for another number of samples.
@@ -129,7 +249,7 @@ def class_labels(labels: Labels, n: int, classes: int, owner: str = "sample") ->
         raise ValueError("labels were given, but this backbone knows no classes; train one with classes=K")
     if isinstance(labels, str):
         require(owner, {"labels": (labels, labels == "all", "a class, a class for each sample, or 'all'")})
-        return torch.arange(n) % classes
+        return torch.arange(first_index, first_index + n) % classes
     given = torch.as_tensor(labels)
     whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
     fits = whole and tuple(given.shape) in ((), (n,))
@@ -197,13 +317,14 @@ def check_pair(process: Process, solver: Solver) -> None:
             raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
 
 
-def _check_numbers(n: int, batch_size: int, temperature: float) -> None:
+def _check_numbers(n: int, batch_size: int, temperature: float, first_index: int) -> None:
     require(
         "sample",
         {
             "n": (n, n >= 1, "a whole number above 0"),
             "batch_size": (batch_size, batch_size >= 1, "a whole number above 0"),
             "temperature": (temperature, is_positive(temperature), "a number above 0"),
+            "first_index": (first_index, first_index >= 0, "a whole number of at least 0"),
         },
     )
 

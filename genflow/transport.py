@@ -82,7 +82,7 @@ def learn_path(
         raise ValueError("a path is learnt with head = 'velocity', which the functional is written in")
     require("learn_path", {"path_lr": (path_lr, is_positive(path_lr), "a number above 0")})
     require("learn_path", {"path_every": (path_every, path_every >= 1, "a whole number of at least 1")})
-    process = process.for_data(dataset.scaling.encode(dataset.train))
+    process = process.for_data(dataset.fitting_points())
     terms = {name: value.requires_grad_() for name, value in process.learnable().items()}
     ascent = torch.optim.Adam(terms.values(), lr=path_lr, maximize=True)
     trainer = Trainer(process, backbone, dataset, config, seed, device)
@@ -103,7 +103,7 @@ def learn_path(
             if progress:
                 progress(trainer.step, config.steps, lengths[-1])
     found = process.with_path({name: value.detach() for name, value in terms.items()})
-    return LearntPath(found, trainer.result().backbone, lengths)
+    return LearntPath(found, trainer.finish(), lengths)
 
 
 __all__ = ["LearntPath", "learn_path", "path_functional"]

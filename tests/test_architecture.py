@@ -9,13 +9,26 @@ import genflow
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
     ("registry", "__init__"),
-    ("config",),
-    ("process", "data", "backbone", "solver"),
+    ("config", "config_file", "cache"),
+    ("process", "data", "backbone", "solver", "devices"),
     ("checkpoint",),
-    ("training", "sampling", "likelihood", "latent", "control", "transport", "testing", "signals", "devices"),
+    (
+        "training",
+        "sampling",
+        "likelihood",
+        "latent",
+        "control",
+        "transport",
+        "testing",
+        "signals",
+        "distributed",
+        "memory",
+        "published",
+    ),
     ("evaluate",),
     ("bench",),
-    ("report",),
+    ("report", "study"),
+    ("reproduce",),
     ("doctor", "commands", "cli", "__main__"),
 )
 """Lowest first; a module imports from its own layer or below."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from genflow import cli
+from genflow.checkpoint import resolve
 from genflow.process import CAPABILITIES
 from genflow.registry import registries
 
@@ -283,7 +284,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["genflow", *TINY.split(), "--out", str(folder)])
         assert cli.run() == 0
-    return folder
+    return resolve(folder)
 
 
 @pytest.fixture

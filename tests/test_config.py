@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genflow.cli import cli
-from genflow.commands.model import ModelConfig, SampleConfig
-from genflow.config import BenchConfig, ConfigError, build, flatten, leaves, read_yaml, to_dict
+from genflow.commands.bench import FLAGS
+from genflow.commands.model import SampleConfig
+from genflow.commands.train import ModelConfig
+from genflow.config import BenchConfig, ConfigError, build, flatten, leaves, to_dict
+from genflow.config_file import read_yaml
 from genflow.registry import registries
 
 CONFIGS = {"bench": BenchConfig, "train": ModelConfig, "sample": SampleConfig}
@@ -267,8 +270,9 @@ def test_flatten_and_to_dict_are_plain_and_apart():
     plain = flatten(config)
     plain["process_options"]["pfgm"] = {}
     assert BenchConfig().process_options == {}
-    assert all(type(v) in (int, float, str, list, dict) for v in plain.values())
-    assert to_dict(config)["train"] == dataclasses.asdict(config.train)
+    assert all(type(v) in (bool, int, float, str, list, dict) for v in plain.values())
+    lists = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config.train).items()}
+    assert to_dict(config)["train"] == lists
 
 
 # ---- options of the command line -------------------------------------------------------------------------
@@ -277,7 +281,7 @@ def test_flatten_and_to_dict_are_plain_and_apart():
 @pytest.mark.parametrize("command", CONFIGS)
 def test_every_leaf_is_an_option_and_every_option_a_leaf(command):
     found = cli.get_command(click.Context(cli), command)
-    flags = {option: p for p in found.params if p.name not in ("config_file", "dry_run") for option in p.opts}
+    flags = {option: p for p in found.params if p.name not in ("config_file", *FLAGS) for option in p.opts}
     expected = {"--" + leaf.path.replace(".", "-").replace("_", "-"): leaf for leaf in leaves(CONFIGS[command])}
     assert set(flags) == set(expected)
     assert any(p.name == "config_file" for p in found.params)

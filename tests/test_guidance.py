@@ -207,7 +207,7 @@ def test_targets_that_average_over_data_keep_to_the_class(name, options, batch_s
     trainer = Trainer(process, network, data, TrainConfig(batch_size=batch_size, label_dropout=dropout), seed=2)
     points = data.train.double()
     exact = ExactCharges(process, points, data.labels("train"))
-    trainer.backbone = exact
+    trainer.network = exact
     assert float(trainer.loss()) < 1e-7
     exact.oracles = dict.fromkeys(exact.oracles, process.oracle(points))
     assert float(trainer.loss()) > 1e-4

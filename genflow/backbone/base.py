@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -65,6 +66,28 @@ class Backbone(nn.Module):
                 if callable(reset):
                     torch.manual_seed(zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFFFFFF))
                     reset()
+
+
+def check_published(
+    owner: str, size: str, wanted: tuple[int, ...] | None, shape: tuple[int, ...], widths: Mapping[str, Any]
+) -> None:
+    """Raises ValueError where a size that stands for a published network meets images of another shape.
+
+    Arguments:
+        owner: The network's class.
+        size: Name of the size.
+        wanted: (channels, height, width) of the published network's images; None: the size takes any.
+        shape: Those that came.
+        widths: The options that the size stands for, which another shape may be given by name.
+    """
+    if wanted is None or tuple(shape) == wanted:
+        return
+    came, allowed = ("x".join(map(str, sides)) for sides in (shape, wanted))
+    options = " ".join(f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in widths.items())
+    raise ValueError(
+        f"{owner}: size = '{size}' is the published network for images of {allowed} (channels x height x width), and "
+        f"these are {came}; leave size out for one that suits them, or give its widths by name: {options}"
+    )
 
 
 class ClassEmbedding(nn.Module):

@@ -10,8 +10,9 @@ from genflow.backbone.unet_design import make_design
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"nf": 16, "ch_mult": (1, 2), "num_res_blocks": 1, "dropout": 0.0, "groups": 8},
-    "small": {"nf": 16, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "dropout": 0.0, "groups": 8},
+    "small": {"nf": 16, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "dropout": 0.0, "groups": 8},
     "cifar10": {
+        "shape": (3, 32, 32),
         "nf": 128,
         "ch_mult": (1, 2, 2, 2),
         "num_res_blocks": 2,
@@ -44,7 +45,7 @@ class DDPM(UNet):
         extra_channels: Output channels beside C.
         classes: Number of classes; 0: unconditional, as published.
         size: A name of `SIZES`, which gives whatever of the next six is None. None: "tiny" below 16 pixels, else
-            "small".
+            "small". The published "cifar10" takes images of 3x32x32 only.
         nf: Width of the first level.
         ch_mult: Width of each level in units of nf.
         num_res_blocks: Residual blocks per level.

@@ -11,6 +11,11 @@ from genflow.backbone.base import Backbone, ClassEmbedding, FourierFeatures, rms
 from genflow.process.base import is_count, require
 
 
+def width_for(entries: int) -> int:
+    """Hidden units that suit samples of so many numbers."""
+    return 128 if entries <= 128 else 256 if entries <= 1024 else 512
+
+
 class MLP(Backbone):
     """Residual blocks of width `width` on (x, features of the condition and of |x|).
 
@@ -19,7 +24,7 @@ class MLP(Backbone):
     Arguments:
         shape: Shape of one sample; images are flattened.
         extra_channels: Channels beside x's own. For an image of C channels each counts H·W entries.
-        width: Hidden units.
+        width: Hidden units. None: 128 for up to 128 numbers a sample, 256 for up to 1024, 512 above.
         depth: Residual blocks.
         frequencies: Fourier features of each scalar input.
         normalise: Show the network x at unit size and its size apart (`rms_normalise`).
@@ -30,12 +35,13 @@ class MLP(Backbone):
         self,
         shape: tuple[int, ...],
         extra_channels: int = 0,
-        width: int = 128,
+        width: int | None = None,
         depth: int = 3,
         frequencies: int = 4,
         normalise: bool = True,
         classes: int = 0,
     ) -> None:
+        width = width_for(math.prod(shape)) if width is None else width
         options = {"width": width, "depth": depth, "frequencies": frequencies, "normalise": normalise}
         super().__init__(shape, extra_channels, classes, **options)
         require(

@@ -8,26 +8,41 @@ from typing import Any
 from genflow.backbone.unet import UNet
 from genflow.backbone.unet_design import make_design
 
+CIFAR10: dict[str, Any] = {
+    "nf": 128,
+    "ch_mult": (1, 2, 2, 2),
+    "num_res_blocks": 4,
+    "attn_resolutions": (16,),
+    "dropout": 0.1,
+}
+HIGH: dict[str, Any] = {"attn_resolutions": (16,), "dropout": 0.0}
+PYRAMIDS: dict[str, Any] = {"progressive": "output_skip", "progressive_input": "input_skip"}
+
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"nf": 16, "ch_mult": (1, 2), "num_res_blocks": 1, "dropout": 0.0},
-    "small": {"nf": 16, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "dropout": 0.0},
-    "cifar10": {"nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,), "dropout": 0.1},
-    "cifar10_deep": {
+    "small": {"nf": 16, "ch_mult": (1, 2, 2), "num_res_blocks": 1, "dropout": 0.0},
+    "cifar10": {"shape": (3, 32, 32), **CIFAR10},
+    "celeba64": {"shape": (3, 64, 64), **CIFAR10},
+    "lsun256": {"shape": (3, 256, 256), **HIGH, "nf": 128, "ch_mult": (1, 1, 2, 2, 4, 4), "num_res_blocks": 2},
+    "ffhq256": {
+        "shape": (3, 256, 256),
+        **HIGH,
+        **PYRAMIDS,
         "nf": 128,
-        "ch_mult": (1, 2, 2, 2),
-        "num_res_blocks": 8,
-        "attn_resolutions": (16,),
-        "dropout": 0.1,
-    },
-    "lsun256": {
-        "nf": 128,
-        "ch_mult": (1, 1, 2, 2, 4, 4),
+        "ch_mult": (1, 1, 2, 2, 2, 2, 2),
         "num_res_blocks": 2,
-        "attn_resolutions": (16,),
-        "dropout": 0.0,
+    },
+    "ffhq1024": {
+        "shape": (3, 1024, 1024),
+        **HIGH,
+        **PYRAMIDS,
+        "nf": 16,
+        "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32),
+        "num_res_blocks": 1,
     },
 }
-"""Two for a CPU, then the published ones: "cifar10" (also at 64 pixels), its deep variant, and 256 pixels."""
+"""Two for a CPU, then the published ones: of CIFAR-10, of CelebA at 64 pixels, PFGM's of LSUN bedrooms (DDPM++), and
+VE's of LSUN, CelebA-HQ and FFHQ at 256 pixels and of FFHQ at 1024 (NCSN++)."""
 
 
 class NCSNpp(UNet):
@@ -37,14 +52,17 @@ class NCSNpp(UNet):
         shape: (C, H, W); any height and width.
         extra_channels: Output channels beside C.
         classes: Number of classes; 0: unconditional, as published.
-        size: A name of `SIZES`, which gives whatever of the next five is None. None: "tiny" below 16 pixels, else
-            "small".
+        size: A name of `SIZES`, which gives whatever of the next five, of progressive and of progressive_input is
+            None. None: "tiny" below 16 pixels, else "small". A published one takes images of its own shape only.
+        deep: Twice the residual blocks that the size has; the published deep networks are "cifar10" so.
         nf: Width of the first level.
         ch_mult: Width of each level in units of nf.
         num_res_blocks: Residual blocks per level.
         attn_resolutions: Sides at which attention follows the blocks. In "tiny" and "small": the first below the
             full resolution that is at most 16.
         dropout: See `Design`.
+        progressive: See `Design`. None: as the size has it, else "none".
+        progressive_input: See `Design`. None: as the size has it, else "residual".
         time_scale: See `Design`. None: 1 for Fourier features, 999 for positional ones, whose slowest wave is 10000
             long: the published VP tells its network 999 t.
 
@@ -59,6 +77,7 @@ class NCSNpp(UNet):
         extra_channels: int = 0,
         classes: int = 0,
         size: str | None = None,
+        deep: bool = False,
         nf: int | None = None,
         ch_mult: Sequence[int] | None = None,
         num_res_blocks: int | None = None,
@@ -71,8 +90,8 @@ class NCSNpp(UNet):
         fir_kernel: Sequence[float] = (1, 3, 3, 1),
         skip_rescale: bool = True,
         init_scale: float = 0.0,
-        progressive: str = "none",
-        progressive_input: str = "residual",
+        progressive: str | None = None,
+        progressive_input: str | None = None,
         progressive_combine: str = "sum",
         embedding_type: str = "fourier",
         fourier_scale: float = 16.0,
@@ -86,5 +105,5 @@ class NCSNpp(UNet):
         given = dict(locals())
         if time_scale is None:
             given["time_scale"] = 999.0 if embedding_type == "positional" else 1.0
-        design = make_design("NCSNpp", given, SIZES, groups=None)
+        design = make_design("NCSNpp", given, SIZES, groups=None, progressive="none", progressive_input="residual")
         super().__init__(shape, extra_channels, classes, design, given)

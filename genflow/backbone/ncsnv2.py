@@ -5,13 +5,15 @@ Parameter names follow the published checkpoints, so that those load as they are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genflow.backbone.base import Backbone, ClassEmbedding, rms_normalise
+from genflow.backbone.base import Backbone, ClassEmbedding, check_published, rms_normalise
+from genflow.backbone.weights import load_published
 from genflow.process.base import is_count, require
 
 
@@ -57,12 +59,30 @@ def size_for(side: int) -> str:
     return "tiny" if side < 16 else "small" if side < 96 else "deeper" if side <= 128 else "deepest"
 
 
+PUBLISHED: dict[str, tuple[tuple[int, int, int], str]] = {
+    "cifar10": ((3, 32, 32), "small"),
+    "celeba64": ((3, 64, 64), "small"),
+    "lsun128": ((3, 128, 128), "deeper"),
+}
+"""Published networks, all 128 wide: the shape of their images and the stages that they have."""
+
 REFINE_NAMES = {
     "tiny": ("1", "2"),
     "small": ("1", "2", "3", "4"),
     "deeper": ("1", "2", "3", "4", "5"),
     "deepest": ("1", "2", "3", "31", "4", "5"),
 }
+
+
+def _check_sides(size: str, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where the poolings of a size do not divide an image (C, H, W)."""
+    factor = 2 ** sum(stage.down for stage in SIZES[size])
+    if any(side % factor for side in shape[1:]):
+        raise ValueError(
+            f"NCSNv2 '{size}' halves the resolution {factor.bit_length() - 1} times: height and width must be "
+            f"multiples of {factor}, got {shape[1]}x{shape[2]}"
+        )
+
 
 NOISE_LEVELS = ("plane", "scale", "none")
 
@@ -76,8 +96,9 @@ class NCSNv2(Backbone):
     Arguments:
         shape: (C, H, W).
         extra_channels: Output channels beside C.
-        features: Width of the first stage.
-        size: "tiny", "small", "deeper" or "deepest"; None: by resolution (`size_for`).
+        features: Width of the first stage. None: 128 in a published network, else 16.
+        size: "tiny", "small", "deeper" or "deepest", or one of `PUBLISHED` for images of its shape; None: by
+            resolution (`size_for`).
         noise_level: How the network learns of the noise level. "plane": the condition as an input channel.
             "scale": not at all, but its output is divided by the scale of the noise, as published. "none": not at
             all.
@@ -90,24 +111,31 @@ class NCSNv2(Backbone):
         self,
         shape: tuple[int, ...],
         extra_channels: int = 0,
-        features: int = 16,
+        features: int | None = None,
         size: str | None = None,
         noise_level: str = "plane",
         normalise: bool = True,
         centre: bool = False,
         classes: int = 0,
     ) -> None:
+        width = 128 if size in PUBLISHED else 16
+        features = width if features is None else features
+        known = (*SIZES, *PUBLISHED)
         require(
             "NCSNv2",
             {
                 "shape": (shape, len(shape) == 3, "(channels, height, width)"),
                 "features": (features, is_count(features), "a whole number above 0"),
-                "size": (size, size is None or size in SIZES, " or ".join(SIZES)),
+                "size": (size, size is None or size in known, " or ".join(known)),
                 "noise_level": (noise_level, noise_level in NOISE_LEVELS, " or ".join(NOISE_LEVELS)),
             },
         )
         features = int(features)
         size = size or size_for(max(shape[1:]))
+        if size in PUBLISHED:
+            wanted, stages = PUBLISHED[size]
+            check_published("NCSNv2", size, wanted, shape, {"features": features, "size": stages})
+            size = stages
         super().__init__(
             shape,
             extra_channels,
@@ -118,19 +146,13 @@ class NCSNv2(Backbone):
             normalise=normalise,
             centre=centre,
         )
-        stages = SIZES[size]
-        factor = 2 ** sum(stage.down for stage in stages)
-        if any(side % factor for side in shape[1:]):
-            raise ValueError(
-                f"NCSNv2 '{size}' halves the resolution {factor.bit_length() - 1} times: height and width must be "
-                f"multiples of {factor}, got {shape[1]}x{shape[2]}"
-            )
+        _check_sides(size, shape)
         self.noise_level, self.normalise, self.centre = noise_level, normalise, centre
         self.told = "noise_level" if noise_level == "scale" else "condition"
         planes = (noise_level == "plane") + normalise
         self.begin_conv = nn.Conv2d(shape[0] + planes, features, 3, padding=1)
-        self.stages, self.refines = stages, REFINE_NAMES[size]
-        self._build(stages, features)
+        self.stages, self.refines = SIZES[size], REFINE_NAMES[size]
+        self._build(self.stages, features)
         self.normalizer = InstanceNormPlus(features, self.classes)
         self.end_conv = nn.Conv2d(features, shape[0] + self.extra_channels, 3, padding=1)
         self.to(memory_format=torch.channels_last)
@@ -172,6 +194,10 @@ class NCSNv2(Backbone):
             planes.append(size)
         planes = [plane[:, None, None, None].expand(-1, 1, *x.shape[2:]) for plane in planes]
         return torch.cat([x, *planes], dim=1).contiguous(memory_format=torch.channels_last)
+
+    def load_published(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes the weights of a published checkpoint's "model"; see `genflow.backbone.weights`."""
+        load_published(self, weights)
 
 
 class _ELU(torch.autograd.Function):

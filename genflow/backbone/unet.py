@@ -27,6 +27,7 @@ from genflow.backbone.unet_layers import (
     group_norm,
     join,
 )
+from genflow.backbone.weights import load_published
 
 Layers = Iterator[nn.Module]
 """The layers that a forward pass has still to run."""
@@ -62,6 +63,8 @@ class UNet(Backbone):
         self.size_features = FourierFeatures(4)
         self.by_size = Dense(self.size_features.width, time) if design.normalise else None
         self.by_class = ClassEmbedding(self.classes, time) if self.classes else None
+        if design.nf < 64:  # faster on a CPU, where maps follow the weights; a wide norm's backward pass is slower
+            self.to(memory_format=torch.channels_last)
 
     # ---- the layers, in the published order ----------------------------------------------------------------
 
@@ -227,22 +230,5 @@ class UNet(Backbone):
     # ---- published weights ---------------------------------------------------------------------------------
 
     def load_published(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the weights of a published network, as its checkpoint's "model" holds them.
-
-        Names may begin with "module."; the table "sigmas" is left out, since the caller tells the noise level.
-
-        Raises:
-            ValueError: The weights belong to another design; the first difference is named.
-        """
-        names = {name.removeprefix("module."): value for name, value in weights.items()}
-        names.pop("sigmas", None)
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        given = {name: tuple(value.shape) for name, value in names.items()}
-        for name in [*own, *given]:
-            if own.get(name) != given.get(name):
-                raise ValueError(
-                    f"the weights do not fit this {type(self).__name__}: {name} is {given.get(name, 'missing')} in "
-                    f"them and {own.get(name, 'missing')} here. Build it with the options of the published "
-                    "configuration (`published_options`)"
-                )
-        self.load_state_dict(names)
+        """Takes the weights of a published checkpoint's "model"; see `genflow.backbone.weights`."""
+        load_published(self, weights)

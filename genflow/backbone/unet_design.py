@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from genflow.backbone.base import check_published
 from genflow.process.base import is_count, is_number, require
 
 TOLD = ("condition", "noise_level", "log_noise_level")
@@ -130,16 +131,21 @@ def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mappin
 
     Arguments:
         owner: The class, for messages.
-        given: Its options by name, with "shape" and "size"; None: as the size has it.
-        sizes: Options that the name of a size stands for.
-        rest: What the class does not offer.
+        given: Its options by name, with "shape" and "size"; None: as the size has it. Where "deep" is true, twice
+            the size's residual blocks.
+        sizes: Options that the name of a size stands for; "shape" where it is a published network of these images.
+        rest: What the class does not offer, and what holds where neither an option nor the size says otherwise.
     """
     shape, size = given["shape"], given["size"]
     require(owner, {"shape": (shape, len(shape) == 3, "(channels, height, width)")})
     size = ("tiny" if max(shape[1:]) < 16 else "small") if size is None else size
     require(owner, {"size": (size, size in sizes, " or ".join(sizes))})
+    widths = {name: value for name, value in sizes[size].items() if name != "shape"}
+    if given.get("deep"):
+        widths["num_res_blocks"] *= 2
+    check_published(owner, size, sizes[size].get("shape"), shape, widths)
     chosen = {name: value for name, value in given.items() if value is not None}
-    values = {**rest, "attn_resolutions": None, **sizes[size], **chosen}
+    values = {**rest, "attn_resolutions": None, **widths, **chosen}
     values = {f.name: tuple(v) if isinstance(v := values[f.name], list) else v for f in fields(Design)}
     if values["attn_resolutions"] is None:
         values["attn_resolutions"] = attention_side(shape, len(values["ch_mult"])) if counts(values["ch_mult"]) else ()

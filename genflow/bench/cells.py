@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genflow.config import BenchConfig, ConfigError, check_owners
+from genflow.bench.pairs import Pair, check_names, pairs
+from genflow.bench.pairs import lacking as lacking
+from genflow.config import BenchConfig, deciding
+from genflow.evaluate.weight_files import stamp
 from genflow.registry import Entry, registries
 
 REAL = "data"
 """What stands in the process column of a row that measures real data."""
 
 CODE = {
-    "train": ("process", "backbone", "data", "solver/base.py", "training.py"),
+    "train": ("process", "backbone", "data", "solver/base.py", "training"),
     "sample": ("solver", "sampling.py"),
+    "model": ("process", "backbone", "data", "solver/base.py", "checkpoint.py"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
 """Source that a kind of cell depends on beside what its parents depend on."""
+
+
+OWN_NFE = 80
+"""What an adaptive solver is taken to spend, where a cost has to be guessed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Cell:
         labels: process, solver, nfe, seed as the tables name them; no part of the identity.
         parents: Keys of cells whose results it reads.
         cost: Rough number of network evaluations, to share out progress and estimate time.
+        folder: Of the checkpoint it reads, where that is no cell's; no part of the identity, which has its hash.
     """
 
     kind: str
@@ -46,6 +55,7 @@ class Cell:
     labels: Mapping[str, Any]
     parents: tuple[str, ...] = ()
     cost: float = 0.0
+    folder: str = ""
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +67,14 @@ class Cell:
         }
         text = json.dumps(identity, sort_keys=True)
         object.__setattr__(self, "key", hashlib.sha256(text.encode()).hexdigest()[:20])
+
+    @property
+    def model(self) -> str:
+        """The trained network that it makes or reads; "" for a measurement of samples or of real data."""
+        if self.kind == "train":
+            return self.key
+        reads = self.kind == "sample" or self.spec["of"] == "model"
+        return (self.folder or "".join(self.parents)) if reads else ""
 
     @property
     def name(self) -> str:
@@ -91,92 +109,76 @@ def plan(config: BenchConfig) -> list[Cell]:
     Raises:
         ConfigError, UnknownNameError: A name or a pair that can not work, before anything runs.
     """
-    names = {k: registries()[k] for k in ("processes", "backbones", "solvers", "datasets", "metrics")}
-    names["backbones"].entry(config.backbone), names["datasets"].entry(config.dataset)
-    for plural in ("process", "solver", "metric"):
-        values = getattr(config, plural)
-        if len(set(values)) != len(values):
-            raise ConfigError(f"{plural} lists a name twice: {', '.join(values)}")
-    for key, used in _option_owners(config):
-        check_owners(key, getattr(config, key), used)
-    _check_norm_solver(config)
-    metrics = [names["metrics"].entry(m) for m in config.metric]
-    pairs = list(_pairs(config))
-    cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": s}) for m in metrics for s in [0]]
+    check_names(config)
+    metrics = [registries()["metrics"].entry(m) for m in config.metric]
+    fitting = list(pairs(config))
+    cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": 0}) for m in metrics]
     for seed in config.seed:
-        cells += _seed_cells(config, metrics, pairs, seed)
+        models = _finished(config, fitting, seed) if config.checkpoint else _trained(config, fitting, seed)
+        cells += _seed_cells(config, metrics, models, seed)
     return list({cell.key: cell for cell in cells}.values())
 
 
-def _option_owners(config: BenchConfig) -> Iterator[tuple[str, list[str]]]:
-    processes = registries()["processes"]
-    yield "process_options", [*config.process, *(processes.entry(p).family for p in config.process)]
-    yield "backbone_options", [config.backbone]
-    yield "solver_options", [*config.solver, config.norm.solver]
-    yield "dataset_options", [config.dataset]
+@dataclass(frozen=True)
+class _Model:
+    """What samples are drawn from: a process under a solver, and a network to be trained or from a checkpoint."""
+
+    process: Entry
+    solver: Entry
+    labels: Mapping[str, Any]
+    trained: Cell | None = None
+    folder: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return (self.trained.key,) if self.trained else ()
 
 
-def _check_norm_solver(config: BenchConfig) -> None:
-    """The pushed paths need an ODE solver with a given number of steps."""
-    registry = registries()["solvers"]
-    tags = registry.entry(config.norm.solver).tags
-    if tags.get("mode", "ode") != "ode" or not tags.get("budget", True):
-        fitting = [n for n, e in registry.entries().items() if e.tags.get("mode") == "ode" and e.tags.get("budget")]
-        raise ConfigError(
-            f"norm.solver = '{config.norm.solver}' does not fit: the pushed paths need a fixed-step ODE solver: "
-            + ", ".join(fitting)
-        )
-
-
-def _pairs(config: BenchConfig) -> Iterator[tuple[Entry, Entry]]:
-    """Every (process, solver) that runs: same mode, nothing missing. A process that none of the solvers fits is an
-    error."""
-    registry = registries()
-    for name in config.process:
-        process = registry["processes"].entry(name)
-        mode = process.tags.get("mode", "ode")
-        fitting = [s for s in map(registry["solvers"].entry, config.solver) if s.tags.get("mode", "ode") == mode]
-        if not fitting:
-            raise ConfigError(
-                f"process '{name}' is sampled as an {mode.upper()}, and none of the solvers "
-                f"{', '.join(config.solver)} is for that; known for {mode.upper()}: "
-                + ", ".join(n for n, e in registry["solvers"].entries().items() if e.tags.get("mode") == mode)
-            )
-        able = [solver for solver in fitting if not lacking(process, solver)]
-        if not able:
-            raise ConfigError(f"process '{name}' can not be sampled by {lacking(process, fitting[0])}")
-        yield from ((process, solver) for solver in able)
-
-
-def lacking(process: Entry, solver: Entry) -> str:
-    """The first thing that a solver needs and a process has not got, with the reason, else ""."""
-    missing = process.tags.get("missing", {})
-    found = next((need for need in solver.tags.get("needs", ()) if need in missing), None)
-    return f"{solver.name}, which needs '{found}': {missing[found]}" if found else ""
-
-
-def _seed_cells(
-    config: BenchConfig, metrics: list[Entry], pairs: list[tuple[Entry, Entry]], seed: int
-) -> Iterator[Cell]:
-    trained: dict[str, Cell] = {}
-    measured: set[str] = set()
-    for process, solver in pairs:
+def _trained(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterator[_Model]:
+    """The models that a bench trains; modes of a family share one."""
+    known: dict[str, Cell] = {}
+    for process, solver in fitting:
         cell = _train_cell(config, process, seed)
-        if cell.key not in trained:
-            yield cell
-        cell = trained.setdefault(cell.key, cell)
         labels = {"process": process.name, "seed": seed}
-        if process.name not in measured:
-            measured.add(process.name)
+        yield _Model(process, solver, labels, known.setdefault(cell.key, cell))
+
+
+def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterator[_Model]:
+    """The checkpoints that a bench measures."""
+    from genflow.bench.checkpoints import labels, matching, unset_by_mode
+
+    found = matching(config)
+    named = labels(found)
+    for one, names in found:
+        for process, solver in fitting:
+            if process.name in names:
+                shown = {"process": named[one.path, process.name], "backbone": one.backbone, "seed": seed}
+                data = _data_spec(config)
+                own = one.dataset == {"name": data["name"], "options": data["options"]}
+                identity: dict[str, Any] = {"checkpoint": one.content, "as": process.name}
+                identity |= {"unset": unset_by_mode(process), "dataset": data, "own data": own}
+                identity |= {"device": config.device, "code": code_digest("model")}
+                yield _Model(process, solver, shown, folder=one.path, identity=identity)
+
+
+def _seed_cells(config: BenchConfig, metrics: list[Entry], models: Iterable[_Model], seed: int) -> Iterator[Cell]:
+    measured: set[str] = set()
+    for model in models:
+        if model.trained:
+            yield model.trained
+        shown = model.labels["process"]
+        if shown not in measured:
+            measured.add(shown)
             for metric in metrics:
                 if metric.tags.get("needs", "samples") == "model":
-                    yield _metric_cell(config, metric, cell, labels, process)
-        for nfe in config.nfe if solver.tags.get("budget", True) else (None,):
-            sampled = _sample_cell(config, process, solver, nfe, seed, cell)
+                    yield _metric_cell(config, metric, None, model.labels, model)
+        for nfe in config.nfe if model.solver.tags.get("budget", True) else (None,):
+            sampled = _sample_cell(config, model, nfe, seed)
             yield sampled
             for metric in metrics:
                 if metric.tags.get("needs", "samples") == "samples":
-                    yield _metric_cell(config, metric, sampled, sampled.labels, process)
+                    yield _metric_cell(config, metric, sampled, sampled.labels, model)
 
 
 def _origin(entry: Entry) -> str:
@@ -218,7 +220,7 @@ def _train_cell(config: BenchConfig, process: Entry, seed: int) -> Cell:
             "options": config.backbone_options.get(config.backbone, {}),
         },
         "dataset": _data_spec(config),
-        "train": {k: v for k, v in asdict(config.train).items() if k not in ("save_seconds",)},
+        "train": deciding(config.train),
         "seed": seed,
         "device": config.device,
     }
@@ -226,37 +228,46 @@ def _train_cell(config: BenchConfig, process: Entry, seed: int) -> Cell:
     return Cell("train", spec, {"process": process.family or process.name, "seed": seed}, cost=cost)
 
 
-def _sample_cell(config: BenchConfig, process: Entry, solver: Entry, nfe: int | None, seed: int, trained: Cell) -> Cell:
+def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int) -> Cell:
     spec = {
-        "process": process.name,
-        "preset": dict(process.preset),
-        "solver": solver.name,
-        "class": _origin(solver),
-        "options": config.solver_options.get(solver.name, {}),
+        "process": model.process.name,
+        "preset": dict(model.process.preset),
+        "solver": model.solver.name,
+        "class": _origin(model.solver),
+        "options": config.solver_options.get(model.solver.name, {}),
         "nfe": nfe,
         "samples": config.samples,
         "seed": seed,
+        **model.identity,
     }
-    labels = {"process": process.name, "solver": solver.name, "nfe": nfe, "seed": seed}
-    return Cell("sample", spec, labels, (trained.key,), cost=float(config.samples * (nfe or 80)))
+    labels = {**model.labels, "solver": model.solver.name, "nfe": nfe}
+    cost = float(config.samples * (nfe or OWN_NFE))
+    return Cell("sample", spec, labels, model.parents, cost, model.folder)
 
 
 def _metric_cell(
     config: BenchConfig,
     metric: Entry,
-    parent: Cell | None,
+    sampled: Cell | None,
     labels: Mapping[str, Any],
-    process: Entry | None = None,
+    model: _Model | None = None,
 ) -> Cell:
+    """A measurement of samples, of a model where there are none, or of real data where there is no model."""
     spec: dict[str, Any] = {"metric": metric.name, "class": _origin(metric), "dataset": _data_spec(config)}
-    spec |= {"seed": labels["seed"], "preset": dict(process.preset) if process else {}}
-    cost = 1.0
-    if metric.tags.get("needs", "samples") == "model" and parent is not None:
-        spec |= {"samples": config.samples, "norm": asdict(config.norm), "bpd": asdict(config.bpd)}
-        spec["solvers"] = config.solver_options.get(config.norm.solver, {})
-        spec = _only_own(spec, metric.name)
-        cost = _model_cost(config, metric.name)
-    return Cell("metric", json.loads(json.dumps(spec)), labels, (parent.key,) if parent else (), cost=cost)
+    spec |= {"seed": labels["seed"], "preset": dict(model.process.preset) if model else {}}
+    spec["of"] = "real data" if model is None else "model" if sampled is None else "samples"
+    options = {**metric.preset, **config.metric_options.get(metric.name, {})}
+    spec |= stamp(options, config.inception if "weights" in metric.tags else None)
+    if model is None or sampled is not None:
+        return Cell("metric", _plain(spec), labels, (sampled.key,) if sampled else (), 1.0)
+    spec |= {"samples": config.samples, "norm": asdict(config.norm), "bpd": asdict(config.bpd)}
+    spec |= {"solvers": config.solver_options.get(config.norm.solver, {}), **model.identity}
+    spec = _plain(_only_own(spec, metric.name))
+    return Cell("metric", spec, labels, model.parents, _model_cost(config, metric.name), model.folder)
+
+
+def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(spec))
 
 
 def _only_own(spec: dict[str, Any], metric: str) -> dict[str, Any]:
@@ -267,5 +278,5 @@ def _only_own(spec: dict[str, Any], metric: str) -> dict[str, Any]:
 
 def _model_cost(config: BenchConfig, metric: str) -> float:
     if metric == "bpd":
-        return 3.0 * config.bpd.examples * 80
+        return 3.0 * config.bpd.examples * OWN_NFE
     return 0.5 * config.samples * config.norm.nfe * (1 + len(config.norm.factors))

@@ -1,26 +1,36 @@
-"""Runs what is missing of a bench on worker processes, once, and keeps what is finished. Imports no torch."""
+"""Runs what is missing of a bench on workers, once, and keeps what is finished. Imports no torch."""
 
 from __future__ import annotations
 
-import json
 import os
-import selectors
+import queue
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from genflow.bench.cells import Cell, plan
-from genflow.bench.store import Store, missing
+from genflow.bench import shards
+from genflow.bench.cells import Cell
+from genflow.bench.channels import Arrivals, Channel, Message
+from genflow.bench.store import Store
+from genflow.bench.tasks import Task, Tasks
 from genflow.config import BenchConfig, ConfigError, flatten
+
+Hire = Callable[[int], Sequence[Channel]]
+"""Gives so many workers."""
 
 
 class Interrupted(Exception):
-    """The bench was asked to stop; finished cells and training states are kept."""
+    """The bench was asked to stop; finished cells, shards and training states are kept.
+
+    Arguments:
+        number: The signal that came; 0 where the time was up.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}" if number else "the time is up")
+        self.number = number
 
 
 class CellError(RuntimeError):
@@ -40,22 +50,28 @@ class Report:
 
 @dataclass
 class _Slot:
-    """A worker process and what it is doing."""
+    """A worker and what it is doing."""
 
-    process: subprocess.Popen[str]
+    channel: Channel
+    place: int
     ready: bool = False
-    cell: Cell | None = None
+    gone: bool = False
+    task: Task | None = None
     share: float = 0.0
     note: str = ""
     model: str = ""
 
 
-def job_count(config: BenchConfig, todo: list[Cell]) -> int:
-    """Workers: as asked, or one per CPU core, but not more than trained models to work on."""
-    models = {cell.parents[0] if cell.kind == "sample" else cell.key for cell in todo if cell.kind != "metric"}
-    metrics = sum(cell.kind == "metric" for cell in todo)
-    useful = max(1, len(models) or min(metrics, 2))
-    return min(config.jobs or usable_cores(), useful)
+def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:
+    """Workers: as asked, but not more than there are errands; else one per trained model, not more than CPU cores here.
+
+    On a cluster the cores here do not count.
+    """
+    models = {cell.model for cell in todo if cell.model}
+    errands = sum(max(1, len(shards.parts(cell, config))) for cell in todo)
+    if config.jobs:
+        return min(config.jobs, max(1, errands))
+    return min(len(todo) + 1 if config.slurm else usable_cores(), max(1, len(models) or min(len(todo), 2)))
 
 
 def usable_cores() -> int:
@@ -65,20 +81,26 @@ def usable_cores() -> int:
 
 @dataclass
 class Runner:
-    """Gives cells to workers, parents first, and prefers a worker that just used the same model.
+    """Gives errands to workers, parents first, and prefers a worker that just used the same model.
 
     Arguments:
         config: The bench.
         store: Its folder, locked by the caller.
+        hire: Gives the workers.
         report: Called a few times a second.
+        keep_going: Whether a failed cell leaves the rest to be done; else the bench stops.
+        seconds: After which the bench stops by itself.
     """
 
     config: BenchConfig
     store: Store
+    hire: Hire
     report: Callable[[Report], None] = lambda report: None
+    keep_going: bool = False
+    seconds: float = float("inf")
     slots: list[_Slot] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    stopping: bool = False
+    failures: dict[str, str] = field(default_factory=dict)
+    stopped_by: int | None = None
     refused: str = ""
 
     def run(self, cells: list[Cell], todo: list[Cell]) -> None:
@@ -86,200 +108,141 @@ class Runner:
 
         Raises:
             ConfigError: A part refused its options; nothing ran.
-            Interrupted: SIGINT or SIGTERM came; a second one ends the program at once.
+            Interrupted: SIGINT or SIGTERM came, or time is up; a second signal ends the program at once.
             CellError: Cells failed, or a worker died.
         """
         if not todo:
             return
-        self._todo, self._all = list(todo), list(todo)
-        self._finished = {c.key for c in cells} - {c.key for c in todo}
-        self._began, self._spent = time.monotonic(), 0.0
+        self._tasks = Tasks(self.store, self.config, cells, todo)
+        self._began, self._halting = time.monotonic(), False
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start(job_count(self.config, todo))
             self._loop()
         finally:
-            self._end()
+            for slot in self.slots:
+                slot.channel.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        if self.stopping:
-            raise Interrupted
+        if self.stopped_by is not None:
+            raise Interrupted(self.stopped_by)
         if self.refused:
             raise ConfigError(self.refused)
         if self.failures:
-            raise CellError("\n".join(self.failures))
+            raise CellError("\n".join(f"{name}: {error}" for name, error in self.failures.items()))
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self.stopping:
+        if self.stopped_by is not None:
             for slot in self.slots:
-                slot.process.kill()
+                slot.channel.kill()
             os._exit(128 + number)
-        self.stopping = True
+        self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        self.stopped_by = number
+        self._halt()
+
+    def _halt(self) -> None:
+        """Lets every worker save what it has and end."""
+        self._halting = True
         for slot in self.slots:
-            slot.process.terminate()
+            slot.channel.stop()
 
     # ---- workers -----------------------------------------------------------------------------------------
 
     def _start(self, jobs: int) -> None:
-        threads = max(1, usable_cores() // jobs)
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-        log = (self.store.root / "worker.log").open("w")
-        hello = json.dumps({"config": flatten(self.config), "threads": threads}) + "\n"
-        for _ in range(jobs):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "genflow.bench.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=env,
-                start_new_session=True,
-            )
-            self.slots.append(_Slot(process))
-            self._send(self.slots[-1], hello)
+        self._arrivals: Arrivals = queue.Queue()
+        for place, channel in enumerate(self.hire(jobs)):
+            self.slots.append(_Slot(channel, place))
+            channel.listen(self._arrivals)
 
-    def _send(self, slot: _Slot, line: str) -> None:
-        assert slot.process.stdin is not None
-        try:
-            slot.process.stdin.write(line)
-            slot.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-
-    def _end(self) -> None:
-        for slot in self.slots:
-            if slot.process.stdin:
-                slot.process.stdin.close()
-        for slot in self.slots:
-            try:
-                slot.process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                slot.process.kill()
+    def _greet(self, slot: _Slot) -> None:
+        """A worker has come, perhaps for the second time: it is told what the bench is."""
+        if slot.task:
+            self._tasks.put_back(slot.task)
+        slot.task, slot.ready = None, False
+        threads = max(1, usable_cores() // len(self.slots))
+        slot.channel.send({"config": flatten(self.config), "threads": threads, "place": slot.place})
 
     def _loop(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for slot in self.slots:
-                assert slot.process.stdout is not None
-                selector.register(slot.process.stdout, selectors.EVENT_READ, slot)
-            while selector.get_map():
-                for key, _ in selector.select(timeout=0.5):
-                    line = key.fileobj.readline()  # type: ignore[union-attr]
-                    if line:
-                        self._hear(key.data, json.loads(line))
-                    else:
-                        selector.unregister(key.fileobj)
-                        self._lost(key.data)
-                self.report(self._now())
-                if not self.stopping and not self._todo and not any(s.cell for s in self.slots):
-                    return
-
-    def _hear(self, slot: _Slot, message: dict[str, Any]) -> None:
-        if "refused" in message:
-            self.refused = message["refused"]
-            self._todo.clear()
-            return
-        if "share" in message:
-            slot.share, slot.note = message["share"], message["note"]
-            return
-        if slot.cell and ("done" in message or "failed" in message):
-            cell, slot.cell = slot.cell, None
-            self._spent += cell.cost
-            if "done" in message:
-                self._finished.add(cell.key)
+        by_channel = {slot.channel: slot for slot in self.slots}
+        while not all(slot.gone for slot in self.slots):
+            try:
+                channel, message = self._arrivals.get(timeout=0.2)
+            except queue.Empty:
+                pass
             else:
-                self._fail(cell, message["error"])
-        if "stopped" in message:
-            slot.cell = None
-        slot.ready = True
-        self._hand_out()
+                slot = by_channel[channel]
+                self._lost(slot) if message is None else self._hear(slot, message)
+            self.report(self._now())
+            if not self._halting and time.monotonic() - self._began > self.seconds:
+                self._stop(0)
+            if self._halting and not any(slot.task for slot in self.slots):
+                return
+            if not self._halting and self._tasks.over:
+                return
+
+    def _hear(self, slot: _Slot, message: Message) -> None:
+        if "hello" in message:
+            self._greet(slot)
+        elif "refused" in message:
+            self.refused = message["refused"]
+            self._halt()
+        elif "share" in message:
+            slot.share, slot.note = message["share"], message["note"]
+        else:
+            self._answered(slot, message)
+            slot.ready = "stopped" not in message
+            self._hand_out()
+
+    def _answered(self, slot: _Slot, message: Message) -> None:
+        """Ready for its first errand, or done with one."""
+        if slot.task is None:
+            return
+        task, slot.task = slot.task, None
+        if "done" in message:
+            self._tasks.done(task)
+        elif "failed" in message:
+            self._fail(task, message["error"])
+        else:
+            self._tasks.put_back(task)
 
     def _lost(self, slot: _Slot) -> None:
-        """A worker's pipe closed: its cell, if it had one, has failed."""
-        code, cell = slot.process.wait(), slot.cell
-        slot.cell, slot.ready = None, False
-        if not self.stopping and (cell or code):
-            tail = (self.store.root / "worker.log").read_text()[-800:].strip()
-            what = cell.name if cell else "start"
-            self.failures.append(f"{what}: the worker ended with code {code}: {tail or 'it said nothing'}")
-            if cell:
-                self._drop_children({cell.key})
+        """A worker is gone: what it was at, if anything, has failed."""
+        task, slot.task = slot.task, None
+        slot.gone, slot.ready = True, False
+        if self._halting:
+            if task:
+                self._tasks.put_back(task)
+        elif task:
+            self._fail(task, slot.channel.last_words())
+        elif not self._tasks.over:
+            self.failures[f"worker {slot.place}"] = slot.channel.last_words()
         self._hand_out()
-        if not any(s.process.poll() is None for s in self.slots):
-            self._todo.clear()
 
-    def _fail(self, cell: Cell, error: str) -> None:
-        self.failures.append(f"{cell.name}: {error}")
-        self._drop_children({cell.key})
-
-    def _drop_children(self, dead: set[str]) -> None:
-        for cell in list(self._todo):
-            if dead.intersection(cell.parents):
-                dead.add(cell.key)
-                self._todo.remove(cell)
+    def _fail(self, task: Task, error: str) -> None:
+        self.failures[task.name] = error
+        self._tasks.failed(task)
+        if not self.keep_going:
+            self._tasks.clear()
+            self._halt()
 
     def _hand_out(self) -> None:
         for slot in self.slots:
-            if self.stopping or not slot.ready or slot.cell or slot.process.poll() is not None:
+            if self._halting or not slot.ready or slot.task or slot.gone:
                 continue
-            cell = self._choose(slot)
-            if cell is None:
+            task = self._tasks.take(slot.model)
+            if task is None:
                 continue
-            self._todo.remove(cell)
-            slot.cell, slot.share, slot.note = cell, 0.0, ""
-            slot.model = (cell.parents or (cell.key,))[0] if cell.kind != "metric" else slot.model
-            self._send(slot, json.dumps(cell.to_json()) + "\n")
-
-    def _choose(self, slot: _Slot) -> Cell | None:
-        """Training first, then the dearest cell of the model this worker used last, then of any."""
-        ready = [c for c in self._todo if self._finished.issuperset(c.parents)]
-        return max(ready, key=lambda c: (c.kind == "train", slot.model in c.parents, c.cost), default=None)
+            slot.task, slot.share, slot.note = task, 0.0, ""
+            slot.model = task.cell.model or slot.model
+            slot.channel.send(task.message())
 
     def _now(self) -> Report:
-        running = [s for s in self.slots if s.cell]
-        total = sum(c.cost for c in self._all) or 1.0
-        share = (self._spent + sum(s.cell.cost * s.share for s in running if s.cell)) / total
+        running = [s for s in self.slots if s.task]
+        under_way = sum(s.task.cost * s.share for s in running if s.task)
+        share = (self._tasks.spent + under_way) / (self._tasks.cost or 1.0)
         elapsed = time.monotonic() - self._began
         left = elapsed * (1 - share) / share if share > 0.01 else float("nan")
-        words = [f"{s.cell.name} {s.share:.0%} {s.note}".strip() for s in running if s.cell]
-        busy = len(self._todo) + len(running)
-        return Report(share, left, words, len(self._all) - busy, len(self._all))
-
-
-def refusal(config: BenchConfig) -> str:
-    """Why a part of the bench refuses its options, found by building everything in a process of its own; "" if none.
-
-    Costs the import of torch, in that process; nothing is written.
-    """
-    hello = json.dumps({"config": flatten(config), "threads": 1}) + "\n"
-    done = subprocess.run(
-        [sys.executable, "-m", "genflow.bench.worker", "--check"], input=hello, capture_output=True, text=True
-    )
-    answer = done.stdout.splitlines()
-    if not answer:
-        return f"the worker did not start: {done.stderr.strip()[-800:]}"
-    return str(json.loads(answer[0]).get("refused", ""))
-
-
-def estimate_seconds(config: BenchConfig, store: Store, cells: list[Cell], todo: list[Cell]) -> tuple[float, str]:
-    """Rough seconds for todo, and what the guess rests on.
-
-    Finished cells of the same folder give the time per network evaluation; without any, a two-core CPU with the
-    default network and data is assumed (0.4 ms).
-    """
-    timed = [(c.cost, _seconds(store, c)) for c in cells if c not in todo and c.kind != "metric"]
-    known = [(cost, seconds) for cost, seconds in timed if seconds]
-    rate = sum(s for _, s in known) / sum(c for c, _ in known) if known else 4e-4
-    basis = "the finished cells" if known else "the default network on a two-core CPU; no cell is finished yet"
-    return sum(c.cost for c in todo) * rate / job_count(config, todo) if todo else 0.0, basis
-
-
-def _seconds(store: Store, cell: Cell) -> float:
-    files = store.files(cell.key)
-    return float(json.loads(files.get("cell.json") or files["config.json"]).get("seconds", 0.0))
-
-
-def prepare(config: BenchConfig) -> tuple[Store, list[Cell], list[Cell], list[str]]:
-    """(store, all cells, cells to do, notes on damaged ones)."""
-    store, cells = Store(Path(config.out)), plan(config)
-    todo, notes = missing(store, cells)
-    return store, cells, todo, notes
+        words = [f"{s.task.name} {s.share:.0%} {s.note}".strip() for s in running if s.task]
+        return Report(share, left, words, self._tasks.total - self._tasks.unfinished, self._tasks.total)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import genflow
 from genflow.bench.cells import REAL
 from genflow.bench.store import Store
 from genflow.bench.worker import Tick, Worker
 from genflow.config import BenchConfig, ConfigError
+from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
 from genflow.registry import registries
+from genflow.sampling import sample_together
+from genflow.solver.base import Solution
 
 
 class _Memory(Store):
@@ -33,13 +36,32 @@ class SingleWorker(Worker):
         config: A bench of one process, solver, budget and seed; its metrics are measured.
         process: The trained process.
         backbone: Its network, on the configuration's device.
+        team: The ranks that share the samples and the passes over them.
     """
 
-    def __init__(self, config: BenchConfig, process: Process, backbone: Any) -> None:
+    def __init__(self, config: BenchConfig, process: Process, backbone: Any, team: Team = ALONE) -> None:
         super().__init__(config, lambda: False)
-        self.store, self.pair = _Memory(), (process, backbone)
+        self.store, self.pair, self.team = _Memory(), (process, backbone), team
 
-    def _model(self, key: str, preset: Mapping[str, Any]) -> tuple[Process, Any]:
+    def _solve(self, spec: dict[str, Any], process: Process, backbone: Any, *rest: Any) -> Solution:
+        part, labels, tick = rest
+        count = part[1] - part[0]
+        return sample_together(
+            self.team,
+            process,
+            backbone,
+            genflow.get_solver(spec["solver"], **spec["options"]),
+            count,
+            nfe=spec["nfe"],
+            seed=spec["seed"],
+            shape=self.dataset.shape,
+            batch_size=self.config.sample_batch,
+            device=self.config.device,
+            labels=labels,
+            on_batch=lambda done: self._tick(done / count, tick),
+        )
+
+    def _model(self, cell: dict[str, Any]) -> tuple[Process, Any]:
         return self.pair
 
     def rows(self, tick: Tick) -> list[dict[str, Any]]:
@@ -50,7 +72,7 @@ class SingleWorker(Worker):
         """
         config, registry = self.config, registries()["metrics"]
         seed, name = config.seed[0], config.process[0]
-        metrics = {m: registry.get(m) for m in config.metric}
+        metrics = {m: registry.get(m, **config.metric_options.get(m, {})) for m in config.metric}
         reasons = {m: metric.why_not(self.pair[0]) for m, metric in metrics.items()}
         able = [m for m in metrics if not reasons[m]]
         if not able:
@@ -60,12 +82,14 @@ class SingleWorker(Worker):
         if any(metrics[m].needs == "samples" for m in able):
             options = config.solver_options.get(config.solver[0], {})
             spec = {"solver": config.solver[0], "options": options, "nfe": budget, "samples": config.samples}
-            cell = {"spec": {**spec, "seed": seed, "preset": {}}, "labels": sampled, "parents": [""]}
-            self.store.held[""] = self._sample(cell, tick)  # type: ignore[attr-defined]  # the store is a _Memory
+            cell = {"spec": {**spec, "seed": seed}, "labels": sampled}
+            self.store.held[""] = self._draw(cell, (0, config.samples), tick)  # type: ignore[attr-defined]  # the store is a _Memory
         found = []
         for metric in able:
-            own = sampled if metrics[metric].needs == "samples" else {"process": name, "seed": seed}
-            for labels in ({"process": REAL, "seed": seed}, own):
-                cell = {"spec": {"metric": metric, "seed": seed, "preset": {}}, "labels": labels, "parents": [""]}
-                found += json.loads(self._metric(cell, tick)["rows.json"])
+            of = metrics[metric].needs
+            own = sampled if of == "samples" else {"process": name, "seed": seed}
+            for what, labels in (("real data", {"process": REAL, "seed": seed}), (of, own)):
+                spec = {"metric": metric, "seed": seed, "of": what}
+                files = self._metric({"spec": spec, "labels": labels, "parents": [""]}, tick)
+                found += json.loads(files["rows.json"])
         return found

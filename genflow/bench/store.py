@@ -5,22 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from genflow.bench.cells import Cell
-from genflow.checkpoint import CheckpointError, read_folder
+from genflow.checkpoint import MANIFEST, CheckpointError, read_folder, write_file
 from genflow.config import ConfigError
 
-State = Literal["cached", "missing", "damaged"]
+State = Literal["cached", "missing", "damaged", "unavailable"]
+"""Of a cell's result. Unavailable: it says which data are not here, and is tried again."""
+
+UNAVAILABLE = "unavailable.json"
+"""File of a metric cell whose data are not here, with the reason."""
 
 
 class BusyError(RuntimeError):
-    """Another bench holds the output folder; the message says who."""
+    """Another process holds the output folder; the message says who."""
+
+    exit_code = 75
 
 
 @dataclass
@@ -44,15 +51,25 @@ class Store:
         """Where an unfinished training run keeps what it needs to go on."""
         return self.cells / f"{key}.state"
 
+    def shard_folder(self, key: str) -> Path:
+        """Where the parts of an unfinished sample cell are kept."""
+        return self.cells / f"{key}.shards"
+
     def look(self, cell: Cell) -> tuple[State, str]:
         """Whether a cell's result is there and whole; what is wrong with it where it is damaged."""
         if not self.folder(cell.key).exists() and not self.folder(f"{cell.key}.old").exists():
             return "missing", ""
         try:
-            self.files(cell.key)
+            files = self.files(cell.key)
         except CheckpointError as error:
             return "damaged", str(error)
+        if UNAVAILABLE in files:
+            return "unavailable", str(json.loads(files[UNAVAILABLE])["reason"])
         return "cached", ""
+
+    def finished(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those that have a whole result, be it the reason why there is none."""
+        return [cell for cell in cells if self.look(cell)[0] in ("cached", "unavailable")]
 
     def files(self, key: str) -> dict[str, bytes]:
         """The files of a finished cell, hashes checked."""
@@ -62,15 +79,28 @@ class Store:
         """The measured rows of a finished cell."""
         return json.loads(self.files(key).get("rows.json", b"[]"))
 
+    def sweep(self, again: Container[str] = frozenset()) -> None:
+        """Removes what earlier benches left half-written, and what was begun of cells that are to be done anew."""
+        for path in [*self.cells.glob("*.tmp-*"), *self.cells.glob("*.shards"), *self.cells.glob("*.state")]:
+            key, _, kind = path.name.partition(".")
+            if kind.startswith("tmp-") or key in again or (self.folder(key) / MANIFEST).exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def write_failures(self, failures: Mapping[str, str]) -> None:
+        """Keeps what failed, by cell, in failures.json; there is no such file where nothing did."""
+        path = self.root / "failures.json"
+        if failures:
+            write_file(path, json.dumps(failures, indent=1, ensure_ascii=False) + "\n")
+        elif path.exists():
+            path.unlink()
+
     def prepare(self) -> None:
         """Makes the folder.
 
         Raises:
             ConfigError: It is a file, or can not be written.
         """
-        for part in (self.root, *self.root.parents):
-            if part.exists() and not part.is_dir():
-                raise ConfigError(f"out = '{self.root}': {part} is a file, not a folder; choose another folder")
+        self.check_place()
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".write-{os.getpid()}"
@@ -80,6 +110,12 @@ class Store:
             raise ConfigError(
                 f"out = '{self.root}' can not be written: {error.strerror}; choose another folder"
             ) from None
+
+    def check_place(self) -> None:
+        """Raises ConfigError where a file stands in the folder's way; writes nothing."""
+        for part in (self.root, *self.root.parents):
+            if part.exists() and not part.is_dir():
+                raise ConfigError(f"out = '{self.root}': {part} is a file, not a folder; choose another folder")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -102,8 +138,14 @@ class Store:
             file.truncate(0)
 
 
-def missing(store: Store, cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]:
-    """Cells that have no whole result, or whose parents have none; and a sentence for each damaged one."""
+def missing(store: Store, cells: Iterable[Cell], again: Container[str] = frozenset()) -> tuple[list[Cell], list[str]]:
+    """Cells that have no whole result, or whose parents have none; and a sentence for each damaged one.
+
+    Arguments:
+        store: The bench's folder.
+        cells: Parents before children.
+        again: Keys of cells that are to be computed again although they are there.
+    """
     todo: list[Cell] = []
     notes: list[str] = []
     keys: set[str] = set()
@@ -111,7 +153,7 @@ def missing(store: Store, cells: Iterable[Cell]) -> tuple[list[Cell], list[str]]
         state, why = store.look(cell)
         if state == "damaged":
             notes.append(f"{cell.name} is computed again: {why}")
-        if state != "cached" or keys.intersection(cell.parents):
+        if state != "cached" or cell.key in again or keys.intersection(cell.parents):
             todo.append(cell)
             keys.add(cell.key)
     return todo, notes

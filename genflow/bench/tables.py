@@ -10,6 +10,7 @@ from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
+from genflow.evaluate.protocol import is_missing, reason
 from genflow.registry import registries
 
 COLUMNS = (
@@ -64,8 +65,23 @@ class Table:
 
 def tables(rows: Sequence[Row]) -> list[Table]:
     """The tables that the rows allow: quality against NFE, norm–z, bits/dim, and anything else measured."""
+    known = [row for row in rows if not is_missing(row)]
     makers = (quality_table, norm_table, push_table, likelihood_table, other_table)
-    return [table for table in (make(rows) for make in makers) if table is not None]
+    found = [make(known) for make in makers] + [unmeasured_table(rows)]
+    return [table for table in found if table is not None]
+
+
+def unmeasured_table(rows: Sequence[Row]) -> Table | None:
+    """What could not be measured on this machine, and why."""
+    found = [row for row in rows if is_missing(row)]
+    if not found:
+        return None
+    lines = []
+    for metric, why in _unique((row["metric"], reason(row)) for row in found):
+        of = _unique(row["process"] for row in found if (row["metric"], reason(row)) == (metric, why))
+        lines.append([", ".join(of), metric, why])
+    caption = "The same command measures it once it can."
+    return Table("Not measured here", ["process", "metric", "reason"], lines, caption)
 
 
 def gaps_table(processes: Sequence[str], metrics: Sequence[str]) -> Table | None:

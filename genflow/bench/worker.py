@@ -1,41 +1,53 @@
-"""Does one cell at a time in a process of its own: JSON lines in, JSON lines out.
-
-The bench talks to it over pipes, so it can be stopped without losing what is finished, and never outlives it.
-"""
+"""Does one errand of a bench at a time: trains, draws samples or a shard of them, measures."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
+import math
 import shutil
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import genflow
+from genflow.bench import shards
 from genflow.bench.cells import REAL
-from genflow.bench.store import Store
-from genflow.checkpoint import describe, save, write_folder
-from genflow.config import BenchConfig, build
+from genflow.bench.checkpoints import content_of
+from genflow.bench.real import Absent, data_of
+from genflow.bench.store import UNAVAILABLE, Store
+from genflow.checkpoint import CheckpointError, describe, save, write_folder
+from genflow.config import BenchConfig
 from genflow.data.base import Dataset
+from genflow.data.files import DataError
 from genflow.devices import check_device
-from genflow.evaluate.base import Context, Metric, Result, rows_as_dicts
+from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dicts
+from genflow.evaluate.checks import NotMeasurable
+from genflow.evaluate.protocol import MISSING
+from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample
+from genflow.solver.base import Solution
 from genflow.training import check_data, train
 
 Tick = Callable[[float, str], None]
 """Called with the share done and a word on how it goes."""
+
+OUT_OF_REACH = (NotMeasurable, WeightsError, DataError)
+"""What keeps one metric from being measured here, and nothing else."""
+
+
+def _short(sampled: dict[str, Any]) -> str:
+    """What the protocol says of samples that a solver left short of the end."""
+    count = sampled.get("stopped", 0)
+    return f"{count} samples were left short of the data's end, where the field is stiff" if count else ""
 
 
 class Stopped(Exception):
@@ -53,42 +65,69 @@ class Worker:
     def __init__(self, config: BenchConfig, should_stop: Callable[[], bool]) -> None:
         self.config, self.should_stop = config, should_stop
         self.store = Store(Path(config.out))
-        self.dataset: Dataset = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
+        self._loaded: tuple[str, tuple[Process, Any]] | None = None
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The bench's data; a stand-in that only says its shape where a bench of checkpoints finds them missing."""
+        config = self.config
+        options = config.dataset_options.get(config.dataset, {})
+        if not config.checkpoint:
+            return genflow.get_dataset(config.dataset, **options)
+        return data_of(config.dataset, options, config.checkpoint[0])
 
     def check(self) -> None:
         """Builds everything the bench names, so that a refused option or pair is known before anything runs.
 
         Raises:
             ValueError: With the reason, from the part that refused.
+            CheckpointError: A checkpoint is damaged.
         """
         config = self.config
         check_device(config.device)
-        registry = registries()["processes"]
-        for name in config.process:
-            options = {
-                **config.process_options.get(registry.entry(name).family, {}),
-                **config.process_options.get(name, {}),
-            }
-            process = self._process(name, options)
-            backbone = self._backbone(process.extra_channels, config.backbone_options.get(config.backbone, {}))
-            check_data(self.dataset, getattr(backbone, "classes", 0))
         for name in (*config.solver, config.norm.solver):
             genflow.get_solver(name, **config.solver_options.get(name, {}))
+        for folder in config.checkpoint:
+            _, backbone = genflow.load(folder)
+            if not isinstance(self.dataset, Absent) and tuple(backbone.shape) != tuple(self.dataset.shape):
+                raise ValueError(
+                    f"checkpoint: {folder} makes samples of shape {tuple(backbone.shape)}, and examples of "
+                    f"'{config.dataset}' have {tuple(self.dataset.shape)}; give the data set it was trained on"
+                )
+        for name in () if config.checkpoint else config.process:
+            _, backbone = self.fresh(name)
+            check_data(self.dataset, getattr(backbone, "classes", 0))
+
+    def fresh(self, name: str) -> tuple[Process, Any]:
+        """A process of the bench, fitted to the data, and a network for it that is not trained."""
+        config, entry = self.config, registries()["processes"].entry(name)
+        options = {**config.process_options.get(entry.family, {}), **config.process_options.get(name, {})}
+        process = self._process(name, options)
+        return process, self._backbone(process.extra_channels, config.backbone_options.get(config.backbone, {}))
 
     def _backbone(self, extra_channels: int, options: dict[str, Any]) -> Any:
         return genflow.get_backbone(
             self.config.backbone, shape=self.dataset.shape, extra_channels=extra_channels, **options
         )
 
-    def run(self, cell: dict[str, Any], tick: Tick) -> None:
-        """Does a cell and writes its folder."""
+    def _process(self, name: str, options: dict[str, Any]) -> Process:
+        """Fitted to the data, since the channels that the backbone needs may follow from them."""
+        process: Process = genflow.get_process(name, **options)
+        return process.for_data(self.dataset.fitting_points())
+
+    # ---- errands -----------------------------------------------------------------------------------------
+
+    def run(self, cell: dict[str, Any], tick: Tick, part: shards.Part | None = None) -> None:
+        """Does a cell and writes its folder, or draws one shard of its samples and keeps that."""
         started = time.monotonic()
+        if part:
+            return shards.write_shard(self.store, cell["key"], part, self._draw(cell, part, tick))
         files = getattr(self, f"_{cell['kind']}")(cell, tick)
-        if files is None:
-            return
-        seconds = round(time.monotonic() - started, 3)
-        facts = {k: cell[k] for k in ("kind", "spec", "labels", "parents")} | {"seconds": seconds}
-        write_folder(self.store.folder(cell["key"]), {"cell.json": json.dumps(facts, indent=1).encode(), **files})
+        if files is not None:
+            took = json.loads(files.get("facts.json", b"{}")).get("seconds", time.monotonic() - started)
+            facts = {k: cell[k] for k in ("kind", "spec", "labels", "parents")} | {"seconds": round(took, 3)}
+            write_folder(self.store.folder(cell["key"]), {"cell.json": json.dumps(facts, indent=1).encode(), **files})
+        return shards.discard(self.store, cell["key"])
 
     def _train(self, cell: dict[str, Any], tick: Tick) -> None:
         """Trains, keeping a resumable state; the finished folder is a checkpoint that `genflow.load` reads."""
@@ -121,73 +160,139 @@ class Worker:
         )
         shutil.rmtree(state, ignore_errors=True)
 
-    def _process(self, name: str, options: dict[str, Any]) -> Process:
-        """Fitted to the data, since the channels that the backbone needs may follow from them."""
-        process: Process = genflow.get_process(name, **options)
-        return process.for_data(self.dataset.scaling.encode(self.dataset.train))
+    def _model(self, cell: dict[str, Any]) -> tuple[Process, Any]:
+        """The trained pair that a cell reads, in the mode of the process that is asked for."""
+        spec, folder = cell["spec"], cell["folder"]
+        key = json.dumps([folder, cell["parents"], spec["preset"], spec.get("as")])
+        if self._loaded is None or self._loaded[0] != key:
+            pair = self._finished(folder, spec) if folder else self._trained(cell["parents"][0], spec["preset"])
+            self._loaded = key, pair
+        return self._loaded[1]
 
-    def _labels(self, count: int, backbone: Any) -> Tensor | None:
-        """Classes of `count` samples: those of the training examples, in their order and again from the start."""
-        labels = self.dataset.labels("train") if getattr(backbone, "classes", 0) else None
-        return None if labels is None else labels[torch.arange(count) % len(labels)]
-
-    def _model(self, key: str, preset: dict[str, Any]) -> tuple[Process, Any]:
-        """A trained pair from its checkpoint, in the mode of the process that is asked for."""
+    def _trained(self, key: str, preset: dict[str, Any]) -> tuple[Process, Any]:
         process, backbone = genflow.load(self.store.folder(key))
         if preset:
             process = type(process)(**{**process.config(), **preset})
-        process = process.for_data(self.dataset.scaling.encode(self.dataset.train))  # a base of data is not in the file
+        process = process.for_data(self.dataset.fitting_points())  # a base of data is not in the file
         return process, backbone.to(self.config.device)
 
+    def _finished(self, folder: str, spec: dict[str, Any]) -> tuple[Process, Any]:
+        """A checkpoint: as it was trained, but for the mode."""
+        if content_of(Path(folder)) != spec["checkpoint"]:
+            raise CheckpointError(f"{folder} has changed since the bench began; start the bench again")
+        process, backbone = genflow.load(folder)
+        options = {k: v for k, v in process.config().items() if k not in spec["unset"]}
+        process = type(process)(**{**options, **spec["preset"]})
+        if spec["own data"] and not isinstance(self.dataset, Absent):
+            process = process.for_data(self.dataset.fitting_points())
+        return process, backbone.to(self.config.device)
+
+    # ---- samples -----------------------------------------------------------------------------------------
+
+    def _labels(self, part: shards.Part, backbone: Any) -> tuple[Tensor | None, str]:
+        """Classes of samples by their numbers, those of the training examples in turn, and what the protocol says."""
+        classes = getattr(backbone, "classes", 0)
+        if not classes:
+            return None, ""
+        if isinstance(self.dataset, Absent):
+            return torch.arange(*part) % classes, "sample k told class k mod the number of classes"
+        known = self.dataset.labels("train")
+        if known is None:
+            return None, ""
+        return known[torch.arange(*part) % len(known)], "each sample told the class of one training example in turn"
+
     def _sample(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
-        spec = cell["spec"]
-        process, backbone = self._model(cell["parents"][0], spec["preset"])
-        labels = self._labels(spec["samples"], backbone)
+        """All samples of a cell: its shards put together where some are there, those missing drawn; else in one go."""
+        key, cut = cell["key"], shards.cut(cell["spec"]["samples"], self.config)
+        if not cut or not self.store.shard_folder(key).exists():
+            return self._draw(cell, (0, cell["spec"]["samples"]), tick)
+        for part in cut:
+            if not shards.is_whole(self.store, key, part):
+                shards.write_shard(self.store, key, part, self._draw(cell, part, tick))
+        found = [shards.read_shard(self.store, key, part) for part in cut]
+        facts = [json.loads(files["facts.json"]) for files in found]
+        raw = [np.load(io.BytesIO(files["samples.npz"]))["raw"] for files in found]
+        calls = sum(one["nfe"] * len(rows) for one, rows in zip(facts, raw, strict=True))
+        whole = facts[0] | {"nfe": calls / sum(map(len, raw)), "seconds": round(sum(f["seconds"] for f in facts), 3)}
+        whole["stopped"] = sum(f.get("stopped", 0) for f in facts)
+        return {"samples.npz": pack({"raw": np.concatenate(raw)}), "facts.json": json.dumps(whole).encode()}
+
+    def _draw(self, cell: dict[str, Any], part: shards.Part, tick: Tick) -> dict[str, bytes]:
+        """The samples of a cell from one number to another."""
+        process, backbone = self._model(cell)
+        labels, told = self._labels(part, backbone)
         started = time.monotonic()
+        solution = self._solve(cell["spec"], process, backbone, part, labels, tick)
+        raw = self.dataset.scaling.decode(solution.x).numpy()
+        facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
+        facts |= {"told": told} if told else {}
+        facts |= {"stopped": int(solution.stopped.sum())} if solution.stopped is not None else {}
+        return {"samples.npz": pack({"raw": raw}), "facts.json": json.dumps(facts).encode()}
 
-        def on_batch(done: int) -> None:
-            tick(done / spec["samples"], "")
-            if self.should_stop():
-                raise Stopped
-
-        solution = sample(
+    def _solve(
+        self,
+        spec: dict[str, Any],
+        process: Process,
+        backbone: Any,
+        part: shards.Part,
+        labels: Tensor | None,
+        tick: Tick,
+    ) -> Solution:
+        count = part[1] - part[0]
+        return sample(
             process,
             backbone,
             genflow.get_solver(spec["solver"], **spec["options"]),
-            spec["samples"],
+            count,
             nfe=spec["nfe"],
             seed=spec["seed"],
             shape=self.dataset.shape,
             batch_size=self.config.sample_batch,
             device=self.config.device,
             labels=labels,
-            on_batch=on_batch,
+            on_batch=lambda done: self._tick(done / count, tick),
+            first_index=part[0],
         )
-        raw = self.dataset.scaling.decode(solution.x).numpy()
-        facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
-        facts |= {} if labels is None else {"told": "each sample told the class of one training example in turn"}
-        return {"samples.npz": _npz({"raw": raw}), "facts.json": json.dumps(facts).encode()}
+
+    # ---- measurements ------------------------------------------------------------------------------------
 
     def _metric(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
-        spec, labels, started = cell["spec"], cell["labels"], time.monotonic()
-        metric: Metric = registries()["metrics"].get(spec["metric"])
-        context = Context(self.config, self.dataset, spec["seed"], tick=lambda share: self._tick(share, tick))
+        labels, started = cell["labels"], time.monotonic()
         sampled: dict[str, Any] = {}
-        if labels["process"] == REAL:
-            result = metric.floor(context)
-        elif metric.needs == "samples":
-            files = self.store.files(cell["parents"][0])
-            sampled = json.loads(files["facts.json"])
-            context.samples = torch.from_numpy(np.load(io.BytesIO(files["samples.npz"]))["raw"])
-            result = metric.measure(context)
-        else:
-            context.process, context.backbone = self._model(cell["parents"][0], spec["preset"])
-            result = Result([]) if metric.why_not(context.process) else metric.measure(context)
-            sampled = {"told": "told no class"} if getattr(context.backbone, "classes", 0) else {}
+        try:
+            result, sampled = self._measure(cell, tick)
+        except OUT_OF_REACH as error:
+            return self._unmeasured(cell, error)
         seconds = sampled.get("seconds", round(time.monotonic() - started, 3))
         rows = [self._row(row, labels, sampled, seconds) for row in rows_as_dicts(result.rows)]
         files = {"rows.json": json.dumps(rows, indent=1).encode()}
-        return files | ({"arrays.npz": _npz(result.arrays)} if result.arrays else {})
+        return files | ({"arrays.npz": pack(result.arrays)} if result.arrays else {})
+
+    def _measure(self, cell: dict[str, Any], tick: Tick) -> tuple[Result, dict[str, Any]]:
+        """What a metric finds, and what is known of the samples or the model that it looked at."""
+        spec = cell["spec"]
+        metric: Metric = registries()["metrics"].get(
+            spec["metric"], **self.config.metric_options.get(spec["metric"], {})
+        )
+        context = Context(self.config, self.dataset, spec["seed"], tick=lambda share: self._tick(share, tick))
+        if spec["of"] == "real data":
+            return metric.floor(context), {}
+        if spec["of"] == "samples":
+            files = self.store.files(cell["parents"][0])
+            context.samples = torch.from_numpy(np.load(io.BytesIO(files["samples.npz"]))["raw"])
+            return metric.measure(context), json.loads(files["facts.json"])
+        context.process, context.backbone = self._model(cell)
+        result = Result([]) if metric.why_not(context.process) else metric.measure(context)
+        return result, {"told": "told no class"} if getattr(context.backbone, "classes", 0) else {}
+
+    def _unmeasured(self, cell: dict[str, Any], error: Exception) -> dict[str, bytes]:
+        """A row that says why there is no number, and where data are missing, a mark to try again."""
+        metric, labels = cell["spec"]["metric"], cell["labels"]
+        bare = rows_as_dicts([Measured(metric, math.nan, 0, f"{MISSING}{error}")])
+        rows = [] if labels["process"] == REAL else [self._row(bare[0], labels, {}, 0.0)]
+        files = {"rows.json": json.dumps(rows, indent=1).encode()}
+        again = json.dumps({"reason": str(error)}).encode()
+        return files | ({UNAVAILABLE: again} if isinstance(error, DataError) else {})
 
     def _row(
         self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
@@ -195,7 +300,7 @@ class Worker:
         """A row of results.csv: what was measured, with the cell's labels where the metric says nothing itself."""
         return {
             "process": labels["process"],
-            "backbone": "" if labels["process"] == REAL else self.config.backbone,
+            "backbone": "" if labels["process"] == REAL else labels.get("backbone", self.config.backbone),
             "dataset": self.config.dataset,
             "solver": row["solver"] or labels.get("solver", ""),
             "nfe": sampled.get("nfe", row["nfe"]),
@@ -205,7 +310,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told")))),
+            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told"), _short(sampled)))),
             "seconds": seconds,
         }
 
@@ -215,74 +320,8 @@ class Worker:
             raise Stopped
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+def pack(arrays: dict[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of an .npz file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-class _Lines:
-    """JSON lines to the bench, progress at most ten times a second."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file, self.last = file, 0.0
-
-    def send(self, **message: Any) -> None:
-        self.file.write(json.dumps(message) + "\n")
-        self.file.flush()
-
-    def progress(self, share: float, note: str) -> None:
-        now = time.monotonic()
-        if now - self.last > 0.1:
-            self.last = now
-            self.send(share=share, note=note)
-
-
-def main() -> None:
-    """Reads {"config", "threads"} and then cells from standard input until it closes."""
-    lines = _Lines(os.fdopen(os.dup(1), "w"))
-    os.dup2(2, 1)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    first = json.loads(sys.stdin.readline())
-    torch.set_num_threads(first["threads"])
-    try:
-        worker = Worker(build(BenchConfig, first["config"]), stop.is_set)
-        worker.check()
-    except (ValueError, TypeError) as error:
-        lines.send(refused=str(error))
-        return
-    lines.send(ready=True)
-    if "--check" in sys.argv:
-        return
-    inbox = _inbox()
-    while (text := inbox()) and not stop.is_set():
-        cell = json.loads(text)
-        try:
-            worker.run(cell, lines.progress)
-            lines.send(done=cell["key"])
-        except Stopped:
-            lines.send(stopped=cell["key"])
-            return
-        except Exception as error:
-            lines.send(failed=cell["key"], error=f"{type(error).__name__}: {error}")
-
-
-def _inbox() -> Callable[[], str]:
-    """Next line of standard input; when the bench is gone the process ends at once, whatever it is doing."""
-    import queue
-
-    waiting: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            waiting.put(line)
-        os._exit(1)
-
-    threading.Thread(target=read, daemon=True).start()
-    return waiting.get
-
-
-if __name__ == "__main__":
-    main()

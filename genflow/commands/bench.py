@@ -1,21 +1,23 @@
-"""`genflow bench` and `genflow report`."""
+"""`genflow bench`."""
 
 from __future__ import annotations
 
+import math
 import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genflow.cli import EXIT_BUSY, EXIT_CELLS, EXIT_STOPPED, say
+from genflow.cli import EXIT_BUSY, EXIT_CELLS, EXIT_TIME, say
 from genflow.commands.options import command_line, config_options, examples, resolve
-from genflow.config import BenchConfig, ConfigError, build, read_yaml
+from genflow.config import BenchConfig, ConfigError
 
 if TYPE_CHECKING:
-    from genflow.bench.cells import Cell
-    from genflow.bench.runner import Report
-    from genflow.bench.store import Store
+    from genflow.bench.choose import Plan
+    from genflow.bench.runner import Hire, Report
 
 
 @click.command(
@@ -24,62 +26,167 @@ if TYPE_CHECKING:
     + examples(
         "genflow bench --process pfgm,vp_ode --backbone ncsnv2",
         "genflow bench --config configs/digits.yaml --out runs/mine",
-        "genflow bench --train-steps 200 --samples 100 --nfe 5,10 --dry-run",
-        "genflow bench --process-options pfgm.gamma=0.5 --out runs/gamma",
+        "genflow bench --train-steps 200 --samples 100 --nfe 5,10 --dry-run --calibrate",
+        "genflow bench --checkpoint runs/pfgm,runs/vp --out runs/measured",
+        "genflow bench --only 'pfgm:*:35' --force",
+        "genflow bench --slurm partition=gpu,time=4h,gpus=1 --device cuda --jobs 8",
+        "torchrun --nproc-per-node 4 -m genflow bench --device cuda",
     )
-    + "\nFinished cells are kept: an interrupted bench goes on with the same command, and a second run only reads.",
+    + "\nFinished cells are kept: an interrupted bench goes on with the same command, and a second run only reads. "
+    "Exit codes: 3 some cells failed, 75 the folder is in use, 124 the time limit is up, 128 + n ended by signal n.",
 )
 @config_options(BenchConfig)
 @click.option("-n", "--dry-run", is_flag=True, help="Print the configuration, the cells and an estimate, and stop.")
-def bench_command(config_file: Path | None, dry_run: bool, **given: Any) -> int:
-    from genflow.bench.runner import prepare, refusal
+@click.option("--calibrate", is_flag=True, help="Measure the network's cost for the estimate of --dry-run.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Do only these cells and what they build on: PROCESS:SOLVER:NFE with wildcards (pfgm:*:35), or a metric, a "
+    "kind (train, sample, metric) or a process; may be repeated.",
+)
+@click.option("--force", is_flag=True, help="Compute the cells (of --only, or all) and what builds on them again.")
+@click.option("--keep-going", is_flag=True, help="Do the other cells after one has failed; else the bench stops.")
+@click.option("--time-limit", metavar="TIME", help="Stop as by a signal after this time: 90s, 30m, 1h30m, 2d.")
+def bench_command(config_file: Path | None, **given: Any) -> int:
+    from genflow.bench.checkpoints import settle
+    from genflow.bench.choose import prepare
+    from genflow.bench.crew import crew, follow, ranks
+    from genflow.bench.slurm import parameters as check_words
     from genflow.bench.store import BusyError
 
-    config, origin = resolve(BenchConfig, config_file, given)
-    store, cells, todo, notes = prepare(config)
-    given_options = (config.process_options, config.backbone_options, config.solver_options, config.dataset_options)
-    if todo and (any(given_options) or not dry_run) and (reason := refusal(config)):
-        raise ConfigError(reason)
-    if dry_run:
-        _print_plan(config, origin, store, cells, todo, notes)
+    flags = Flags(*(given.pop(name) for name in FLAGS))
+    config, origin = settle(*resolve(BenchConfig, config_file, given))
+    check_words(config.slurm)
+    here = ranks()
+    if here and here.rank:
+        return 0 if flags.dry_run else _code(follow(config, here))
+    plan = prepare(config, flags.only, flags.force)
+    if flags.dry_run:
+        calls = math.inf if flags.calibrate else 0.0
+        costs = _check(config, plan, calls) if plan.todo and (calls or _given(config)) else None
+        _print_plan(config, origin, plan, costs)
         return 0
-    store.prepare()
+    plan.store.check_place()
+    costs = _check(config, plan, sum(cell.cost for cell in plan.todo)) if plan.todo else None
+    plan.store.prepare()
     try:
-        with store.lock():
-            return _bench(config, store)
+        with plan.store.lock(), crew(config, plan.store) as hire:
+            if plan.todo:  # another bench may have held the folder meanwhile
+                plan = prepare(config, flags.only, flags.force)
+            return _bench(config, origin, plan, flags, hire, costs)
     except BusyError as error:
         click.echo(f"genflow: {error}", err=True)
         return EXIT_BUSY
 
 
-def _bench(config: BenchConfig, store: Store) -> int:
+@dataclass(frozen=True)
+class Flags:
+    """What of the command line is about this run alone, and no part of the bench.
+
+    Arguments:
+        dry_run: Print what would be done.
+        calibrate: Measure the network for that.
+        only: Patterns of the cells to do.
+        force: Do them also where they are there.
+        keep_going: Do the others after one has failed.
+        time_limit: A time in words, or None.
+    """
+
+    dry_run: bool
+    calibrate: bool
+    only: tuple[str, ...]
+    force: bool
+    keep_going: bool
+    time_limit: str | None
+    began: float = field(default_factory=time.monotonic, init=False)
+
+    @property
+    def seconds(self) -> float:
+        """What is left of the time limit."""
+        return self._limit() - (time.monotonic() - self.began)
+
+    def __post_init__(self) -> None:
+        self._limit()
+
+    def _limit(self) -> float:
+        from genflow.bench.choose import seconds_of
+
+        return seconds_of("time-limit", self.time_limit) if self.time_limit is not None else math.inf
+
+
+FLAGS = ("dry_run", "calibrate", "only", "force", "keep_going", "time_limit")
+
+
+def _code(number: int) -> int:
+    """The exit code of a bench that was ended by a signal, or by nothing."""
+    return 128 + number if number else 0
+
+
+def _given(config: BenchConfig) -> bool:
+    """Whether a part of the bench has options that it may refuse."""
+    return any((config.process_options, config.backbone_options, config.solver_options, config.dataset_options))
+
+
+def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
+    """What the network costs, where there are calls; raises ConfigError where a part refuses its options."""
+    from genflow.bench.crew import check
+    from genflow.bench.runner import job_count, usable_cores
+
+    reason, costs = check(config, max(1, usable_cores() // job_count(config, plan.todo)), calls)
+    if reason:
+        raise ConfigError(reason)
+    return costs
+
+
+def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags, hire: Hire, costs: Any) -> int:
     """The bench itself, the folder held."""
-    from genflow.bench.runner import CellError, Interrupted, Runner, prepare
+    from genflow.bench.runner import CellError, Interrupted, Runner
     from genflow.report.write import write_outputs
 
-    store, cells, todo, notes = prepare(config)
-    for note in notes:
+    for note in plan.notes:
         click.echo(f"genflow: {note}", err=True)
-    if todo:
-        say(f"{len(todo)} of {len(cells)} cells to do in {config.out}")
+    if plan.todo:
+        plan.store.sweep(plan.again)
+        say(f"{len(plan.todo)} of {len(plan.cells)} cells to do in {config.out}")
+        say(_estimate(config, plan, costs))
     failed = ""
-    with ProgressLine(disable=not todo) as line:
+    with ProgressLine(disable=not plan.todo) as line:
+        runner = Runner(config, plan.store, hire, line.show, flags.keep_going, flags.seconds)
         try:
-            Runner(config, store, line.show).run(cells, todo)
+            runner.run(plan.cells, plan.todo)
         except CellError as error:
             failed = str(error)
-        except Interrupted:
+        except Interrupted as end:
             line.close()
-            click.echo(f"\ngenflow: stopped; finished cells are kept. Go on with:\n  {command_line()}", err=True)
-            return EXIT_STOPPED
-    done = [c for c in cells if store.look(c)[0] == "cached"] if failed else cells
-    outcome = write_outputs(config, store, done, command_line())
+            why = "stopped" if end.number else f"the time limit of {flags.time_limit} is up"
+            click.echo(f"\ngenflow: {why}; finished cells are kept. Go on with:\n  {command_line()}", err=True)
+            return _code(end.number) or EXIT_TIME
+    plan.store.write_failures(runner.failures)
+    done = plan.store.finished(plan.cells) if plan.todo or plan.left else plan.cells
+    notes = [*plan.notes, *(f"{name} failed: {why}" for name, why in runner.failures.items())]
+    outcome = write_outputs(config, plan.store, done, command_line(), origin=origin, notes=notes)
     say(outcome.text)
-    say(f"\nreport: {store.root / 'report.html'}")
+    say(f"\nreport: {plan.store.root / 'report.html'}")
+    return _verdict(plan, len(plan.cells) - len(done), failed)
+
+
+def _verdict(plan: Plan, missing: int, failed: str) -> int:
+    """Says what is not there, and the exit code."""
     if failed:
-        click.echo(f"genflow: {len(cells) - len(done)} cells are missing:\n{failed}", err=True)
+        click.echo(f"genflow: {missing} cells are missing:\n{failed}", err=True)
         return EXIT_CELLS
+    if missing:
+        click.echo(f"genflow: {missing} cells were not chosen and are not there", err=True)
     return 0
+
+
+def _estimate(config: BenchConfig, plan: Plan, costs: Any) -> str:
+    from genflow.bench.estimate import estimate
+    from genflow.bench.runner import job_count
+
+    jobs = job_count(config, plan.todo)
+    return estimate(config, plan.store, plan.cells, plan.todo, jobs, costs).line(jobs)
 
 
 class ProgressLine:
@@ -88,7 +195,7 @@ class ProgressLine:
     def __init__(self, disable: bool = False) -> None:
         from tqdm import tqdm
 
-        self.plain = not sys.stderr.isatty()
+        self.plain = not (sys.stderr and sys.stderr.isatty())
         layout = "{percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
         self.bar = tqdm(total=1.0, bar_format=layout, disable=disable or self.plain, leave=False)
         self.disable, self.shown = disable, -1
@@ -114,50 +221,22 @@ class ProgressLine:
             click.echo(f"{report.share:4.0%} {text}", err=True)
 
 
-def _print_plan(
-    config: BenchConfig,
-    origin: dict[str, str],
-    store: Store,
-    cells: list[Cell],
-    todo: list[Cell],
-    notes: list[str],
-) -> None:
-    from genflow.bench.runner import estimate_seconds, job_count
+def _print_plan(config: BenchConfig, origin: dict[str, str], plan: Plan, costs: Any) -> None:
+    from genflow.bench import shards
     from genflow.config import flatten
 
     say("configuration (value, where it is from):")
     for path, value in flatten(config).items():
         shown = ",".join(map(str, value)) if isinstance(value, list) else value
         say(f"  {path:18} {shown!s:40} {origin.get(path, 'default')}")
-    missing = {cell.key for cell in todo}
-    say(f"\n{len(cells)} cells, {len(cells) - len(todo)} cached:")
-    for cell in cells:
-        say(f"  {'to do ' if cell.key in missing else 'cached'} {cell.key} {cell.name}")
-    for note in notes:
+    missing = {cell.key for cell in plan.todo}
+    there = {cell.key for cell in plan.store.finished(plan.cells)}
+    say(f"\n{len(plan.cells)} cells, {len(there - plan.again)} cached:")
+    for cell in plan.cells:
+        state = "to do " if cell.key in missing else "cached" if cell.key in there else "left  "
+        begun = len(shards.saved(plan.store, cell, config)) if cell.key in missing else 0
+        parts = f" ({begun} of {len(shards.parts(cell, config))} shards saved)" if begun else ""
+        say(f"  {state} {cell.key} {cell.name}{parts}")
+    for note in plan.notes:
         say(f"  note: {note}")
-    seconds, basis = estimate_seconds(config, store, cells, todo)
-    say(f"\nestimated time: {seconds / 60:.1f} min with {job_count(config, todo)} jobs (from {basis})")
-
-
-@click.command(
-    name="report",
-    help="Write the tables, plots and HTML page of a finished bench again.\n\n" + examples("genflow report runs/bench"),
-)
-@click.argument("folder", type=click.Path(path_type=Path))
-def report_command(folder: Path) -> int:
-    from genflow.bench.cells import plan
-    from genflow.bench.store import Store
-    from genflow.report.write import write_outputs
-
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"'{folder}' holds no bench: it has no config.yaml; give the --out folder of a bench")
-    values, _ = read_yaml(folder / "config.yaml", BenchConfig)
-    config = build(BenchConfig, {**values, "out": str(folder)})
-    store = Store(folder)
-    cells = plan(config)
-    done = [cell for cell in cells if store.look(cell)[0] == "cached"]
-    if not any(cell.kind == "metric" for cell in done):
-        raise ConfigError(f"'{folder}' has no finished cells that belong to this genflow; run the bench again")
-    write_outputs(config, store, done, f"genflow report {folder}", again=True)
-    say(f"{len(done)} of {len(cells)} cells\nreport: {folder / 'report.html'}")
-    return 0
+    say("\n" + _estimate(config, plan, costs))

@@ -34,6 +34,8 @@ class EvaluateConfig:
     solver: str = option("heun", "solver of the samples", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
+    metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    inception: str = option("", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched")
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     seed: int = option(0, "seed", least=0)
@@ -53,16 +55,19 @@ class EvaluateConfig:
 @config_options(EvaluateConfig)
 def evaluate_command(config_file: Path | None, **given: Any) -> int:
     config, _ = resolve(EvaluateConfig, config_file, given)
-    say(run_evaluate(config))
+    text = run_evaluate(config)
+    if text:
+        say(text)
     return 0
 
 
 def run_evaluate(config: EvaluateConfig) -> str:
-    """Measures, writes the table, and returns what to print."""
+    """Measures, writes the table, and returns what to print, "" on ranks that do not."""
     from genflow.bench.single import SingleWorker
     from genflow.bench.tables import tables, to_csv
     from genflow.checkpoint import write_file
     from genflow.devices import check_device
+    from genflow.distributed import open_team
 
     out = check_out(config.out, (".csv",))
     if len(set(config.metric)) != len(config.metric):
@@ -70,6 +75,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     for name in config.metric:
         registries()["metrics"].entry(name)
     check_owners("solver_options", config.solver_options, [config.solver, config.norm.solver])
+    check_owners("metric_options", config.metric_options, config.metric)
     own = {k: v for k, v in config.solver_options.items() if k == config.solver}
     open_solver(config.solver, own, config.nfe)
     check_device(config.device)
@@ -85,18 +91,22 @@ def run_evaluate(config: EvaluateConfig) -> str:
         samples=config.samples,
         metric=config.metric,
         solver_options=config.solver_options,
+        metric_options=config.metric_options,
+        inception=config.inception,
         norm=config.norm,
         bpd=config.bpd,
         sample_batch=config.sample_batch,
         device=config.device,
         out=str(out.parent),
     )
-    with _bar() as bar:
+    with open_team(config.device) as team, _bar() as bar:
 
         def tick(share: float, note: str) -> None:
             bar.set_description(f"{share:.0%}", refresh=True)
 
-        rows = SingleWorker(bench, model.process, model.backbone).rows(tick)
+        rows = SingleWorker(bench, model.process, model.backbone, team).rows(tick)
+        if not team.leads:
+            return ""
     make_folder(out.parent)
     write_file(out, to_csv(rows))
     return "\n".join([*(table.markdown() for table in tables(rows)), str(out)])

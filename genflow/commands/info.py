@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import click
 
+from genflow.backbone.sizes import Size
 from genflow.cli import say
 from genflow.commands.options import examples
 from genflow.process import CAPABILITIES
@@ -39,10 +40,27 @@ def _list_entries(registry: Registry) -> None:
         if registry.kind == "process" and entry.tags:
             has = [word for name, word in CAPABILITIES.items() if name not in missing and not _implied(name, missing)]
             say(f"  {'':{width}}  can: {', '.join(has)}")
+        for size in entry.tags.get("sizes", ()):
+            say(f"  {'':{width}}  {_weight(size)}")
         for capability, reason in missing.items():
             say(f"  {'':{width}}  no {CAPABILITIES.get(capability, capability)}: {reason}")
+    if any("sizes" in entry.tags for entry in entries.values()):
+        say("  (FLOPs: one call, a multiplication with its addition as two; no classes, no extra channel of a head)")
     for name, reason in registry.broken.items():
         say(f"  {name}: BROKEN, {reason}")
+
+
+def _weight(size: Size) -> str:
+    """A line for a size of a backbone: its images, parameters and arithmetic."""
+    about = " ".join([*filter(None, [size.name]), "x".join(map(str, size.shape))])
+    published = ", as published" if size.published else ""
+    return f"{about}: {short(size.parameters)} parameters, {short(size.flops)}FLOPs an image{published}"
+
+
+def short(number: float) -> str:
+    """A large number to two decimals of its thousands, millions, ..., with a space: 1_230_000 is "1.23 M"."""
+    power = min((len(f"{number:.0f}") - 1) // 3, 4)
+    return f"{number / 1000**power:.2f} {'kMGT'[power - 1]}" if power else f"{number:.0f} "
 
 
 def _implied(capability: str, missing: Mapping[str, str]) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genflow.backbone.base import Backbone
-    from genflow.data.base import Dataset
+    from genflow.data.base import Dataset, Scaling
     from genflow.process.base import Process
     from genflow.solver.base import Solver
 
@@ -68,6 +68,13 @@ class Model:
                 f"{tuple(data.shape)}; write a .npz file, or take a model of images"
             )
         return data
+
+
+def stored_scaling(about: Mapping[str, Any]) -> Scaling | None:
+    """The scaling that a checkpoint brings itself, as imported ones do; None where its data set has it."""
+    from genflow.data.base import Scaling
+
+    return Scaling(**about["scaling"]) if about.get("scaling") else None
 
 
 def open_model(checkpoint: str, device: str) -> Model:

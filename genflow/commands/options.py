@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from genflow.config import Leaf, Options, build, leaves, read_yaml
+from genflow.config import Leaf, Options, build, leaves
+from genflow.config_file import read_yaml
 from genflow.registry import registries
 
 
@@ -50,6 +51,10 @@ def _click_option(leaf: Leaf) -> Callable[[Any], Any]:
     )
     shown = "" if default in ("", {}) else f"  [default: {default}]"
     many = leaf.type == Options
+    if leaf.type is bool:
+        name = flag(leaf.path)
+        switch = f"{name}/--no-{name.removeprefix('--')}"
+        return click.option(switch, leaf.path.replace(".", "__"), default=None, help=f"{text}  [default: {default}]")
     return click.option(
         flag(leaf.path),
         leaf.path.replace(".", "__"),
@@ -78,6 +83,7 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
     return build(config, values), origin
 
 
-def command_line() -> str:
-    """The command as it was typed."""
-    return " ".join(["genflow", *map(shlex.quote, sys.argv[1:])])
+def command_line(ranks: int = 1) -> str:
+    """The command as it was typed, under torchrun where it ran on several ranks."""
+    start = ["genflow"] if ranks == 1 else ["torchrun", "--nproc-per-node", str(ranks), "-m", "--", "genflow"]
+    return " ".join([*start, *map(shlex.quote, sys.argv[1:])])

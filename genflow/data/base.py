@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.base import is_count, require
+from genflow.registry import registries
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Scaling:
         raw = (x - self.shift) / self.scale
         return raw if self.levels is None else raw.floor().clamp(0, self.levels - 1)
 
+    def describe(self) -> str:
+        """The map to data units in words."""
+        if self.scale == 1 and self.shift == 0 and self.levels is None:
+            return "none: data units are raw units"
+        low, high = (f"{self.scale * raw + self.shift:g}" for raw in (0, self.levels or 1))
+        what = f"grey levels 0 to {self.levels - 1}, each an equal part of" if self.levels else "raw 0 to 1 onto"
+        return f"{what} [{low}, {high}]"
+
     def log_det(self, dim: int) -> float:
         """log |dx/draw| of a sample of `dim` entries, nats: log p_raw = log p_x + log_det."""
         return dim * math.log(self.scale)
@@ -71,6 +81,10 @@ class Dataset(ABC):
     """Number of classes of `labels`; 0 where there are none."""
     partners: Tensor | None = None
     """Draws of the base that belong to the training examples, (n, *shape), row by row; None where data come alone."""
+    flip: bool = False
+    """Whether training shows half of the images mirrored left to right, chosen anew each time."""
+    held: bool = True
+    """Whether both splits are in memory; False where `examples` reads them from a disk."""
 
     @cached_property
     @abstractmethod
@@ -86,6 +100,51 @@ class Dataset(ABC):
         """ "train" or "test"."""
         check_split(name)
         return self.train if name == "train" else self.test
+
+    def count(self, split: str) -> int:
+        """Number of examples of a split."""
+        return len(self.split(split))
+
+    def examples(self, split: str, rows: Tensor) -> Tensor:
+        """Raw examples of a split by their rows (k,): shape (k, *shape), float32. Data on a disk read only these."""
+        return self.split(split)[rows]
+
+    def chunks(self, split: str, size: int = 1000) -> Iterator[Tensor]:
+        """All raw examples of a split in order, at most `size` at a time."""
+        for rows in torch.arange(self.count(split)).split(size):
+            yield self.examples(split, rows)
+
+    FITTED: ClassVar[int] = 20_000
+    """Most examples that a process is fitted to."""
+
+    def fitting_points(self) -> Tensor:
+        """Training examples in data units, (n, *shape), that `process.for_data` is shown.
+
+        All of them, or `FITTED` evenly spaced ones of a larger split: norms and scales need no more, and the memory
+        is bounded.
+        """
+        total = self.count("train")
+        kept = torch.arange(min(total, self.FITTED)) * total // min(total, self.FITTED)
+        return self.scaling.encode(self.examples("train", kept))
+
+    def declared(self) -> dict[str, str]:
+        """What is done to the data before a model sees them, in words.
+
+        Keys: source, split, preprocessing (all three from the catalogue), scaling, dequantisation, flip.
+        """
+        entry = registries()["datasets"].entries().get(self.name)
+        tags = entry.tags if entry else {}
+        levels = self.scaling.levels
+        return {
+            "source": entry.source if entry else "",
+            "split": tags.get("split", ""),
+            "preprocessing": tags.get("preprocessing", "none"),
+            "scaling": self.scaling.describe(),
+            "dequantisation": f"uniform within each of {levels} levels" if levels else "none: values are continuous",
+            "flip": "half of the training images mirrored left to right, chosen anew each time"
+            if self.flip
+            else "none",
+        }
 
     def labels(self, split: str) -> Tensor | None:
         """Classes 0 ... classes − 1 of a split, shape (n,), int64; None where there are none."""

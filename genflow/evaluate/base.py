@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
-from genflow.evaluate.features import extractor_for
-from genflow.evaluate.frechet import frechet_distance
+from genflow.evaluate.features import Space, extract
+from genflow.evaluate.frechet import Gaussian, frechet, moments_of
+from genflow.evaluate.reference import reference
 from genflow.process.base import BackboneLike, Process
 
 
@@ -61,16 +62,27 @@ class Context:
     samples: Tensor | None = None
     tick: Callable[[float], None] = lambda share: None
 
+    AT_ONCE: ClassVar[int] = 20_000
+    """A training split of up to so many examples in memory is looked at whole; a larger one by a pass that is kept."""
+
     @cached_property
-    def reference(self) -> tuple[str, Callable[[Tensor], Tensor], Tensor]:
-        """Feature space, extractor, and features of the training split."""
-        name, extractor = extractor_for(self.config.dataset, self.dataset.shape)
-        return name, extractor, extractor(self.dataset.train)
+    def space(self) -> Space:
+        """The data set's own feature space."""
+        from genflow.evaluate.spaces import space_for
+
+        return space_for("own", self.dataset)
+
+    @cached_property
+    def real(self) -> Gaussian:
+        """Moments of the training split in that space."""
+        data = self.dataset
+        if data.held and data.count("train") <= self.AT_ONCE:
+            return moments_of(extract(self.space.features, data.train))
+        return reference(data, "train", self.space)[0]
 
     def frechet(self, raw: Tensor) -> float:
-        """Fréchet distance of raw examples to the training split."""
-        _, extractor, reference = self.reference
-        return frechet_distance(reference, extractor(raw))
+        """Fréchet distance of raw examples to the training split, in the data set's own space."""
+        return frechet(self.real, moments_of(extract(self.space.features, raw)))
 
 
 class Metric(ABC):

@@ -16,6 +16,19 @@ class Statistics(NamedTuple):
     n: int
 
 
+class Factor(NamedTuple):
+    """n feature vectors with n <= d, kept as they are: rows (n, d) are centred and over √(n − 1), so that rowsᵀ rows
+    is the covariance, float64; mean (d,)."""
+
+    mean: Tensor
+    rows: Tensor
+    n: int
+
+
+Gaussian = Statistics | Factor
+"""What a Fréchet distance is between."""
+
+
 class RunningStatistics:
     """Mean and covariance in one pass, by batches, mergeable; memory does not grow with n.
 
@@ -32,7 +45,8 @@ class RunningStatistics:
         """Adds a batch (B, d)."""
         batch = features.detach().cpu().double()
         mean = batch.mean(0)
-        self._add(len(batch), mean, (batch - mean).T @ (batch - mean))
+        batch = batch - mean
+        self._add(len(batch), mean, batch.T @ batch)
 
     def merge(self, other: RunningStatistics) -> None:
         """Adds what another one has seen (Chan, Golub & LeVeque 1979)."""
@@ -43,12 +57,12 @@ class RunningStatistics:
             return
         total = self.n + n
         gap = mean - self.mean
-        self.scatter = self.scatter + scatter + torch.outer(gap, gap) * (self.n * n / total)
+        self.scatter.add_(scatter).addr_(gap, gap, alpha=self.n * n / total)  # in place: d² numbers are large
         self.mean = self.mean + gap * (n / total)
         self.n = total
 
     def result(self) -> Statistics:
-        """Raises ValueError with fewer than two samples."""
+        """Mean and unbiased covariance; raises ValueError with fewer than two samples."""
         if self.n < 2:
             raise ValueError(f"a covariance needs at least 2 samples, got {self.n}")
         return Statistics(self.mean, self.scatter / (self.n - 1), self.n)
@@ -76,11 +90,54 @@ def frechet_from_statistics(first: Statistics, second: Statistics) -> float:
     return _distance(first.mean, second.mean, first.cov.trace() + second.cov.trace(), cross)
 
 
+def frechet(first: Gaussian, second: Gaussian) -> float:
+    """The Fréchet distance of two Gaussians, each by its covariance or by its rows.
+
+    With rows A of n <= d samples on one side, tr (S1 S2)^½ is the sum of the square roots of the eigenvalues of the
+    n x n matrix A S2 Aᵀ; with rows on both sides, the nuclear norm of A Bᵀ. Both are exact for singular covariances.
+
+    Raises:
+        ValueError: Different dimensions.
+    """
+    if len(first.mean) != len(second.mean):
+        raise ValueError(f"features of {len(first.mean)} and {len(second.mean)} dimensions can not be compared")
+    if isinstance(first, Statistics) and isinstance(second, Statistics):
+        return frechet_from_statistics(first, second)
+    if isinstance(first, Factor) and isinstance(second, Factor):
+        cross = torch.linalg.svdvals(first.rows @ second.rows.T).sum()
+    else:
+        few, many = (first, second) if isinstance(first, Factor) else (second, first)
+        assert isinstance(few, Factor)
+        assert isinstance(many, Statistics)
+        cross = torch.linalg.eigvalsh(few.rows @ many.cov @ few.rows.T).clamp_min(0).sqrt().sum()
+    return _distance(first.mean, second.mean, _trace(first) + _trace(second), cross)
+
+
+def _trace(gaussian: Gaussian) -> Tensor:
+    return gaussian.rows.square().sum() if isinstance(gaussian, Factor) else gaussian.cov.trace()
+
+
+def factor(features: Tensor) -> Factor:
+    """Features (n, d) as centred rows.
+
+    Raises:
+        ValueError: Fewer than two samples.
+    """
+    if len(features) < 2:
+        raise ValueError(f"a covariance needs at least 2 samples, got {len(features)}")
+    rows = features.detach().cpu().double()
+    return Factor(rows.mean(0), _scaled(rows), len(rows))
+
+
+def moments_of(features: Tensor) -> Gaussian:
+    """Statistics of features (n, d), or their centred rows where n <= d."""
+    return statistics(features) if len(features) > features.shape[1] else factor(features)
+
+
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Fréchet distance of Gaussians fitted to features (n, d) and (m, d).
 
-    With fewer samples than features in either set, tr (S1 S2)^½ is the nuclear norm of A Bᵀ for the centred
-    features A, B over sqrt(n − 1): exact for singular covariances, and an n x m problem instead of d x d.
+    A set of no more samples than features enters by its rows, which is exact and small; see `frechet`.
 
     Raises:
         ValueError: Other shapes than (n, d) and (m, d), fewer than two rows, or values that are not finite.
@@ -92,12 +149,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
             raise ValueError(f"the {name} features are not all finite; look at the samples")
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"features of {first.shape[1]} and {second.shape[1]} dimensions can not be compared")
-    if min(len(first), len(second)) > first.shape[1]:
-        return frechet_from_statistics(statistics(first), statistics(second))
-    a, b = _scaled(first), _scaled(second)
-    cross = torch.linalg.svdvals(a @ b.T).sum()
-    means = first.double().mean(0), second.double().mean(0)
-    return _distance(*means, a.square().sum() + b.square().sum(), cross)
+    return frechet(moments_of(first), moments_of(second))
 
 
 def _scaled(features: Tensor) -> Tensor:

@@ -1,45 +1,76 @@
-"""The metrics of the bench: Fréchet distance, the norm study, and bits/dim."""
+"""The bench's own metrics: Fréchet distance and the norm study. Others are in quality.py, vectors.py, likelihood.py."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from genflow.data.base import Dataset
 from genflow.evaluate.base import Context, Measured, Metric, Result
-from genflow.evaluate.features import extractor_for
-from genflow.evaluate.frechet import frechet_distance
+from genflow.evaluate.checks import NotMeasurable
+from genflow.evaluate.features import Space, extract, extractor_for
+from genflow.evaluate.frechet import Gaussian, frechet, frechet_distance, moments_of
+from genflow.evaluate.likelihood import LikelihoodMetric as LikelihoodMetric
 from genflow.evaluate.norm_z import norm_study
-from genflow.likelihood import BPD_FORMULA, bits_per_dim, log_likelihood
+from genflow.evaluate.protocol import MISSING, bias_note, rank_note
+from genflow.evaluate.reference import first_chunks, reference
+from genflow.evaluate.spaces import space_for
+from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
-from genflow.solver.adaptive import RK45
 
 
 class FrechetMetric(Metric):
-    """FD[extractor] of generated samples, decoded to raw levels, to the training split."""
+    """FD[extractor] of generated samples, decoded to raw levels, to the training split.
+
+    Arguments:
+        features: "own" is the data set's own space; else "digits", "mnist", "tiny", "identity", or a TorchScript file.
+            Inception's distance is the metric `fid`.
+    """
+
+    def __init__(self, features: str = "own") -> None:
+        if features == "inception":
+            raise ValueError("features = 'inception' is the metric 'fid', which has its protocols; give --metric fid")
+        self.features = features
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
         return self._rows(context, context.samples, "generated samples")
 
     def floor(self, context: Context) -> Result:
-        return self._rows(context, context.dataset.test, "the test split")
+        data = context.dataset
+        raw = data.test if data.held else next(first_chunks(data, "test", context.config.samples, data.count("test")))
+        return self._rows(context, raw, "the test split")
 
     def _rows(self, context: Context, raw: Tensor, what: str) -> Result:
         """The mean over blocks of the test split's size, so that the distance's bias is that of the floor."""
-        name, _, reference = context.reference
-        size = min(len(raw), len(context.dataset.test))
-        values = [context.frechet(block) for block in raw.split(size) if len(block) == size]
+        try:
+            space, real = self._real(context)
+        except (WeightsError, NotMeasurable) as refusal:
+            return Result([Measured(f"FD[{Path(self.features).stem}]", math.nan, len(raw), f"{MISSING}{refusal}")])
+        size = min(len(raw), context.dataset.count("test"))
+        blocks = [block for block in raw.split(size) if len(block) == size]
+        values = [frechet(real, moments_of(extract(space.features, block))) for block in blocks]
         protocol = (
-            f"Fréchet distance in float64 between {what} and the training split (n = {len(reference)}), "
-            f"features '{name}' (d = {reference.shape[1]}), samples decoded to the data's own units; "
-            f"mean and standard error over {len(values)} block{'s' * (len(values) > 1)} of n"
+            f"Fréchet distance in float64 between {what} and the training split (n = {real.n}), "
+            f"{space.about if self.features != 'own' else self._own_words(space, real)}, samples decoded to the data's "
+            f"own units; mean and standard error over {len(values)} block{'s' * (len(values) > 1)} of n"
+            + rank_note(size, len(real.mean))
+            + bias_note(size)
         )
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return Result([Measured(f"FD[{name}]", statistics.fmean(values), size, protocol, error)])
+        return Result([Measured(space.title("FD"), statistics.fmean(values), size, protocol, error)])
+
+    def _own_words(self, space: Space, real: Gaussian) -> str:
+        return f"features '{space.name}' (d = {len(real.mean)})"
+
+    def _real(self, context: Context) -> tuple[Space, Gaussian]:
+        if self.features == "own":
+            return context.space, context.real
+        space = space_for(self.features, context.dataset, device=context.config.device)
+        return space, reference(context.dataset, "train", space)[0]
 
 
 def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
@@ -69,7 +100,7 @@ class NormMetric(Metric):
         n, cfg = study.count, context.config.norm
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
-        name = context.reference[0]
+        name = context.space.name
         for factor, raw in study.pushed.items():
             protocol = (
                 f"|x| times {factor:g} at t = {study.push_time:.4g}, where noise to signal is {cfg.level:g}; "
@@ -83,49 +114,3 @@ class NormMetric(Metric):
 
     def why_not(self, process: Process) -> str | None:
         return process.why_not("norm")
-
-
-class LikelihoodMetric(Metric):
-    """bits/dim of the test split, dequantised once."""
-
-    needs = "model"
-
-    def why_not(self, process: Process) -> str | None:
-        return process.why_not("likelihood")
-
-    def measure(self, context: Context) -> Result:
-        assert context.process is not None
-        assert context.backbone is not None
-        cfg, data = context.config.bpd, context.dataset
-        raw = data.test[: cfg.examples]
-        x = data.scaling.encode(raw, torch.Generator().manual_seed(context.seed))
-        solver, parts = RK45(cfg.rtol, cfg.atol), []
-        calls = 0.0
-        chunks = x.split(context.config.sample_batch)
-        for i, chunk in enumerate(chunks):
-            part = log_likelihood(
-                context.process,
-                context.backbone,
-                chunk.to(context.config.device),
-                solver=solver,
-                seed=context.seed,
-                first_index=i * context.config.sample_batch,
-            )
-            parts.append(part.log_prob.cpu())
-            calls += part.nfe * len(chunk)
-            context.tick((i + 1) / len(chunks))
-        return Result([self._row(context, torch.cat(parts), calls / len(x), x)])
-
-    def _row(self, context: Context, log_prob: Tensor, nfe: float, x: Tensor) -> Measured:
-        cfg, scaling, dim = context.config.bpd, context.dataset.scaling, x[0].numel()
-        solver = f"rk45({cfg.rtol:g})"
-        if scaling.levels is None:
-            nats = -log_prob
-            error = float(nats.std() / math.sqrt(len(nats)))
-            protocol = f"mean −log p of the test split by the ODE, {solver}, Hutchinson ±1 probe drawn once"
-            return Measured("nll[nats]", float(nats.mean()), len(x), protocol, error, nfe, solver)
-        value, error = bits_per_dim(log_prob, dim, scaling)
-        protocol = (
-            f"{BPD_FORMULA}, s = 2/{scaling.levels}; test split by the ODE, {solver}, Hutchinson ±1 probe drawn once"
-        )
-        return Measured("bits/dim", value, len(x), protocol, error, nfe, solver)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,7 +29,11 @@ class NormStudy:
         push_time: Native time of the push; the times from the prior to here are the noisy ones.
         nfe: Backbone calls per pushed sample, both halves.
         count: Samples.
-        arrays: times (K,), quantiles of |x| (K, 5) for both, their levels, and the push time.
+        arrays: times (K,), quantiles of |x| (K, 5) for both, their levels, the push time, and `states`: the unpushed
+            paths of the first samples, (K, m, *), data units.
+        norms: |x| at every time (K, n) for both, data units.
+        pushed_norms: |x| by factor, from the push on, (times, n).
+        middle: Index of the push among the times.
     """
 
     spread: dict[str, float]
@@ -38,16 +43,20 @@ class NormStudy:
     nfe: float
     count: int
     arrays: dict[str, np.ndarray]
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    pushed_norms: dict[float, Tensor] = field(default_factory=dict)
+    middle: int = 0
 
 
 @torch.no_grad()
-def norm_study(process: Process, backbone: BackboneLike, context: Context) -> NormStudy:
+def norm_study(process: Process, backbone: BackboneLike, context: Context, count: int | None = None) -> NormStudy:
     """Norms of training perturbations and of sampling paths on one time grid, and samples after pushes.
 
     Arguments:
         process: With the capability "norm".
         backbone: Its trained network.
         context: Data, configuration and seed; its config.norm says solver, NFE, factors and where to push.
+        count: Samples; None: as many as the configuration's, and not more than the test split has.
     """
     import genflow
 
@@ -57,15 +66,16 @@ def norm_study(process: Process, backbone: BackboneLike, context: Context) -> No
     if not isinstance(solver, FixedStep):
         raise ValueError(f"norm.solver = '{config.norm.solver}' chooses its own steps; give a fixed-step solver")
     grid, middle, push, nfe = push_grid(process, solver, config.norm.nfe, config.norm.level, data[0].numel())
-    walk = _Walk(process, backbone, solver, context)
-    half, path = walk.to_middle(grid[: middle + 1])
+    walk = _Walk(process, backbone, solver, context, count)
+    half, path, states = walk.to_middle(grid[: middle + 1])
     pushed: dict[float, Tensor] = {}
+    after: dict[float, Tensor] = {}
     factors = list(dict.fromkeys((1.0, *config.norm.factors)))
     for i, factor in enumerate(factors):
-        end, rest = walk.onward(half * factor, grid[middle:])
-        pushed[factor] = context.dataset.scaling.decode(end)
+        end, rest, later = walk.onward(half * factor, grid[middle:])
+        pushed[factor], after[factor] = context.dataset.scaling.decode(end), rest
         if factor == 1:
-            path = torch.cat([path, rest[1:]])
+            path, states = torch.cat([path, rest[1:]]), torch.cat([states, later[1:]])
         context.tick((i + 1) / len(factors))
     train = perturbed_norms(process, data, grid, context.seed, walk.count)
     both = {"train": train, "path": path}
@@ -82,7 +92,11 @@ def norm_study(process: Process, backbone: BackboneLike, context: Context) -> No
             "path": _quantiles(path),
             "levels": np.array(QUANTILES),
             "push_time": np.array(push),
+            "states": states.numpy(),
         },
+        both,
+        after,
+        middle,
     )
 
 
@@ -113,28 +127,35 @@ def _with_push(process: Process, steps: int, level: float, dim: int) -> tuple[Te
 class _Walk:
     """Sampling in two halves, sample k from its own seed, |x| noted after every step."""
 
-    def __init__(self, process: Process, backbone: BackboneLike, solver: Solver, context: Context) -> None:
+    def __init__(
+        self, process: Process, backbone: BackboneLike, solver: Solver, context: Context, count: int | None = None
+    ) -> None:
         self.process, self.backbone, self.solver = process, backbone, solver
         self.config, self.seed, self.shape = context.config, context.seed, context.dataset.shape
-        self.count = min(context.config.samples, len(context.dataset.test))
+        self.count = count or min(context.config.samples, len(context.dataset.test))
+        self.shown = min(256, max(16, 1024 // math.prod(self.shape)))  # paths kept whole, for pictures
 
-    def to_middle(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """(x at the push (n, *), norms (times, n))."""
+    def to_middle(self, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x at the push (n, *), norms (times, n), the first samples' states (times, m, *))."""
         starts = [draw_prior(self.process, self.shape, self.seed, rows, torch.float32)[0] for rows in self._rows()]
         return self.onward(torch.cat(starts), grid)
 
-    def onward(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    def onward(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same from given states."""
         parts = [self._solve(chunk, grid) for chunk in x.split(self.config.sample_batch)]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts], dim=1)
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts], dim=1), parts[0][2]
 
-    def _solve(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    def _solve(self, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         norms: list[Tensor] = []
+        states: list[Tensor] = []
+
+        def note(x: Tensor, t: float) -> None:
+            norms.append(norm(x))
+            states.append(x[: self.shown].to("cpu", torch.float32, copy=True))
+
         field = self.process.field(self.backbone)
-        solution = self.solver.solve(
-            field, x.to(self.config.device), grid=grid, observer=lambda x, t: norms.append(norm(x))
-        )
-        return solution.x.cpu(), torch.stack(norms).cpu()
+        solution = self.solver.solve(field, x.to(self.config.device), grid=grid, observer=note)
+        return solution.x.cpu(), torch.stack(norms).cpu(), torch.stack(states)
 
     def _rows(self) -> list[range]:
         size = self.config.sample_batch

@@ -185,12 +185,32 @@ class Process(ABC):
         partner: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The training loss of a batch: a scalar. `labels` (B,) go to the backbone; see `perturb`, `own_class`."""
+        """The training loss of a batch: a scalar, the mean of `losses` over `training_pairs`."""
+        pairs = self.training_pairs(x, generator=generator, refs=refs, labels=labels, partner=partner, pool=pool)
+        return self.losses(backbone, pairs, labels).mean()
+
+    def training_pairs(
+        self,
+        x: Tensor,
+        *,
+        generator: torch.Generator,
+        refs: Tensor | None = None,
+        labels: Tensor | None = None,
+        partner: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+    ) -> Perturbed:
+        """Training pairs of a batch, its labels (B,) and a pool of points with their classes heeded.
+
+        See `perturb` and `own_class`.
+        """
         paired = {} if partner is None else {"partner": partner}
         pairs = self.perturb(x, generator=generator, refs=refs, **paired)
-        pairs = pairs if labels is None or pool is None else self.own_class(pairs, labels, *pool)
+        return pairs if labels is None or pool is None else self.own_class(pairs, labels, *pool)
+
+    def losses(self, backbone: BackboneLike, pairs: Perturbed, labels: Tensor | None = None) -> Tensor:
+        """The weighted loss of each pair, shape (B,); `labels` (B,) go to the backbone."""
         output = self.field(backbone, labels=labels).output(pairs.x_t, pairs.t)
-        return (pairs.weight * self.loss_terms(output, pairs)).mean()
+        return pairs.weight * self.loss_terms(output, pairs)
 
     def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
         """The pairs, their targets that average over data now over the `points` of each row's own class (B,)."""

@@ -4,110 +4,222 @@ from __future__ import annotations
 
 import base64
 import datetime
+import hashlib
 import json
-import platform
+import math
 from collections.abc import Mapping, Sequence
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from genflow import __version__
-from genflow.bench.cells import Cell
+from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, Table, floor_of, is_frechet
-from genflow.config import BenchConfig, to_dict
-from genflow.registry import registries
+from genflow.bench.tables import Row, Table, floor_of
+from genflow.config import BenchConfig, flatten, leaves
+from genflow.report.cautions import cautions
+from genflow.report.citations import bibtex, cite, used
+from genflow.report.figures import Figure, one_file
+from genflow.report.measures import (
+    LEADER_COLUMNS,
+    apart,
+    best_of_each,
+    direction,
+    estimates,
+    headline,
+    leaders,
+    short,
+    verdict,
+)
+from genflow.report.palette import palette
+from genflow.report.record import OUTPUTS, Record
+from genflow.report.words import FLOOR, WORDS
 
-NORM_TITLE = "Norm against noise level"
-"""The plot with a panel for each process, which gets a row of its own."""
-
-WORDS = ("process", "solver", "metric")
-"""Columns of words, set to the left."""
+HERE = Path(__file__).parent
 
 
-def page(
-    config: BenchConfig,
-    found: Sequence[Table],
-    rows: Sequence[Row],
-    plots: Mapping[str, Path],
-    cells: Sequence[Cell],
-    store: Store,
-    command: str,
-) -> str:
+@dataclass(frozen=True)
+class Content:
+    """All that a page shows.
+
+    Arguments:
+        config: The bench.
+        store: Its folder.
+        cells, missing: Finished cells, and planned ones that are not.
+        rows, tables, figures: What was measured, as numbers, tables and pictures.
+        record: Commands, origins, environment and notes of the run.
+    """
+
+    config: BenchConfig
+    store: Store
+    cells: Sequence[Cell]
+    missing: Sequence[Cell]
+    rows: Sequence[Row]
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+    record: Record
+
+
+def page(content: Content) -> str:
     """The page as text; every value is escaped by the template engine."""
-    from jinja2 import Environment
-
-    template = Environment(autoescape=True).from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
-    images = [(title, _uri(path)) for title, path in plots.items()]
-    return template.render(
+    config, rows = content.config, content.rows
+    citations = cite(used(config))
+    seconds = [cell_seconds(content.store, cell) for cell in content.cells]
+    return render(
+        "page.html",
+        palette([*config.process, *(r["process"] for r in rows if r["process"] != REAL)]),
         title=f"{', '.join(config.process)} with {config.backbone} on {config.dataset}",
-        version=__version__,
-        made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        command=command,
-        cells=cells,
-        seconds=f"{sum(cell_seconds(store, cell) for cell in cells):.0f}",
+        name=Path(config.out).name,
+        config=config,
+        cells=list(zip(content.cells, seconds, strict=True)),
+        seconds=sum(seconds),
         cards=cards(rows),
-        tables=found,
-        words=WORDS,
-        wide=NORM_TITLE,
-        plots=[image for image in images if not image[0].startswith("Samples")],
-        samples=[image for image in images if image[0].startswith("Samples")],
-        config=yaml.safe_dump(to_dict(config), sort_keys=False),
-        environment=environment(),
-        sources=sources(config),
+        lead=lead(rows),
+        leaders=Table("Who is ahead", LEADER_COLUMNS, leaders(rows), ""),
+        cautions=cautions(config, rows, content.missing, content.record.notes),
+        tables=[(table, marked(table, rows)) for table in content.tables],
+        samples=[shown(f) for f in content.figures if f.kind in ("samples", "points")],
+        paths=[shown(f) for f in content.figures if f.kind == "path"],
+        plots=[shown(f) for kind in ("wide", "plot") for f in content.figures if f.kind == kind],
+        solvers=list(dict.fromkeys(r["solver"] for r in rows if r.get("of") == "samples" and r["solver"])),
+        settings=settings(config, content.record.origin),
+        environment=content.record.environment,
+        commands=content.record.commands,
+        citations=citations,
+        bibtex=bibtex(citations),
+        outputs=OUTPUTS,
     )
 
 
+def render(template: str, colours: Mapping[str, str], **values: Any) -> str:
+    """A page of this folder's templates with style and script inside; a policy in its head forbids everything else."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = code
+    classes = {name: f"p{i}" for i, name in enumerate(colours)}
+    dots = "".join(f".p{i} {{ --dot: {colour}; }}\n" for i, colour in enumerate(colours.values()))
+    style, script = HERE.joinpath("page.css").read_text("utf-8") + dots, HERE.joinpath("page.js").read_text("utf-8")
+    return environment.get_template(template).render(
+        version=__version__,
+        made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+        classes=classes,
+        words=WORDS,
+        floor=FLOOR,
+        **values,
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def code(text: str) -> Any:
+    """Words in backticks as code; everything else escaped."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def shown(figure: Figure) -> dict[str, Any]:
+    """A figure with its pictures as data."""
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "kind": figure.kind,
+        "uri": _uri(figure.path),
+        "still": _uri(figure.still) if figure.still else "",
+        "width": round(_width(figure.path) * SCREEN_DPI / PLOT_DPI) if figure.kind in ("wide", "plot") else 0,
+        "process": figure.title.partition(",")[0] if figure.kind in ("samples", "points", "path") else "",
+    }
+
+
+SCREEN_DPI, PLOT_DPI = 96, 160
+"""Plots are shown at their own size, so that letters are as large in all of them."""
+
+
+def _width(path: Path) -> int:
+    """Pixels, from a PNG file's header."""
+    return int.from_bytes(path.read_bytes()[16:20], "big")
+
+
 def _uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return f"data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def cell_seconds(store: Store, cell: Cell) -> float:
-    """Seconds that a finished cell took."""
-    files = store.files(cell.key)
-    return float(json.loads(files.get("cell.json") or files["config.json"]).get("seconds", 0.0))
+    """Seconds that a finished cell took; 0 where it does not say."""
+    content = one_file(store, cell.key, "cell.json") or one_file(store, cell.key, "config.json") or b"{}"
+    return float(json.loads(content).get("seconds", 0.0))
+
+
+def marked(table: Table, rows: Sequence[Row]) -> set[tuple[int, int]]:
+    """(row, column) of the best number of each NFE column, where it is known which way is better."""
+    sign = direction(rows, table.title.partition(" ")[0])
+    found = set()
+    for column, name in enumerate(table.header):
+        if sign and name.startswith(("NFE ", "own NFE")):
+            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if row[0] != FLOOR}
+            known = {i: v for i, v in values.items() if v is not None}
+            if len(known) > 1:
+                found.add((min(known, key=lambda i: sign * known[i]), column))
+    return found
+
+
+def _leading(text: str) -> float | None:
+    try:
+        return float(text.split()[0])
+    except (ValueError, IndexError):
+        return None
 
 
 def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The headline: each process's best Fréchet distance, set against the floor."""
+    """The headline: each process's best on the first metric, the best first, set against the floor."""
+    metric = headline(rows)
     real = floor_of(rows)
-    best: dict[str, Row] = {}
-    for row in rows:
-        if is_frechet(row["metric"]) and row["backbone"]:
-            kept = best.get(row["process"])
-            if kept is None or row["value"] < kept["value"]:
-                best[row["process"]] = row
+    real = real if real and real["metric"] == metric and real["value"] else None
     result = []
-    for process, row in best.items():
-        times = f", {row['value'] / real['value']:.2f} x the floor" if real and real["value"] else ""
-        how = f"best {row['metric']}: {row['solver']}, NFE {row['nfe']:.4g}{times}"
-        result.append({"what": process, "value": f"{row['value']:.2f}", "how": how})
+    for best in best_of_each(estimates(rows, metric), direction(rows, metric)):
+        times = f"{short(best.value / real['value'])} × the floor" if real else ""
+        how = ". ".join(filter(None, (f"best {metric}: {best.how}", times)))
+        result.append({"what": best.process, "value": best.text, "how": how})
     if real:
         result.append(
-            {
-                "what": "real test split",
-                "value": f"{real['value']:.2f}",
-                "how": f"the floor of {real['metric']}",
-            }
+            {"what": FLOOR, "value": short(real["value"]), "how": f"the floor of {metric}: what real data get"}
         )
     return result
 
 
-def environment() -> str:
-    """Versions of what the numbers depend on, without importing any of it."""
-    lines = [f"Python {platform.python_version()}, {platform.platform()}"]
-    for name in ("torch", "numpy", "scipy", "scikit-learn", "matplotlib"):
-        lines.append(f"{name} {metadata.version(name)}")
-    return "\n".join(lines)
+def lead(rows: Sequence[Row]) -> str:
+    """One sentence on the first metric; it claims no more than the standard errors allow."""
+    metric = headline(rows)
+    ranked = best_of_each(estimates(rows, metric), direction(rows, metric))
+    if not ranked:
+        return ""
+    first, *others = (f"{e.process} ({e.how}) with {e.text}" for e in ranked)
+    if not others:
+        return f"{metric}: {first}; there is nothing to compare it with."
+    gap, errors = apart(ranked[0], ranked[1])
+    if verdict(errors) == "ahead":
+        words = f"On {metric}, {first} is ahead of {others[0]}."
+    else:
+        words = f"On {metric}, {first} and {others[0]} are not told apart."
+    count = "its standard error is not known" if math.isnan(errors) else f"{abs(errors):.1f} standard errors"
+    return f"{words} The difference is {short(abs(gap))}, {count}; each is the best setting of its process."
 
 
-def sources(config: BenchConfig) -> list[tuple[str, str]]:
-    """Papers of everything the bench used."""
-    named = [("processes", n) for n in config.process] + [
-        ("backbones", config.backbone),
-        ("datasets", config.dataset),
-    ]
-    named += [("metrics", n) for n in config.metric]
-    entries = [registries()[plural].entry(name) for plural, name in named]
-    return [(entry.name, entry.source) for entry in entries if entry.source]
+def settings(config: BenchConfig, origin: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
+    """Every key: name, value, where it is from, and whether it differs from its default."""
+    defaults = {leaf.path: leaf.default for leaf in leaves(type(config))}
+    found = []
+    for key, value in flatten(config).items():
+        default = defaults[key]
+        changed = value != (list(default) if isinstance(default, tuple) else default)
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        found.append((key, text, origin.get(key, "set" if changed else "default"), changed))
+    return found

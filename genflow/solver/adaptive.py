@@ -58,6 +58,7 @@ class _State:
         calls: Backbone calls so far, (G,).
         rejected: Whether the last attempt was, (G,).
         rows: With one group of all, the tableau's rows as tensors.
+        stuck: Whether no step is small enough, or the calls are used up, and what there is is to be returned, (G,).
     """
 
     s: Vector
@@ -67,6 +68,7 @@ class _State:
     calls: Vector
     rejected: Vector
     rows: list[Tensor]
+    stuck: Vector
 
 
 class Embedded(Solver):
@@ -82,11 +84,20 @@ class Embedded(Solver):
         control: "sample": every sample has its own steps, so it does not matter which batch it is in, and its NFE
             is its own. "batch": one step for all, by the error over the whole batch, as scipy would take it.
         max_nfe: Calls per sample after which the solve gives up.
+        on_stiff: What happens when it does, or no step is small enough: "stop" with an error, or "return_last": such
+            a sample stays at its last accepted state, and the solution says which (`stopped`).
     """
 
     tableau: ClassVar[Tableau]
 
-    def __init__(self, rtol: float = 1e-4, atol: float = 1e-4, control: str = "sample", max_nfe: int = 10_000) -> None:
+    def __init__(
+        self,
+        rtol: float = 1e-4,
+        atol: float = 1e-4,
+        control: str = "sample",
+        max_nfe: int = 10_000,
+        on_stiff: str = "stop",
+    ) -> None:
         require(
             type(self).__name__.lower(),
             {
@@ -94,9 +105,10 @@ class Embedded(Solver):
                 "atol": (atol, is_positive(atol), "a number above 0"),
                 "control": (control, control in ("sample", "batch"), "'sample' or 'batch'"),
                 "max_nfe": (max_nfe, is_count(max_nfe, 8), "a whole number of at least 8"),
+                "on_stiff": (on_stiff, on_stiff in ("stop", "return_last"), "'stop' or 'return_last'"),
             },
         )
-        self.rtol, self.atol, self.control, self.max_nfe = rtol, atol, control, max_nfe
+        self.rtol, self.atol, self.control, self.max_nfe, self.on_stiff = rtol, atol, control, max_nfe, on_stiff
 
     def solve(
         self,
@@ -123,17 +135,17 @@ class Embedded(Solver):
         state = self._begin(field, x, start, end, groups)
         if observer:
             observer(x, float(times[0]))
-        final, calls = x.clone(), np.zeros(groups, dtype=np.int64)
+        final, calls, stopped = x.clone(), np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=bool)
         rows = np.arange(groups)
         while len(rows):
             state = self._advance(field, state, end, observer)
-            done = state.s == end
+            done = (state.s == end) | state.stuck
             if done.any():
                 self._store(final, rows[done], state.x, done)
-                calls[rows[done]] = state.calls[done]
+                calls[rows[done]], stopped[rows[done]] = state.calls[done], state.stuck[done]
                 rows, state = rows[~done], self._keep(field, state, ~done)
-        per_sample = torch.from_numpy(calls).expand(len(x))
-        return Solution(final, float(per_sample.double().mean()), nfe_per_sample=per_sample)
+        per_sample, short = torch.from_numpy(calls).expand(len(x)), torch.from_numpy(stopped).expand(len(x))
+        return Solution(final, float(per_sample.double().mean()), nfe_per_sample=per_sample, stopped=short)
 
     def _store(self, final: Tensor, rows: Vector, x: Tensor, done: Vector) -> None:
         if self.control == "batch":
@@ -147,7 +159,7 @@ class Embedded(Solver):
         field.keep(torch.from_numpy(left))
         rows = torch.from_numpy(left).to(state.x.device)
         held = (state.s[left], state.h[left], state.x[rows], state.slopes[:, rows])
-        return _State(*held, state.calls[left], state.rejected[left], [])
+        return _State(*held, state.calls[left], state.rejected[left], [], state.stuck[left])
 
     def _slope(self, field: FieldLike, x: Tensor, t: Tensor, rate: Tensor) -> Tensor:
         """dx/ds at native times t (G,), where dt/ds is `rate` (G,)."""
@@ -199,7 +211,8 @@ class Embedded(Solver):
         slopes = x.new_empty(len(self.tableau.error), *x.shape)
         slopes[0] = k
         rows = self.tableau.rows(x) if self.control == "batch" else []
-        return _State(s, sign * h, x, slopes, np.full(groups, 2 * field.cost), np.zeros(groups, dtype=bool), rows)
+        no = np.zeros(groups, dtype=bool)
+        return _State(s, sign * h, x, slopes, np.full(groups, 2 * field.cost), no, rows, no)
 
     def _advance(self, field: FieldLike, now: _State, end: float, observer: Observer | None) -> _State:
         """One attempted step of every row still travelling."""
@@ -214,7 +227,7 @@ class Embedded(Solver):
         error = self._moved(now, h, len(tableau.times), None)
         err = self._norm(self._scaled(error, now.x, x), len(h))
         calls = now.calls + len(tableau.times) * field.cost
-        self._check(field, now, h, err, calls)
+        stuck = self._check(field, now, h, err, calls)
         err = np.where(np.isfinite(err), err, np.inf)  # a trial step that left the field's domain is rejected
         ok = err <= 1
         factor = np.clip(0.9 * np.maximum(err, 1e-10) ** (-1 / (tableau.order + 1)), 0.2, 10.0)
@@ -223,7 +236,7 @@ class Embedded(Solver):
         s = np.where(ok, np.where(last, end, now.s + h), now.s)
         if observer and ok.all():
             observer(x, float(field.from_clock(torch.from_numpy(s))[0]))
-        return _State(s, step, x, now.slopes, calls, ~ok, now.rows)
+        return _State(s, step, x, now.slopes, calls, ~ok, now.rows, stuck & (s != end))
 
     def _accept(self, now: _State, x: Tensor, ok: Vector) -> Tensor:
         """x where the step was accepted, with its slope moved to the first place, else the old x."""
@@ -236,8 +249,8 @@ class Embedded(Solver):
         now.slopes[0] = torch.where(rows, now.slopes[-1], now.slopes[0])
         return torch.where(rows, x, now.x)
 
-    def _check(self, field: FieldLike, now: _State, h: Vector, err: Vector, calls: Vector) -> None:
-        """Raises where the field is not finite at a row's own state, or no step is small enough."""
+    def _check(self, field: FieldLike, now: _State, h: Vector, err: Vector, calls: Vector) -> Vector:
+        """Which rows are stuck; raises where the field is not finite at a row's own state, or rows may not be stuck."""
 
         def time(row: int) -> float:
             return float(field.from_clock(torch.tensor(now.s[row], dtype=torch.float64)))
@@ -253,13 +266,15 @@ class Embedded(Solver):
                     "try a smaller rtol, or look at the network there"
                 )
         tiny = (np.abs(h) < 16 * np.finfo(float).eps * np.maximum(np.abs(now.s), 1e-3)) & (err > 1)
-        if tiny.any() or calls.max() > self.max_nfe:
+        stuck = tiny | (calls > self.max_nfe)
+        if stuck.any() and self.on_stiff == "stop":
             row = int(tiny.argmax()) if tiny.any() else int(calls.argmax())
             raise StepUnderflowError(
                 f"{type(self).__name__.lower()} can not meet rtol = {self.rtol:g}, atol = {self.atol:g} near t = "
                 f"{time(row):g}: step {h[row]:g}, error {err[row]:.3g} times the tolerance after {calls[row]} calls; "
-                f"raise the tolerance or max_nfe (now {self.max_nfe})"
+                f"raise the tolerance or max_nfe (now {self.max_nfe}), or take what there is: on_stiff = 'return_last'"
             )
+        return stuck
 
 
 class RK45(Embedded):

@@ -121,15 +121,20 @@ class Solution:
         x: Final states (B, *).
         nfe: Backbone calls per sample; the mean where samples differ.
         path: (t, x) pairs where a path was asked for, else empty.
-        status: "done", or "stopped" where the solver was told to return what it had.
         nfe_per_sample: Calls of each sample (B,), where samples differ.
+        stopped: Whether each sample (B,) was left short of the end, where a solver was told that it may; else None.
     """
 
     x: Tensor
     nfe: float
     path: list[tuple[float, Tensor]] = field(default_factory=list)
-    status: Literal["done", "stopped"] = "done"
     nfe_per_sample: Tensor | None = None
+    stopped: Tensor | None = None
+
+    @property
+    def status(self) -> Literal["done", "stopped"]:
+        """ "stopped" where samples were left short of the end, else "done"."""
+        return "stopped" if self.stopped is not None and bool(self.stopped.any()) else "done"
 
 
 class SolverError(RuntimeError):

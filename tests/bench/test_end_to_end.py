@@ -99,7 +99,7 @@ def start(folder, *words):
         command(*words), cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     cells, deadline = folder / "runs" / "bench" / "cells", time.monotonic() + 120
-    while not list(cells.glob("*.state/MANIFEST.json")):
+    while not list(cells.glob("*.state/*/MANIFEST.json")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -135,6 +135,15 @@ def test_a_number_that_is_not_known_does_not_take_the_report_down(rows):
     assert "None" not in text
 
 
+def test_what_is_not_measured_here_is_said_once_and_stays_out_of_the_other_tables():
+    gone = [row(p, metric=m, value=None, budget=b, protocol=f"not measured: no {m} file") for p in ("pfgm", "ve_ode")
+            for m in ("FID", "bits/dim") for b in (5, 10)]  # fmt: skip
+    quality, missing = tables([row(), *gone])
+    assert quality.title == "FD[digits] against NFE"
+    assert missing.title == "Not measured here"
+    assert missing.rows == [["pfgm, ve_ode", "FID", "no FID file"], ["pfgm, ve_ode", "bits/dim", "no bits/dim file"]]
+
+
 def test_all_tables_in_their_order():
     rows = [row(metric="energy"), *NORM, row(metric="bits/dim", budget=None, stderr=0.1, nfe=60.0), row(), FLOOR]
     assert [t.title for t in tables(rows)] == [

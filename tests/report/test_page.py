@@ -1,60 +1,101 @@
-"""The page: values are escaped, it needs no network, and pictures are what they should be."""
+"""The page: values are escaped, it needs no network, and it says what the numbers say and no more."""
 
-import numpy as np
+import html
+import json
+import re
+
 import pytest
 
 from genflow.bench.store import Store
 from genflow.bench.tables import Table
 from genflow.config import BenchConfig
-from genflow.report.page import cards, page
-from genflow.report.pictures import grid_image, push_plot, quality_plot, save_samples
+from genflow.report.figures import slug
+from genflow.report.page import Content, cards, lead, marked, page, settings
+from genflow.report.record import Record
+
+EVIL = "<script>alert(1)</script>"
 
 
-def row(process, value, solver="heun", nfe=10, budget=10, seed=0, metric="FD[digits]"):
-    return {
-        "process": process, "backbone": "" if process == "data" else "ncsnv2", "solver": solver, "nfe": nfe,
-        "budget": budget, "metric": metric, "value": value, "stderr": None, "n": 50, "seed": seed, "protocol": "p",
-    }  # fmt: skip
+def content(tmp_path, rows=(), tables=(), config=None, **record):
+    return Content(config or BenchConfig(), Store(tmp_path), [], [], rows, tables, [], Record(**record))
 
 
-def test_values_from_the_run_are_escaped(tmp_path):
-    table = Table("<script>alert(1)</script>", ["process"], [["<b>x</b>"]], "a < b")
-    html = page(BenchConfig(), [table], [row("pfgm", 2.0)], {}, [], Store(tmp_path), "genflow '<img src=x>'")
-    assert "<script>alert" not in html
-    assert "<b>x</b>" not in html
-    assert "<img src=x>" not in html
-    assert "&lt;script&gt;alert(1)" in html
+def test_values_from_the_run_are_escaped(tmp_path, row):
+    table = Table(EVIL, ["process"], [["<b>x</b>"]], "a < b `<i>`")
+    rows = [row(EVIL, 2.0), row("pfgm", 1.0), row("pfgm", None, solver=EVIL)]
+    config = BenchConfig(out=f"runs/{EVIL[:8]}", process_options={"pfgm": {"gamma": EVIL}})
+    facts = {"commands": (f"genflow bench --out '{EVIL}'",), "notes": (EVIL,), "environment": {EVIL: EVIL}}
+    text = page(content(tmp_path, rows, [table], config, **facts, origin={"out": EVIL}))
+    assert EVIL not in text
+    assert "<b>x</b>" not in text
+    assert "<i>" not in text
+    assert text.count(html.escape(EVIL)) >= 7
+    assert text.count("<script>") == 1  # the page's own
 
 
-def test_cards_show_the_best_cell_against_the_floor():
-    found = cards([row("data", 2.0, budget=None), row("pfgm", 9.0), row("pfgm", 5.0, nfe=20), row("vp_ode", 6.0)])
-    assert [c["value"] for c in found] == ["5.00", "6.00", "2.00"]
-    assert "NFE 20" in found[0]["how"]
-    assert "2.50 x the floor" in found[0]["how"]
+def test_it_asks_nobody_for_anything(tmp_path, row):
+    """No address of a server, and a policy that allows this style and this script by their hashes alone."""
+    text = page(content(tmp_path, [row()]))
+    assert "://" not in text
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(?!data:)", text)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert policy.startswith("default-src &#39;none&#39;; img-src data:")
+    assert "unsafe" not in policy
 
 
-def test_grid_places_every_image():
-    raw = np.zeros((7, 1, 8, 8))
-    raw[6] = 16
-    picture = grid_image(raw, 17, columns=5, scale=1)
-    assert picture.shape == (17, 44, 3)
-    assert (picture[9:17, 9:17] == 0).all()  # the seventh image: second row, second column, ink is dark
-    assert (picture[:8, :8] == 255).all()
+def test_cards_show_the_best_setting_against_the_floor(row):
+    rows = [row("data", 2.0, solver="", budget=None), row("pfgm", 9.0), row("pfgm", 5.0, budget=20), row("vp_ode", 6.0)]
+    found = cards(rows)
+    assert [c["value"] for c in found] == ["5", "6", "2"]
+    assert "heun, NFE 20" in found[0]["how"]
+    assert "2.5 × the floor" in found[0]["how"]
+
+
+def test_cards_of_a_metric_where_more_is_better(row):
+    rows = [row(p, v, metric="IS", entry="is") for p, v in (("pfgm", 3.0), ("vp_ode", 4.0))]
+    assert [c["what"] for c in cards(rows)] == ["vp_ode", "pfgm"]
 
 
 @pytest.mark.parametrize(
-    "raw", [np.zeros((3, 3, 8, 8)), np.zeros((3, 1, 28, 28)), np.random.RandomState(0).randn(50, 2)]
+    ("second", "error", "words"),
+    [
+        (3.0, 0.1, "pfgm (heun, NFE 10) with 2.00 ± 0.10 is ahead of vp_ode"),
+        (2.2, 0.1, "are not told apart. The difference is 0.2, 1.4 standard errors"),
+        (3.0, None, "are not told apart. The difference is 1, its standard error is not known"),
+    ],
 )
-def test_samples_of_every_kind_become_a_picture(raw, tmp_path):
-    save_samples(tmp_path / "x.png", raw, 256 if raw.ndim == 4 else None)
-    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+def test_the_sentence_claims_no_more_than_the_errors_allow(row, second, error, words):
+    assert words in lead([row("pfgm", 2.0, stderr=error), row("vp_ode", second, stderr=error)])
 
 
-def test_plots_of_seeds_and_of_nothing(tmp_path):
-    rows = [
-        row(p, v + s, nfe=n, budget=n, seed=s) for p, v in (("a", 3.0), ("b", 9.0)) for n in (5, 50) for s in (0, 1)
-    ]
-    assert quality_plot([*rows, row("a", 2.0, "rk45", 61.5, None), row("data", 1.0, budget=None)], tmp_path / "q.png")
-    assert not quality_plot([], tmp_path / "none.png")
-    assert not push_plot(rows, tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+def test_the_sentence_of_one_process_and_of_none(row):
+    assert "nothing to compare it with" in lead([row("pfgm", 2.0)])
+    assert lead([]) == ""
+    assert lead([row("pfgm", 2.0, metric="unheard of", entry="plugin")]) == ""
+
+
+def test_the_best_of_each_column_is_marked_and_the_floor_is_not(row):
+    lines = [["real test split", "–", "1.00", "1.00"], ["a", "heun", "9.10 ± 0.2", "3.00"], ["b", "heun", "10.2", ""]]
+    table = Table("FD[digits] against NFE", ["process", "solver", "NFE 5", "own NFE"], lines, "")
+    assert marked(table, [row()]) == {(1, 2)}  # the last column has one number: nothing to be best of
+    assert marked(Table("unheard of", table.header, lines, ""), [row()]) == set()
+
+
+def test_every_setting_stands_with_its_value_and_its_origin():
+    config = BenchConfig(nfe=(5, 10), seed=(3,))
+    found = {key: (value, source, changed) for key, value, source, changed in settings(config, {"nfe": "a.yaml:2"})}
+    assert found["nfe"] == ("5, 10", "a.yaml:2", True)
+    assert found["seed"] == ("3", "set", True)
+    assert found["train.lr"] == ("0.005", "default", False)
+
+
+def test_file_names_of_any_words():
+    assert slug("torchdiffeq/dopri5") == "torchdiffeq-dopri5"
+    assert slug("../../x") == "..-..-x"
+    assert slug("<>") == "x"
+
+
+def test_a_bench_without_numbers_still_has_a_page(tmp_path):
+    text = page(content(tmp_path))
+    assert "<h2>Summary</h2>" in text
+    assert json.dumps("nan") not in text

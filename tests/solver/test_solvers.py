@@ -258,8 +258,26 @@ def test_a_blow_up_is_a_step_underflow_with_advice():
         RK45(1e-6, 1e-6).solve(field, torch.ones(1, 1, dtype=F64))
 
 
+def test_a_stiff_sample_can_be_left_where_it_is_and_is_flagged():
+    """y' = y² leaves every bound at t = 1/y(0): one sample does before the end, the others do not."""
+    field = CallableField(lambda x, t: x * x, 0.0, 2.0)
+    begin = torch.tensor([[0.1], [1.0], [-1.0], [0.25]], dtype=F64)
+    for solver in (RK45(1e-6, 1e-6, on_stiff="return_last"), RK45(1e-6, 1e-6, on_stiff="return_last", max_nfe=60)):
+        found = solver.solve(field, begin)
+        assert found.status == "stopped"
+        assert found.stopped.tolist() == [False, True, False, False]
+        exact = begin / (1 - 2 * begin)
+        torch.testing.assert_close(found.x[[0, 2, 3]], exact[[0, 2, 3]], rtol=1e-4, atol=1e-6)
+        assert float(found.x[1]) > 1
+    whole = RK45(1e-6, 1e-6, on_stiff="return_last").solve(field, begin[[0, 2, 3]])
+    assert whole.status == "done"
+    torch.testing.assert_close(whole.x, exact[[0, 2, 3]], rtol=1e-4, atol=1e-6)
+    shared = RK45(1e-6, 1e-6, "batch", on_stiff="return_last").solve(field, begin)
+    assert shared.stopped.all()
+
+
 def test_bad_settings_are_named():
-    for options in ({"rtol": 0}, {"atol": -1}, {"control": "x"}, {"max_nfe": 3}):
+    for options in ({"rtol": 0}, {"atol": -1}, {"control": "x"}, {"max_nfe": 3}, {"on_stiff": "x"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             RK45(**options)
     with pytest.raises(ValueError, match="takes no nfe"):

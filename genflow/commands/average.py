@@ -1,0 +1,113 @@
+"""`genflow average`: a checkpoint with another average of a run's weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genflow.cli import say
+from genflow.commands.model import check_folder
+from genflow.commands.options import config_options, examples, resolve
+from genflow.config import ConfigError, option
+
+if TYPE_CHECKING:
+    from genflow.training.averages import Snapshot, Weights
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    """Another average of the weights of one run."""
+
+    run: str = option("runs/model", "folder of a run that genflow train wrote")
+    decay: float = option(0.0, "decay of an average kept by train.more_ema; 0: none", least=0, below=1)
+    width: float = option(
+        0.0, "relative width of a post-hoc average, from train.posthoc; 0: none", least=0, below=0.288
+    )
+    step: int = option(0, "step at which a post-hoc average ends; 0: the last snapshot", least=0)
+    out: str = option("runs/average", "checkpoint folder to write")
+
+
+@click.command(
+    name="average",
+    help="Write a checkpoint with another average of a run's weights.\n\n"
+    + examples(
+        "genflow train --process pfgm --train-more-ema 0.9,0.999 --train-posthoc 0.05,0.1 --out runs/pfgm",
+        "genflow average --run runs/pfgm --decay 0.999 --out runs/pfgm_0.999",
+        "genflow average --run runs/pfgm --width 0.15 --out runs/pfgm_w0.15",
+    )
+    + "\nPost-hoc EMA: any relative width, after training, from snapshots of two (Karras et al. 2024, "
+    "arXiv:2312.02696).",
+)
+@config_options(AverageConfig)
+def average_command(config_file: Path | None, **given: Any) -> int:
+    config, _ = resolve(AverageConfig, config_file, given)
+    say(run_average(config))
+    return 0
+
+
+def run_average(config: AverageConfig) -> str:
+    """Writes the checkpoint; returns a line that says what it holds."""
+    from safetensors.torch import load as from_bytes
+
+    from genflow.checkpoint import CheckpointError, read_folder, save
+
+    if bool(config.decay) == bool(config.width):
+        raise ConfigError("give either decay, for an average that was kept, or width, for a post-hoc one")
+    root = Path(config.run)
+    check_folder(Path(config.out))
+    try:
+        files = read_folder(root)
+        about, model = json.loads(files["config.json"]), from_bytes(files["model.safetensors"])
+        state = from_bytes(files["state.safetensors"])
+    except CheckpointError as error:
+        raise ConfigError(str(error)) from None
+    except KeyError as error:
+        raise ConfigError(f"{root} is not the folder of a run: its checkpoint has no {error.args[0]}") from None
+    weights, what = _kept(state, config.decay) if config.decay else _posthoc(root, config)
+    about["average"] = what
+    save(config.out, about, {**model, **weights})
+    return f"checkpoint: {config.out} ({what})"
+
+
+def _kept(state: Weights, decay: float) -> tuple[Weights, str]:
+    kinds = sorted({name.partition("/")[0] for name in state if name.startswith("ema-")})
+    kind = f"ema-{decay:g}"
+    if kind not in kinds:
+        known = ", ".join(k.removeprefix("ema-") for k in kinds) or "none; train with train.more_ema"
+        raise ConfigError(f"decay = {decay:g} was not kept in this run; kept beside the main one: {known}")
+    found = {name.removeprefix(f"{kind}/"): value for name, value in state.items() if name.startswith(f"{kind}/")}
+    return found, f"EMA of decay {decay:g}"
+
+
+def _posthoc(root: Path, config: AverageConfig) -> tuple[Weights, str]:
+    from genflow.training.averages import posthoc
+
+    found = snapshots(root)
+    step = config.step or max((s.step for s in found), default=0)
+    what = f"post-hoc EMA of relative width {config.width:g} at step {step}, from {len(found)} snapshots"
+    return posthoc(found, config.width, step), what
+
+
+def snapshots(root: Path) -> list[Snapshot]:
+    """All snapshots of a run's folder.
+
+    Raises:
+        CheckpointError: One is damaged; the file is named.
+    """
+    from safetensors.torch import load as from_bytes
+
+    from genflow.checkpoint import read_folder
+    from genflow.training.averages import Snapshot
+    from genflow.training.run import SNAPSHOTS
+
+    found = []
+    for folder in sorted((root / SNAPSHOTS).glob("step-*")):
+        if folder.name.removeprefix("step-").isdecimal():
+            for name, content in read_folder(folder).items():
+                width = float(name.removeprefix("power-").removesuffix(".safetensors"))
+                found.append(Snapshot(width, int(folder.name.removeprefix("step-")), from_bytes(content)))
+    return found

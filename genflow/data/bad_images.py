@@ -1,0 +1,58 @@
+"""What is done about images that can not be used."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+from genflow.data.archives import BadImageError
+from genflow.data.files import DataError
+from genflow.process.base import is_count, require
+
+
+@dataclass(frozen=True)
+class OnBadImage:
+    """What is done about an image that can not be used.
+
+    Arguments:
+        action: "stop" ends with the image's name; "skip" counts it, says the first one, and goes on without it.
+        limit: Most images that are skipped.
+    """
+
+    action: str = "stop"
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        require(
+            "images",
+            {
+                "on_bad_image": (self.action, self.action in ("stop", "skip"), "'stop' or 'skip'"),
+                "bad_limit": (self.limit, is_count(self.limit, least=0), "a whole number of at least 0"),
+            },
+        )
+
+
+@dataclass
+class Skipped:
+    """Images that could not be used, by title."""
+
+    policy: OnBadImage
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, title: str, error: BadImageError) -> None:
+        """Counts an image, or ends.
+
+        Raises:
+            DataError: The action is "stop", or the limit is reached.
+        """
+        if self.policy.action == "stop":
+            raise DataError(f"{title} {error}; mend or remove it, or give on_bad_image=skip") from error
+        if not self.reasons:
+            print(f"genflow: skipping {title}, which {error}; further bad images are counted", file=sys.stderr)
+        self.reasons[title] = str(error)
+        if len(self.reasons) > self.policy.limit:
+            first = next(iter(self.reasons))
+            raise DataError(
+                f"more than bad_limit = {self.policy.limit} images can not be used: the first is {first}, "
+                f"the last {title}, which {error}"
+            ) from error

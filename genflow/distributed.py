@@ -1,0 +1,197 @@
+"""Several processes that work on one run: who is here, whose share is whose, sums and gathers, and who has gone.
+
+`torchrun` sets the environment that `open_team` reads; without it a team has one member and every call here is free.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+BEAT_SECONDS = 0.5
+"""Time between two signs of life of a rank."""
+
+
+class LostRankError(RuntimeError):
+    """A process of the team is gone; the message names its rank."""
+
+
+class Team:
+    """The processes that share one run; here, one alone.
+
+    Attributes:
+        rank: Which one this is, from 0.
+        size: How many there are.
+    """
+
+    rank, size = 0, 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """This rank's part of `count` rows: contiguous, in the order of ranks, sizes differing by at most one."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
+        return numbers
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks, (sum of their counts, *), in the order of ranks, on every rank."""
+        return rows
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """A picklable value of every rank, in their order, on every rank."""
+        return [value]
+
+    def wait(self) -> None:
+        """Returns when all ranks have come here."""
+
+    def parallel(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The network with gradients averaged over the ranks."""
+        return network
+
+    def explain(self, error: Exception) -> Exception:
+        """The error to raise for a failed call: which rank is gone, where one is."""
+        return error
+
+    def close(self) -> None:
+        """Ends the connection."""
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.close()
+
+
+class Parallel(DistributedDataParallel):
+    """Gradients averaged over the ranks; attributes of the network inside are visible."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class Ranks(Team):
+    """A team that torchrun started.
+
+    Each rank leaves a sign of life in the common store every `BEAT_SECONDS`. When a collective call fails, the ranks
+    that show no further sign are named.
+
+    Arguments:
+        device: "cpu", for which gloo is used, or "cuda", each rank on its own card, for which nccl is.
+        timeout: Seconds after which a collective call that does not end is an error.
+    """
+
+    def __init__(self, device: str, timeout: float) -> None:
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        if backend == "nccl":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        self.rank, self.size, self.backend = dist.get_rank(), dist.get_world_size(), backend
+        self.device = torch.device("cuda" if backend == "nccl" else "cpu")
+        self._store = dist.distributed_c10d._get_default_store()
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self._store.add(f"genflow/beat/{self.rank}", 1)
+            except RuntimeError:
+                return
+
+    def lost(self) -> list[int]:
+        """Ranks that show no sign of life for some beats."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        try:
+            before = {rank: self._store.add(f"genflow/beat/{rank}", 0) for rank in others}
+            time.sleep(4 * BEAT_SECONDS)
+            return [rank for rank in others if self._store.add(f"genflow/beat/{rank}", 0) == before[rank]]
+        except RuntimeError:
+            return [0] if self.rank else []
+
+    def explain(self, error: Exception) -> LostRankError:
+        gone = self.lost()
+        who = f"rank {' and rank '.join(map(str, gone))} of {self.size}" if gone else "a rank that can not be told"
+        return LostRankError(
+            f"{who} is gone, and rank {self.rank} can not go on without it; the last checkpoint is whole. Start the "
+            f"same command again to go on from it ({' '.join(str(error).split())[:200]})"
+        )
+
+    def total(self, numbers: Tensor) -> Tensor:
+        whole = numbers.to(self.device).clone()
+        self._do(lambda: dist.all_reduce(whole))
+        return whole.to(numbers.device)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[self.rank] = len(rows)
+        counts = self.total(counts)
+        padded = torch.zeros(int(counts.max()), *rows.shape[1:], dtype=rows.dtype, device=self.device)
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        self._do(lambda: dist.all_gather(parts, padded))
+        return torch.cat([part[:count] for part, count in zip(parts, counts.tolist(), strict=True)]).to(rows.device)
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self.size
+        self._do(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def wait(self) -> None:
+        self._do(dist.barrier)
+
+    def parallel(self, network: torch.nn.Module) -> torch.nn.Module:
+        return Parallel(network)
+
+    def _do(self, call: Any) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            raise self.explain(error) from error
+
+    def close(self) -> None:
+        self._over.set()
+        self._heart.join(timeout=2 * BEAT_SECONDS)
+        dist.destroy_process_group()
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._over.set()
+
+
+ALONE = Team()
+"""The team of one."""
+
+
+def open_team(device: str = "cpu", timeout: float = 600.0) -> Team:
+    """The team that torchrun started this process in, or `ALONE`.
+
+    Arguments:
+        device: Where the run computes.
+        timeout: Seconds after which a collective call that does not end is an error.
+    """
+    return Ranks(device, timeout) if launched() else ALONE
+
+
+def launched() -> bool:
+    """Whether torchrun started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

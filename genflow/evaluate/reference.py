@@ -1,0 +1,126 @@
+"""Statistics of real data in a feature space, kept by content, and the published statistics files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genflow.data.base import Dataset
+from genflow.evaluate.features import Space
+from genflow.evaluate.frechet import Factor, Gaussian, Statistics, moments_of
+from genflow.evaluate.passes import feature_pass
+
+FORMAT = 1
+
+
+def first_chunks(dataset: Dataset, split: str, count: int | None = None, size: int = 1000) -> Iterator[Tensor]:
+    """The first `count` raw examples of a split (all for None), in batches; memory does not grow with the split."""
+    total = dataset.count(split)
+    wanted = total if count is None else min(count, total)
+    done = 0
+    for chunk in dataset.chunks(split, size):
+        if done >= wanted:
+            return
+        yield chunk[: wanted - done]
+        done += len(chunk)
+
+
+def content_digest(dataset: Dataset, split: str, count: int | None = None) -> str:
+    """Hash of the raw examples themselves, so that no name, option or version can stand for other data."""
+    digest = hashlib.sha256(f"{tuple(dataset.shape)} {dataset.scaling}".encode())
+    for chunk in first_chunks(dataset, split, count):
+        digest.update(chunk.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def key_of(dataset: Dataset, split: str, space: Space, count: int | None, keep: int) -> str:
+    """Name under which statistics are kept: data, split, extractor with its resize, and numbers of examples."""
+    facts = (FORMAT, split, content_digest(dataset, split, count), space.digest, count, keep)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def reference(
+    dataset: Dataset, split: str, space: Space, *, count: int | None = None, keep: int = 0
+) -> tuple[Gaussian, Tensor]:
+    """Moments of a split's features, and the first `keep` features (m, d): from the cache, or by one pass.
+
+    Arguments:
+        dataset: Real data.
+        split: "train" or "test".
+        space: Where they are compared.
+        count: The first so many examples; None for all.
+        keep: How many features to keep beside.
+
+    A file in the cache that can not be read is made again, with a note on the standard error stream.
+    """
+    from genflow.cache import folder
+
+    path = folder("stats") / f"{key_of(dataset, split, space, count, keep)}.npz"
+    if path.exists():
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            print(f"genflow: {path} is damaged ({error}); its statistics are made again", file=sys.stderr)
+    seen = feature_pass(first_chunks(dataset, split, count), space, keep=keep)
+    moments, features = seen.moments.result(), seen.features
+    _write(path, moments, features)
+    return moments, features
+
+
+def _write(path: Path, moments: Gaussian, features: Tensor) -> None:
+    spread = {"rows": moments.rows} if isinstance(moments, Factor) else {"sigma": moments.cov}
+    arrays = {"mu": moments.mean, **spread, "n": torch.tensor(moments.n), "features": features}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: value.numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+    fresh = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    fresh.write_bytes(buffer.getvalue())
+    fresh.replace(path)
+
+
+def _read(path: Path) -> tuple[Gaussian, Tensor]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    n = int(arrays["n"])
+    spread = Factor(arrays["mu"], arrays["rows"], n) if "rows" in arrays else None
+    return spread or Statistics(arrays["mu"], arrays["sigma"], n), arrays["features"]
+
+
+def published(path: Path) -> tuple[Gaussian, str]:
+    """A published statistics file, and its hash: `mu` and `sigma` (clean-fid, pytorch-fid, EDM), or activations
+    `pool_3` (n, d) of a whole data set (score_sde, PFGM).
+
+    Raises:
+        ValueError: No such file, or neither of the two; the message says what is in it.
+    """
+    from genflow.evaluate.weight_files import sha256
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = set(file.files)
+            arrays = {name: torch.from_numpy(file[name]) for name in names & {"mu", "sigma", "pool_3", "n"}}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the reference statistics {path} can not be read: {error}") from None
+    if "pool_3" in arrays:
+        features = arrays["pool_3"].flatten(1)
+        return moments_of(features), sha256(path)
+    if not {"mu", "sigma"} <= set(arrays):
+        raise ValueError(f"{path} holds {', '.join(sorted(names))}; want mu and sigma, or pool_3")
+    mean, cov = arrays["mu"].double().flatten(), arrays["sigma"].double()
+    if cov.shape != (len(mean), len(mean)):
+        raise ValueError(f"{path}: mu has {len(mean)} entries and sigma the shape {tuple(cov.shape)}")
+    return Statistics(mean, cov, int(arrays["n"]) if "n" in arrays else 0), sha256(path)
+
+
+def save_published(path: Path, moments: Gaussian) -> None:
+    """Writes mu, sigma and n, as other tools read them."""
+    cov = moments.rows.T @ moments.rows if isinstance(moments, Factor) else moments.cov
+    np.savez_compressed(path, mu=moments.mean.numpy(), sigma=cov.numpy(), n=moments.n)

@@ -1,0 +1,112 @@
+"""What a reader must know before trusting a report's numbers, in sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from genflow.bench.cells import REAL, Cell, lacking
+from genflow.bench.tables import Row, is_frechet
+from genflow.config import BenchConfig
+from genflow.evaluate.protocol import is_missing
+from genflow.registry import UnknownNameError, registries
+
+PER_DIMENSION = 50
+"""Samples for each feature dimension below which the bias of a Fréchet distance is worth a word."""
+
+
+def cautions(config: BenchConfig, rows: Sequence[Row], missing: Sequence[Cell], notes: Iterable[str]) -> list[str]:
+    """Sentences, the gravest first.
+
+    Arguments:
+        config: The bench.
+        rows: Its rows, each with `of` = "samples" or "model".
+        missing: Cells that are planned and not finished.
+        notes: What the bench itself had to say, e.g. on damaged cells.
+    """
+    rows = [row for row in rows if not is_missing(row)]  # a table of its own has these, with the reasons
+    found = [*_missing(missing), *_unknown_numbers(rows), *_protocols(rows), *_seeds(config, rows), *_small(rows)]
+    return list(dict.fromkeys([*found, *_left_out(config), *notes]))
+
+
+def _missing(cells: Sequence[Cell]) -> list[str]:
+    if not cells:
+        return []
+    names = ", ".join(cell.name for cell in cells[:6]) + (" ..." if len(cells) > 6 else "")
+    return [f"{len(cells)} planned cells are not finished, and no number of theirs is here: {names}."]
+
+
+def _unknown_numbers(rows: Sequence[Row]) -> list[str]:
+    lost = [
+        f"{r['process']} {r['solver']} {r['metric']} (seed {r['seed']})"
+        for r in rows
+        if r["value"] is None and not is_missing(r)
+    ]
+    return [f"{len(lost)} measurements gave no finite number: {', '.join(lost[:6])}."] if lost else []
+
+
+def _protocols(rows: Sequence[Row]) -> list[str]:
+    """A metric of samples that was not measured in one way."""
+    said: dict[str, set[tuple[str, int]]] = {}
+    for row in rows:
+        if row.get("of") == "samples":
+            said.setdefault(row["metric"], set()).add((comparable(row["protocol"]), row["n"]))
+    return [
+        f"{metric} was measured by {len(kinds)} protocols; compare only rows of the same one (results.csv names them)."
+        for metric, kinds in said.items()
+        if len(kinds) > 1
+    ]
+
+
+def comparable(protocol: str) -> str:
+    """A protocol without the number of blocks that its mean is taken over, which changes no expectation."""
+    return re.sub(r"over \d+ blocks? of n", "over blocks of n", protocol)
+
+
+def _seeds(config: BenchConfig, rows: Sequence[Row]) -> list[str]:
+    held: dict[tuple[str, ...], set[int]] = {}
+    for row in rows:
+        if row["process"] != REAL:
+            key = tuple(str(row.get(k)) for k in ("process", "solver", "budget", "metric"))
+            held.setdefault(key, set()).add(row["seed"])
+    if len({frozenset(seeds) for seeds in held.values()}) > 1:
+        return ["Not every setting has the same seeds, so means are over different numbers of them."]
+    count = len(config.seed)
+    if count == 1:
+        return ["One seed: standard errors cover the draw of samples, not how much another training run would differ."]
+    few = f"{count} seeds: a standard error from so few is itself uncertain; read 'ahead' with care."
+    return [few] if count < 5 else []
+
+
+def _small(rows: Sequence[Row]) -> list[str]:
+    """The bias of Fréchet distances at small n, and a floor at another n."""
+    found = []
+    real = {r["metric"]: r["n"] for r in rows if r["process"] == REAL}
+    for metric in dict.fromkeys(r["metric"] for r in rows if is_frechet(r["metric"]) or r["metric"] == "FID"):
+        own = [r for r in rows if r["metric"] == metric and r["process"] != REAL]
+        if not own:
+            continue
+        n, stated = min(r["n"] for r in own), re.search(r"\(d = (\d+)\)", own[0]["protocol"])
+        dim = int(stated[1]) if stated else 2048 if metric == "FID" else 0
+        if dim and n < PER_DIMENSION * dim:
+            found.append(
+                f"{metric} at n = {n} in d = {dim} dimensions is biased upwards; "
+                "the floor is measured in the same way and shows by about how much."
+            )
+        if metric in real and real[metric] != n:
+            found.append(f"{metric}: samples are measured at n = {n}, the floor at n = {real[metric]}.")
+    return found
+
+
+def _left_out(config: BenchConfig) -> list[str]:
+    """Pairs of process and solver of one mode that can not be run, with the reason."""
+    registry, found = registries(), []
+    for name in config.process:
+        for other in config.solver:
+            try:
+                process, solver = registry["processes"].entry(name), registry["solvers"].entry(other)
+            except UnknownNameError:
+                continue
+            if process.tags.get("mode", "ode") == solver.tags.get("mode", "ode") and lacking(process, solver):
+                found.append(f"Not run: {name} by {lacking(process, solver)}.")
+    return found

@@ -1,0 +1,283 @@
+"""Two benches side by side: settings that differ, numbers with their differences, and which of those are real.
+
+Reads what a bench leaves in its folder (results.csv, config.yaml, report.json), not its cells, so that runs of other
+versions of genflow can be compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genflow.bench.cells import REAL
+from genflow.bench.tables import Row, Table, to_markdown
+from genflow.checkpoint import write_file
+from genflow.config import BenchConfig, ConfigError, flatten
+from genflow.registry import registries
+from genflow.report.cautions import comparable
+from genflow.report.figures import Figure, slug
+from genflow.report.latex import to_latex
+from genflow.report.measures import ENOUGH, Estimate, apart, estimate, short
+from genflow.report.palette import GREY, palette
+from genflow.report.record import Record, read_bench, read_record
+from genflow.report.words import FLOOR
+
+Key = tuple[str, str, Any, str]
+"""process, solver, budget (None for adaptive solvers), metric."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished bench as its folder tells it."""
+
+    folder: Path
+    config: BenchConfig
+    rows: Sequence[Row]
+    record: Record
+
+
+def read_run(folder: Path) -> Run:
+    """A bench from its folder.
+
+    Raises:
+        ConfigError: The folder holds no finished bench, or its results.csv can not be read.
+    """
+    config, path = read_bench(folder), folder / "results.csv"
+    if not path.is_file():
+        raise ConfigError(f"'{folder}' has no results.csv; write it with `genflow report {folder}`")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [_row(line) for line in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not a bench's results.csv ({error}); write it again") from None
+    return Run(folder, config, rows, read_record(folder)[0])
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    numbers: dict[str, Any] = {k: float(line[k]) if line[k] else None for k in ("nfe", "value", "stderr")}
+    words = {k: line[k] for k in ("process", "solver", "metric", "protocol")}
+    fixed = _has_budget(line["solver"]) and numbers["nfe"] is not None
+    whole = {"n": int(line["n"]), "seed": int(line["seed"]), "budget": round(numbers["nfe"]) if fixed else None}
+    return {**words, **numbers, **whole}
+
+
+def _has_budget(solver: str) -> bool:
+    """Whether a solver's NFE is asked for, not found out; a name that no catalogue has is taken to find it out."""
+    entries = registries()["solvers"].entries()
+    return solver in entries and bool(entries[solver].tags.get("budget", True))
+
+
+def grouped(rows: Sequence[Row]) -> dict[Key, list[Row]]:
+    """Rows of each setting, a row a seed; those without a number are left out."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        if row["value"] is not None and math.isfinite(row["value"]):
+            found.setdefault((row["process"], row["solver"], row["budget"], row["metric"]), []).append(row)
+    return found
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting in both runs.
+
+    Arguments:
+        key: The setting.
+        a, b: Its number in each.
+        obstacle: Why the two are not to be compared; "" where they are.
+    """
+
+    key: Key
+    a: Estimate
+    b: Estimate
+    obstacle: str
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        errors = apart(self.a, self.b)[1]
+        if self.obstacle:
+            return self.obstacle
+        if self.key[0] == REAL and self.a.value == self.b.value:
+            return "the same"
+        if math.isnan(errors):
+            return "error not known"
+        return "different" if abs(errors) >= ENOUGH else "not told apart"
+
+
+def differences(a: Run, b: Run, allow_mixed: bool = False) -> Iterator[Difference]:
+    """Settings that both runs have, in the first one's order."""
+    first, second = grouped(a.rows), grouped(b.rows)
+    for key, rows in first.items():
+        if key in second:
+            obstacle = "" if allow_mixed else _obstacle(rows, second[key])
+            yield Difference(key, estimate(rows), estimate(second[key]), obstacle)
+
+
+def _obstacle(a: Sequence[Row], b: Sequence[Row]) -> str:
+    sizes, protocols = ([{get(r) for r in rows} for rows in (a, b)] for get in (_size, _protocol))
+    if protocols[0] != protocols[1]:
+        return "protocols differ"
+    return "" if sizes[0] == sizes[1] else "n differs"
+
+
+def _size(row: Row) -> Any:
+    return row["n"]
+
+
+def _protocol(row: Row) -> Any:
+    return comparable(row["protocol"])
+
+
+def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list[Table]:
+    """A table for each metric that was measured at budgets, and one for all others."""
+    budgeted = dict.fromkeys(one.key[3] for one in found if one.key[2] is not None and "@" not in one.key[3])
+    header = ["process", "solver", "NFE", *names, "difference", "in errors", "verdict"]
+    tables = []
+    for metric in budgeted:
+        lines = [_line(one) for one in found if one.key[3] == metric]
+        tables.append(Table(metric, header, sorted(lines, key=lambda line: line[0] != FLOOR), ""))
+    others = [[line[0], one.key[3], *line[1:]] for one in found for line in [_line(one)] if one.key[3] not in budgeted]
+    rest = Table("Other measurements", ["process", "metric", *header[1:]], others, "")
+    return [*tables, *([rest] if others else [])]
+
+
+def _line(one: Difference) -> list[str]:
+    process, solver, budget, _ = one.key
+    gap, errors = apart(one.a, one.b)
+    calls = str(budget) if budget else "–" if math.isnan(one.a.nfe) else f"{one.a.nfe:.3g}, {one.b.nfe:.3g}"
+    sign = "+" if gap > 0 else "−" if gap < 0 else ""
+    return [
+        FLOOR if process == REAL else process,
+        solver or "–",
+        calls,
+        one.a.text,
+        one.b.text,
+        "–" if one.obstacle else f"{sign}{short(abs(gap))}",
+        f"{abs(errors):.1f}" if math.isfinite(errors) and not one.obstacle else "–",
+        one.verdict,
+    ]
+
+
+def setting_table(a: Run, b: Run) -> Table:
+    """Keys of the configurations, and facts of the environments, that differ."""
+    pairs = []
+    for one, other in ((flatten(a.config), flatten(b.config)), (a.record.environment, b.record.environment)):
+        for key in dict.fromkeys([*one, *other]):
+            values = [_words(side.get(key, "not known")) for side in (one, other)]
+            if key != "out" and values[0] != values[1]:
+                pairs.append([key, *values])
+    return Table("Settings that differ", ["setting", *names_of(a, b)], pairs, "")
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def names_of(a: Run, b: Run) -> list[str]:
+    """Short names of two folders that are not the same."""
+    parts = [run.folder.resolve().parts for run in (a, b)]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-count:]).lstrip("/") for p in parts]
+        if names[0] != names[1]:
+            return names
+    return ["A", "B"]
+
+
+def lonely_table(a: Run, b: Run) -> Table | None:
+    """Settings that only one run has."""
+    names, both = names_of(a, b), (grouped(a.rows), grouped(b.rows))
+    lines = [
+        [FLOOR if key[0] == REAL else key[0], key[1] or "–", str(key[2] or "–"), key[3], name]
+        for name, own, other in zip(names, both, both[::-1], strict=True)
+        for key in own
+        if key not in other
+    ]
+    return Table("Only in one run", ["process", "solver", "NFE", "metric", "where"], lines, "") if lines else None
+
+
+def compare(a: Run, b: Run, out: Path, allow_mixed: bool, command: str) -> str:
+    """Writes report.html, tables.md, tables.tex, differences.csv and plots/ of a comparison; returns a summary.
+
+    Raises:
+        ConfigError: The runs have no setting in common.
+    """
+    found, names = list(differences(a, b, allow_mixed)), names_of(a, b)
+    if not found:
+        raise ConfigError(f"'{a.folder}' and '{b.folder}' have no setting in common: there is nothing to compare")
+    metrics = dict.fromkeys(one.key[3] for one in found)
+    tables = difference_tables(found, names)
+    extra = [table for table in (setting_table(a, b), lonely_table(a, b)) if table and table.rows]
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / "tables.md", to_markdown([*extra, *tables], command))
+    write_file(out / "tables.tex", to_latex([*extra, *tables], command))
+    write_file(out / "differences.csv", _csv(found))
+    write_file(out / "report.html", _page(a, b, found, tables, extra, list(metrics), out, command))
+    return summary(found, names)
+
+
+def summary(found: Sequence[Difference], names: Sequence[str]) -> str:
+    """How many settings differ, in one sentence."""
+    plain = [one for one in found if one.key[0] != REAL]
+    counts = {word: sum(one.verdict == word for one in plain) for word in dict.fromkeys(one.verdict for one in plain)}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    return f"{names[1]} against {names[0]}: {len(plain)} settings in common; {told}."
+
+
+def _csv(found: Sequence[Difference]) -> str:
+    """differences.csv: every setting in common, numbers in full precision."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    columns = ("process", "solver", "budget", "metric", "a", "a_stderr", "b", "b_stderr", "difference", "in_stderr")
+    writer.writerow([*columns, "verdict"])
+    for one in found:
+        numbers = [one.a.value, one.a.error, one.b.value, one.b.error, *apart(one.a, one.b)]
+        writer.writerow([*one.key, *("" if math.isnan(v) else v for v in numbers), one.verdict])
+    return buffer.getvalue()
+
+
+def _page(
+    a: Run,
+    b: Run,
+    found: Sequence[Difference],
+    tables: Sequence[Table],
+    extra: Sequence[Table],
+    metrics: Sequence[str],
+    out: Path,
+    command: str,
+) -> str:
+    from genflow.report.page import render, shown
+
+    colours = palette(dict.fromkeys([*a.config.process, *b.config.process]))
+    mixed = sorted({one.verdict for one in found if one.obstacle})
+    return render(
+        "compare.html",
+        colours,
+        title=" against ".join(names_of(a, b)[::-1]),
+        lead=summary(found, names_of(a, b)),
+        sides=[(name, run) for name, run in zip(names_of(a, b), (a, b), strict=True)],
+        mixed=mixed,
+        extra=extra,
+        tables=tables,
+        plots=[shown(figure) for figure in _figures(a, b, metrics, out / "plots", colours)],
+        command=command,
+    )
+
+
+def _figures(a: Run, b: Run, metrics: Sequence[str], folder: Path, colours: Mapping[str, str]) -> Iterator[Figure]:
+    """A plot against NFE of every metric that was measured at budgets, in a panel for each solver."""
+    from genflow.report.curves import pair_plot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for metric in metrics:
+        rows = [[r for r in run.rows if r["metric"] == metric and r["process"] != REAL] for run in (a, b)]
+        if "@" not in metric and all(any(r["budget"] is not None for r in own) for own in rows):
+            path = folder / f"{slug(metric)}_nfe.png"
+            sides = dict(zip(names_of(a, b), rows, strict=True))
+            if pair_plot(sides, metric, path, {**dict.fromkeys((r["process"] for r in rows[0]), GREY), **colours}):
+                caption = "Bands are one standard deviation over seeds; for one seed bars are its standard error."
+                yield Figure(f"{metric} against NFE", path, caption, "wide")

@@ -1,0 +1,228 @@
+"""All pictures of a bench: which there are, what stands below them, and the data they are drawn from."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from genflow.bench.cells import REAL, Cell
+from genflow.bench.store import Store
+from genflow.bench.tables import Row
+from genflow.config import BenchConfig
+from genflow.report.palette import GREY, palette
+
+GRID = 60
+"""Images of a sample grid."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and its words.
+
+    Arguments:
+        title: Heading, also the alternative text.
+        path: PNG or GIF file.
+        caption: How to read it.
+        kind: Where it stands in the page.
+        still: PNG that takes a GIF's place in print and where motion is not wanted.
+    """
+
+    title: str
+    path: Path
+    caption: str
+    kind: Literal["wide", "plot", "samples", "points", "path"] = "plot"
+    still: Path | None = None
+
+
+def slug(words: str) -> str:
+    """A file name of any words: letters, digits, points, lines."""
+    return re.sub(r"[^\w.-]+", "-", words).strip("-") or "x"
+
+
+def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Figure]:
+    """Draws everything into plots/, in the order of the page."""
+    folder = store.root / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = palette([*config.process, *(r["process"] for r in rows if r["process"] != REAL)])
+    studies = norm_studies(store, cells)
+    return [
+        *quality_figures(rows, folder, colours),
+        *_model_figures(rows, studies, loss_curves(store, cells), folder, colours),
+        *sample_figures(config, store, cells, folder, colours),
+        *path_figures(config, studies, folder, colours),
+    ]
+
+
+def quality_figures(rows: Sequence[Row], folder: Path, colours: Mapping[str, str]) -> list[Figure]:
+    """A plot against NFE of every metric of samples; the first Fréchet distance's is fd_nfe.png."""
+    from genflow.report.curves import nfe_plot
+    from genflow.report.measures import headline
+
+    first = headline(rows)
+    metrics = dict.fromkeys(r["metric"] for r in rows if r.get("of") == "samples" and r["process"] != REAL)
+    found = []
+    for metric in sorted(metrics, key=lambda m: m != first):
+        path = folder / ("fd_nfe.png" if metric == first else f"{slug(metric)}_nfe.png")
+        if nfe_plot(rows, metric, path, colours):
+            seeds = len({r["seed"] for r in rows if r["metric"] == metric and r["process"] != REAL})
+            spread = (
+                "Lines are means over seeds, bands one standard deviation."
+                if seeds > 1
+                else "Bars are one standard error, where it is known."
+            )
+            caption = f"{spread} Solvers that choose their own steps are points at their mean NFE."
+            found.append(Figure(f"{metric} against NFE", path, caption, "wide" if metric == first else "plot"))
+    return found
+
+
+Maker = Callable[[Path], bool]
+
+
+def _model_figures(
+    rows: Sequence[Row],
+    studies: Mapping[str, Mapping[str, Any]],
+    curves: Mapping[str, Any],
+    folder: Path,
+    colours: Mapping[str, str],
+) -> list[Figure]:
+    """Likelihoods, norms, pushes and losses."""
+    from genflow.report import curves as plots
+
+    likelihoods = dict.fromkeys(r["metric"] for r in rows if r["metric"].startswith(("bits/dim", "nll")))
+    makers: list[tuple[str, str, str, Literal["wide", "plot"], Maker]] = [
+        (
+            metric,
+            f"{slug(metric)}.png",
+            "A point a seed with one standard error over test examples; the mean over seeds on the right.",
+            "plot",
+            lambda path, metric=metric: plots.error_plot(rows, metric, path, colours),  # type: ignore[misc]
+        )
+        for metric in likelihoods
+    ]
+    makers += [
+        (
+            "Norm against noise level",
+            "norm_z.png",
+            "Median and 10 to 90 % band of |x|: grey in training, coloured along sampling paths (first seed).",
+            "wide",
+            lambda path: plots.norm_plot(studies, path, colours),
+        ),
+        (
+            "After the norm is pushed off mid-way",
+            "norm_push.png",
+            "Paths are stopped mid-way, |x| is multiplied, and they go on; factor 1 is the path left alone.",
+            "plot",
+            lambda path: plots.push_plot(rows, path, colours),
+        ),
+        (
+            "Training loss",
+            "loss.png",
+            "Each process has a loss of its own kind: compare shapes, not heights.",
+            "plot",
+            lambda path: plots.loss_plot(curves, path, colours),
+        ),
+    ]
+    return [
+        Figure(title, folder / name, caption, kind)
+        for title, name, caption, kind, make in makers
+        if make(folder / name)
+    ]
+
+
+def one_file(store: Store, key: str, name: str) -> bytes | None:
+    """One file of a finished cell whose hashes were checked when it was looked at; None where it has none such."""
+    for folder in (store.folder(key), store.folder(f"{key}.old")):
+        try:
+            return (folder / name).read_bytes()
+        except OSError:
+            continue
+    return None
+
+
+def _arrays(content: bytes) -> dict[str, Any]:
+    import numpy as np
+
+    return dict(np.load(io.BytesIO(content)))
+
+
+def norm_studies(store: Store, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Arrays of the norm studies by process, of the first seed."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        name = cell.labels["process"]
+        if cell.spec.get("metric") != "norm_z" or name == REAL or name in found:
+            continue
+        arrays = one_file(store, cell.key, "arrays.npz")  # none where the process has no norm study
+        if arrays is not None:
+            found[name] = _arrays(arrays)
+    return found
+
+
+def loss_curves(store: Store, cells: Sequence[Cell]) -> dict[str, list[dict[str, float]]]:
+    """Lines of stats.jsonl by trained model."""
+    trained = [cell for cell in cells if cell.kind == "train"]
+    several = len({cell.labels["seed"] for cell in trained}) > 1
+    lines = {}
+    for cell in trained:
+        name = f"{cell.labels['process']} seed {cell.labels['seed']}" if several else cell.labels["process"]
+        lines[name] = [json.loads(x) for x in (one_file(store, cell.key, "stats.jsonl") or b"").decode().splitlines()]
+    return lines
+
+
+def sample_figures(
+    config: BenchConfig, store: Store, cells: Sequence[Cell], folder: Path, colours: Mapping[str, str]
+) -> list[Figure]:
+    """The first samples of each process with each solver at its largest budget, first seed."""
+    from genflow.report.pictures import save_samples
+
+    figures = []
+    for (process, solver), cell in _largest(cells).items():
+        facts, content = (one_file(store, cell.key, name) for name in ("facts.json", "samples.npz"))
+        if facts is None or content is None:
+            continue
+        raw = _arrays(content)["raw"]
+        path = folder / f"samples_{slug(process)}_{slug(solver)}.png"
+        save_samples(path, raw[:GRID] if raw.ndim == 4 else raw, _levels(config), colours.get(process, GREY))
+        title = f"{process}, {solver}, NFE {json.loads(facts)['nfe']:.4g}"
+        figures.append(Figure(title, path, f"seed {cell.labels['seed']}", "samples" if raw.ndim == 4 else "points"))
+    return figures
+
+
+def _largest(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
+    chosen: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        if cell.kind == "sample":
+            pair = (cell.labels["process"], cell.labels["solver"])
+            best = chosen.get(pair, cell)
+            same = cell.labels["seed"] == best.labels["seed"]
+            chosen[pair] = cell if same and (cell.labels["nfe"] or 0) >= (best.labels["nfe"] or 0) else best
+    return chosen
+
+
+def _levels(config: BenchConfig) -> int | None:
+    """Grey levels of the data set. Every image data set says so in its list entry; others have none."""
+    from genflow.registry import registries
+
+    return registries()["datasets"].entry(config.dataset).tags.get("levels")
+
+
+def path_figures(
+    config: BenchConfig, studies: Mapping[str, Mapping[str, Any]], folder: Path, colours: Mapping[str, str]
+) -> list[Figure]:
+    """The first samples' way from the prior to the data, from the norm study's unpushed paths."""
+    from genflow.report.motion import moving
+
+    figures = []
+    for process, study in studies.items():
+        if "states" not in study:
+            continue
+        path = folder / f"path_{slug(process)}.gif"
+        if moving(study["states"], study["times"], path, colours.get(process, GREY)):
+            caption = f"{config.norm.solver}, NFE {config.norm.nfe} at most, first seed"
+            figures.append(Figure(process, path, caption, "path", path.with_suffix(".png")))
+    return figures

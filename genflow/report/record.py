@@ -1,0 +1,80 @@
+"""What a report must know of the run that filled a folder and no cell holds: report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from genflow.checkpoint import write_file
+from genflow.config import BenchConfig, ConfigError, build
+from genflow.config_file import read_yaml
+
+STAMP = "report.json"
+OUTPUTS = ("results.csv", "tables.md", "tables.tex", "citations.bib", "config.yaml", "report.html")
+"""Files beside the cells, in the order of the page's list."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a report must know and no cell holds; kept in report.json, so that it can be written again.
+
+    Arguments:
+        commands: The commands that filled the folder, oldest first.
+        origin: Where each configured value is from, by dotted path; what is missing is a default.
+        environment: Of the machine that ran the bench.
+        notes: Sentences of the bench, e.g. on damaged cells that were computed again.
+    """
+
+    commands: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_bench(folder: Path) -> BenchConfig:
+    """The configuration of a bench's folder.
+
+    Raises:
+        ConfigError: It is not the folder of a bench.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"'{folder}' holds no bench: it has no config.yaml; give the --out folder of a bench")
+    values, _ = read_yaml(folder / "config.yaml", BenchConfig)
+    return cast(BenchConfig, build(BenchConfig, {**values, "out": str(folder)}))
+
+
+def read_record(root: Path) -> tuple[Record, str]:
+    """What a folder knows of the run that filled it, and the digest of its outputs; nothing where it is damaged."""
+    try:
+        facts = json.loads((root / STAMP).read_text(encoding="utf-8"))
+        commands, notes = (tuple(map(str, facts[name])) for name in ("commands", "notes"))
+        return Record(commands, dict(facts["origin"]), dict(facts["environment"]), notes), str(facts["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Record(), ""
+
+
+def write_record(root: Path, record: Record, digest: str) -> None:
+    """Keeps a record beside the digest of what was written with it."""
+    write_file(root / STAMP, json.dumps({"digest": digest, **vars(record)}, indent=1))
+
+
+def joined(
+    old: Record, config: BenchConfig, command: str, origin: Mapping[str, str] | None, notes: Sequence[str]
+) -> Record:
+    """The record with a run added."""
+    from genflow.report.environment import environment
+
+    commands = (*(c for c in old.commands if c != command), command)
+    known = old.origin if origin is None else origin
+    return Record(commands, known, environment(config.device), tuple(dict.fromkeys([*old.notes, *notes])))
+
+
+def late(config: BenchConfig, command: str) -> Record:
+    """What can be said of a folder without a record: of this report, not of the run."""
+    from genflow.report.environment import environment
+
+    here = {"of": "the machine that wrote this report; the folder does not say where the bench ran"}
+    return Record((command,), {}, here | environment(config.device), ())

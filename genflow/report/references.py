@@ -1,0 +1,345 @@
+"""BibTeX data of what genflow builds on, by arXiv id or, without one, by the words of a catalogue's `source`."""
+
+from __future__ import annotations
+
+PREPRINTS: dict[str, tuple[str, str, str, int, str]] = {
+    "1411.7766": (
+        "liu2015celeba",
+        "Liu, Ziwei and Luo, Ping and Wang, Xiaogang and Tang, Xiaoou",
+        "Deep Learning Face Attributes in the Wild",
+        2015,
+        "International Conference on Computer Vision",
+    ),
+    "1506.03365": (
+        "yu2015lsun",
+        "Yu, Fisher and Seff, Ari and Zhang, Yinda and Song, Shuran and Funkhouser, Thomas and Xiao, Jianxiong",
+        "{LSUN}: Construction of a Large-scale Image Dataset using Deep Learning with Humans in the Loop",
+        2015,
+        "",
+    ),
+    "1512.00567": (
+        "szegedy2016inception",
+        "Szegedy, Christian and Vanhoucke, Vincent and Ioffe, Sergey and Shlens, Jonathon and Wojna, Zbigniew",
+        "Rethinking the Inception Architecture for Computer Vision",
+        2016,
+        "Conference on Computer Vision and Pattern Recognition",
+    ),
+    "1606.03498": (
+        "salimans2016improved",
+        "Salimans, Tim and Goodfellow, Ian and Zaremba, Wojciech and Cheung, Vicki and Radford, Alec and Chen, Xi",
+        "Improved Techniques for Training {GANs}",
+        2016,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "1610.06545": (
+        "lopezpaz2017classifier",
+        "Lopez-Paz, David and Oquab, Maxime",
+        "Revisiting Classifier Two-Sample Tests",
+        2017,
+        "International Conference on Learning Representations",
+    ),
+    "1705.07057": (
+        "papamakarios2017maf",
+        "Papamakarios, George and Pavlakou, Theo and Murray, Iain",
+        "Masked Autoregressive Flow for Density Estimation",
+        2017,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "1707.08819": (
+        "chrabaszcz2017downsampled",
+        "Chrabaszcz, Patryk and Loshchilov, Ilya and Hutter, Frank",
+        "A Downsampled Variant of {ImageNet} as an Alternative to the {CIFAR} datasets",
+        2017,
+        "",
+    ),
+    "1706.08500": (
+        "heusel2017ttur",
+        "Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, Bernhard and Hochreiter, Sepp",
+        "{GANs} Trained by a Two Time-Scale Update Rule Converge to a Local {Nash} Equilibrium",
+        2017,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "1801.01401": (
+        "binkowski2018kid",
+        "Bi{\\'n}kowski, Miko{\\l}aj and Sutherland, Danica J. and Arbel, Michael and Gretton, Arthur",
+        "Demystifying {MMD} {GANs}",
+        2018,
+        "International Conference on Learning Representations",
+    ),
+    "1810.01367": (
+        "grathwohl2019ffjord",
+        "Grathwohl, Will and Chen, Ricky T. Q. and Bettencourt, Jesse and Sutskever, Ilya and Duvenaud, David",
+        "{FFJORD}: Free-form Continuous Dynamics for Scalable Reversible Generative Models",
+        2019,
+        "International Conference on Learning Representations",
+    ),
+    "1812.04948": (
+        "karras2019stylegan",
+        "Karras, Tero and Laine, Samuli and Aila, Timo",
+        "A Style-Based Generator Architecture for Generative Adversarial Networks",
+        2019,
+        "Conference on Computer Vision and Pattern Recognition",
+    ),
+    "1904.06991": (
+        "kynkaanniemi2019precision",
+        'Kynk{\\"a}{\\"a}nniemi, Tuomas and Karras, Tero and Laine, Samuli and Lehtinen, Jaakko and Aila, Timo',
+        "Improved Precision and Recall Metric for Assessing Generative Models",
+        2019,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "2001.01328": (
+        "li2020scalable",
+        "Li, Xuechen and Wong, Ting-Kam Leonard and Chen, Ricky T. Q. and Duvenaud, David",
+        "Scalable Gradients for Stochastic Differential Equations",
+        2020,
+        "International Conference on Artificial Intelligence and Statistics",
+    ),
+    "2002.09797": (
+        "naeem2020reliable",
+        "Naeem, Muhammad Ferjad and Oh, Seong Joon and Uh, Youngjung and Choi, Yunjey and Yoo, Jaejun",
+        "Reliable Fidelity and Diversity Metrics for Generative Models",
+        2020,
+        "International Conference on Machine Learning",
+    ),
+    "2006.09011": (
+        "song2020improved",
+        "Song, Yang and Ermon, Stefano",
+        "Improved Techniques for Training Score-Based Generative Models",
+        2020,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "2006.11239": (
+        "ho2020ddpm",
+        "Ho, Jonathan and Jain, Ajay and Abbeel, Pieter",
+        "Denoising Diffusion Probabilistic Models",
+        2020,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "2010.02502": (
+        "song2021ddim",
+        "Song, Jiaming and Meng, Chenlin and Ermon, Stefano",
+        "Denoising Diffusion Implicit Models",
+        2021,
+        "International Conference on Learning Representations",
+    ),
+    "2011.13456": (
+        "song2021sde",
+        "Song, Yang and Sohl-Dickstein, Jascha and Kingma, Diederik P. and Kumar, Abhishek and Ermon, Stefano and "
+        "Poole, Ben",
+        "Score-Based Generative Modeling through Stochastic Differential Equations",
+        2021,
+        "International Conference on Learning Representations",
+    ),
+    "2104.11222": (
+        "parmar2022cleanfid",
+        "Parmar, Gaurav and Zhang, Richard and Zhu, Jun-Yan",
+        "On Aliased Resizing and Surprising Subtleties in {GAN} Evaluation",
+        2022,
+        "Conference on Computer Vision and Pattern Recognition",
+    ),
+    "2206.00364": (
+        "karras2022edm",
+        "Karras, Tero and Aittala, Miika and Aila, Timo and Laine, Samuli",
+        "Elucidating the Design Space of Diffusion-Based Generative Models",
+        2022,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "2209.03003": (
+        "liu2023rectified",
+        "Liu, Xingchao and Gong, Chengyue and Liu, Qiang",
+        "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow",
+        2023,
+        "International Conference on Learning Representations",
+    ),
+    "2209.11178": (
+        "xu2022pfgm",
+        "Xu, Yilun and Liu, Ziming and Tegmark, Max and Jaakkola, Tommi",
+        "{Poisson} Flow Generative Models",
+        2022,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "2209.15571": (
+        "albergo2023interpolants",
+        "Albergo, Michael S. and Vanden-Eijnden, Eric",
+        "Building Normalizing Flows with Stochastic Interpolants",
+        2023,
+        "International Conference on Learning Representations",
+    ),
+    "2210.02747": (
+        "lipman2023flow",
+        "Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt",
+        "Flow Matching for Generative Modeling",
+        2023,
+        "International Conference on Learning Representations",
+    ),
+    "2211.01095": (
+        "lu2022dpmpp",
+        "Lu, Cheng and Zhou, Yuhao and Bao, Fan and Chen, Jianfei and Li, Chongxuan and Zhu, Jun",
+        "{DPM-Solver++}: Fast Solver for Guided Sampling of Diffusion Probabilistic Models",
+        2022,
+        "",
+    ),
+    "2302.04265": (
+        "xu2023pfgmpp",
+        "Xu, Yilun and Liu, Ziming and Tian, Yonglong and Tong, Shangyuan and Tegmark, Max and Jaakkola, Tommi",
+        "{PFGM++}: Unlocking the Potential of Physics-Inspired Generative Models",
+        2023,
+        "International Conference on Machine Learning",
+    ),
+    "2302.04867": (
+        "zhao2023unipc",
+        "Zhao, Wenliang and Bai, Lujia and Rao, Yongming and Zhou, Jie and Lu, Jiwen",
+        "{UniPC}: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models",
+        2023,
+        "Advances in Neural Information Processing Systems",
+    ),
+    "2303.08797": (
+        "albergo2023unifying",
+        "Albergo, Michael S. and Boffi, Nicholas M. and Vanden-Eijnden, Eric",
+        "Stochastic Interpolants: A Unifying Framework for Flows and Diffusions",
+        2023,
+        "",
+    ),
+}
+"""arXiv id -> key, authors, title, year, and where it was published ("" where only as a preprint)."""
+
+OTHERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "Alpaydin & Kaynak 1998": (
+        "misc",
+        "alpaydin1998digits",
+        {
+            "author": "Alpaydin, Ethem and Kaynak, Cenk",
+            "title": "Optical Recognition of Handwritten Digits",
+            "howpublished": "UCI Machine Learning Repository",
+            "year": "1998",
+        },
+    ),
+    "scikit-learn": (
+        "article",
+        "pedregosa2011sklearn",
+        {
+            "author": 'Pedregosa, Fabian and Varoquaux, Ga{\\"e}l and Gramfort, Alexandre and others',
+            "title": "Scikit-learn: Machine Learning in {Python}",
+            "journal": "Journal of Machine Learning Research",
+            "volume": "12",
+            "pages": "2825--2830",
+            "year": "2011",
+        },
+    ),
+    "Dormand & Prince 1980": (
+        "article",
+        "dormand1980family",
+        {
+            "author": "Dormand, J. R. and Prince, P. J.",
+            "title": "A family of embedded {Runge}--{Kutta} formulae",
+            "journal": "Journal of Computational and Applied Mathematics",
+            "volume": "6",
+            "number": "1",
+            "pages": "19--26",
+            "year": "1980",
+        },
+    ),
+    "Bogacki & Shampine 1989": (
+        "article",
+        "bogacki1989pair",
+        {
+            "author": "Bogacki, P. and Shampine, L. F.",
+            "title": "A 3(2) pair of {Runge}--{Kutta} formulas",
+            "journal": "Applied Mathematics Letters",
+            "volume": "2",
+            "number": "4",
+            "pages": "321--325",
+            "year": "1989",
+        },
+    ),
+    "Kutta 1901": (
+        "article",
+        "kutta1901beitrag",
+        {
+            "author": "Kutta, Wilhelm",
+            "title": 'Beitrag zur n{\\"a}herungsweisen Integration totaler Differentialgleichungen',
+            "journal": 'Zeitschrift f{\\"u}r Mathematik und Physik',
+            "volume": "46",
+            "pages": "435--453",
+            "year": "1901",
+        },
+    ),
+    "Kloeden & Platen 1992": (
+        "book",
+        "kloeden1992numerical",
+        {
+            "author": "Kloeden, Peter E. and Platen, Eckhard",
+            "title": "Numerical Solution of Stochastic Differential Equations",
+            "publisher": "Springer",
+            "year": "1992",
+        },
+    ),
+    "Chen 2018": (
+        "misc",
+        "chen2018torchdiffeq",
+        {"author": "Chen, Ricky T. Q.", "title": "torchdiffeq", "howpublished": "Python package", "year": "2018"},
+    ),
+    "Virtanen et al. 2020": (
+        "article",
+        "virtanen2020scipy",
+        {
+            "author": "Virtanen, Pauli and Gommers, Ralf and Oliphant, Travis E. and others",
+            "title": "{SciPy} 1.0: Fundamental Algorithms for Scientific Computing in {Python}",
+            "journal": "Nature Methods",
+            "volume": "17",
+            "pages": "261--272",
+            "year": "2020",
+        },
+    ),
+    "Netzer et al. 2011": (
+        "misc",
+        "netzer2011svhn",
+        {
+            "author": "Netzer, Yuval and Wang, Tao and Coates, Adam and Bissacco, Alessandro and Wu, Bo and "
+            "Ng, Andrew Y.",
+            "title": "Reading Digits in Natural Images with Unsupervised Feature Learning",
+            "howpublished": "NIPS Workshop on Deep Learning and Unsupervised Feature Learning",
+            "year": "2011",
+        },
+    ),
+    "Gretton et al. 2012": (
+        "article",
+        "gretton2012kernel",
+        {
+            "author": 'Gretton, Arthur and Borgwardt, Karsten M. and Rasch, Malte J. and Sch{\\"o}lkopf, Bernhard and '
+            "Smola, Alexander",
+            "title": "A Kernel Two-Sample Test",
+            "journal": "Journal of Machine Learning Research",
+            "volume": "13",
+            "pages": "723--773",
+            "year": "2012",
+        },
+    ),
+    "LeCun et al. 1998": (
+        "article",
+        "lecun1998gradient",
+        {
+            "author": "LeCun, Yann and Bottou, L{\\'e}on and Bengio, Yoshua and Haffner, Patrick",
+            "title": "Gradient-Based Learning Applied to Document Recognition",
+            "journal": "Proceedings of the IEEE",
+            "volume": "86",
+            "number": "11",
+            "pages": "2278--2324",
+            "year": "1998",
+        },
+    ),
+    "Krizhevsky 2009": (
+        "techreport",
+        "krizhevsky2009learning",
+        {
+            "author": "Krizhevsky, Alex",
+            "title": "Learning Multiple Layers of Features from Tiny Images",
+            "institution": "University of Toronto",
+            "year": "2009",
+        },
+    ),
+}
+"""Words of a `source` -> kind of entry, key, fields."""
+
+SHORT = {"Liu et al. 2015": "1411.7766", "Yu et al. 2015": "1506.03365"}
+"""Words of a `source` that name a preprint without its id."""

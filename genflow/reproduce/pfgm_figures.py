@@ -1,0 +1,324 @@
+"""The figures of PFGM (Xu et al. 2022) that are studies: norms, latents, the 2-D heart, the collapse without z."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genflow.reproduce import pfgm_plane, pfgm_studies
+from genflow.reproduce.base import Claim, Comparison, Recipe, Results, Verdict, figure
+from genflow.reproduce.judge import Judge, asked, less
+from genflow.reproduce.published_files import POISSON, VE_ODE
+
+PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
+
+# ---- norms -----------------------------------------------------------------------------------------------------------
+
+
+def _draw_norms(results: Results, folder: Path) -> list[tuple[str, str]]:
+    from genflow.report.curves import norm_plot, push_plot
+    from genflow.report.palette import palette
+
+    studies = {name: one for part in results.arrays.values() for name, one in part.items() if "push_time" in one}
+    colours = palette(studies)
+    pictures = []
+    if norm_plot(studies, folder / "norm_z.png", colours):
+        words = "|x| in training draws (grey) and along sampling paths: median and 10 to 90 % band"
+        pictures.append(("norm_z.png", words))
+    if push_plot(results.rows, folder / "push.png", colours):
+        pictures.append(("push.png", "Fréchet distance after |x| is multiplied mid-way"))
+    return pictures
+
+
+def _pushed(process: str, factor: str) -> dict[str, str]:
+    return {"process": process, "metric": f"FD[digits]@norm*{factor}"}
+
+
+def _push_ratio(process: str, results: Results, factor: str) -> float | None:
+    try:
+        name = next(m for m in results.values("metric", process=process) if m.endswith("@norm*1"))
+    except StopIteration:
+        return None
+    ends = [asked({"process": process, "metric": name.removesuffix("1") + f}, results) for f in (factor, "1")]
+    return None if None in ends else ends[0].value / ends[1].value  # type: ignore[union-attr]
+
+
+def _robust(other: str, factor: str) -> Judge:
+    def judge(results: Results) -> Verdict:
+        ratios = {name: _push_ratio(name, results, factor) for name in ("pfgm", other)}
+        if None in ratios.values():
+            return Verdict("not judged", "not measured")
+        text = ", ".join(f"{name} {figure(value or 0)}" for name, value in ratios.items())
+        least = min(ratios, key=lambda name: ratios[name] or 0)
+        text = f"distance after |x| is multiplied by {factor} mid-way, over that of the path left alone: {text}"
+        return Verdict("does not hold" if least == other else "holds", text)
+
+    return judge
+
+
+def _norm(process: str, what: str) -> dict[str, str]:
+    return {"process": process, "metric": what}
+
+
+def _norm_lines() -> list[Comparison]:
+    lines = []
+    for what, process in (("PFGM", "pfgm"), ("VE", "ve_ode"), ("VP", "vp_ode")):
+        for metric in ("norm_tied[train]", "norm_tied[path]", "norm_spread[train]", "norm_spread[path]"):
+            scales = ("small",) if what == "VP" else ("small", "full")
+            lines.append(Comparison(f"{what}: {metric}", None, {scale: _norm(process, metric) for scale in scales}))
+    return lines
+
+
+norm_z = Recipe(
+    name="pfgm_norm_z",
+    title="PFGM: norm against noise level",
+    paper=PAPER,
+    claim="Along score models' paths |x| is tied closely to the noise level, so that an error of the norm leaves the "
+    "states that the network knows; for PFGM |x| and z are tied weakly, which forgives errors.",
+    comparisons=(
+        *_norm_lines(),
+        *(
+            Comparison(f"{what}: |x| times {factor} mid-way", None, {"small": _pushed(process, factor)})
+            for what, process in (("PFGM", "pfgm"), ("VE", "ve_ode"), ("VP", "vp_ode"))
+            for factor in ("0.5", "1", "2")
+        ),
+    ),
+    claims=(
+        Claim(
+            "In training, the norm tells less of the time for PFGM than for VE.",
+            less(_norm("pfgm", "norm_tied[train]"), _norm("ve_ode", "norm_tied[train]"), ("PFGM", "VE")),
+        ),
+        Claim(
+            "Along sampling paths, the norm tells less of the time for PFGM than for VE.",
+            less(_norm("pfgm", "norm_tied[path]"), _norm("ve_ode", "norm_tied[path]"), ("PFGM", "VE")),
+        ),
+        Claim(
+            "PFGM's norms spread wider at given time than VE's.",
+            less(_norm("ve_ode", "norm_spread[path]"), _norm("pfgm", "norm_spread[path]"), ("VE", "PFGM")),
+        ),
+        *(
+            Claim(f"A norm pushed by {factor} harms PFGM less than {what}.", _robust(process, factor))
+            for what, process in (("VE", "ve_ode"), ("VP", "vp_ode"))
+            for factor in ("0.5", "2")
+        ),
+    ),
+    parts={"small": ("pfgm_norm_z_small",), "full": ("pfgm_norm_z_full", "pfgm_norm_z_ve_full")},
+    weights={"pfgm_norm_z_full": (POISSON,), "pfgm_norm_z_ve_full": (VE_ODE,)},
+    draw=_draw_norms,
+    notes=(
+        "The figure has no printed numbers; here its bands are summed up by the share of ln|x|'s variance that "
+        "time explains (tied) and by the quartiles' distance at given time (spread).",
+    ),
+)
+
+
+# ---- latents ---------------------------------------------------------------------------------------------------------
+
+
+def _midpoint(process: str, kind: str) -> dict[str, str]:
+    return {"process": process, "metric": f"{pfgm_studies.MIDPOINTS}{kind}"}
+
+
+def _both(query: dict[str, str]) -> dict[str, dict[str, str]]:
+    return dict.fromkeys(("small", "full"), query)
+
+
+def _returns(results: Results) -> Verdict:
+    found = results.find(process="pfgm", metric=pfgm_studies.ROUND_TRIP)
+    if found is None:
+        return Verdict("not judged", "not measured")
+    level = pfgm_studies.level_of(results)
+    text = f"root mean square difference {found} data units; a grey level is {level:.3g}"
+    return Verdict("holds" if found.value < level else "does not hold", text)
+
+
+interpolation = Recipe(
+    name="pfgm_interpolation",
+    title="PFGM: interpolation between real images",
+    paper=PAPER,
+    claim="PFGM's ODE can be run backwards, so real images have latents, and paths between latents pass through "
+    "realistic images.",
+    comparisons=(
+        *(
+            Comparison(f"{what}: midpoints between latents", None, _both(_midpoint(process, "latent")))
+            for what, process in (("PFGM", "pfgm"), ("VP", "vp_ode"))
+        ),
+        Comparison("midpoints of pixels", None, _both(_midpoint("data", "pixel"))),
+        Comparison("as many real test images", None, _both(_midpoint("data", "real"))),
+        *(
+            Comparison(
+                f"{what}: there and back, rms", None, _both({"process": process, "metric": pfgm_studies.ROUND_TRIP})
+            )
+            for what, process in (("PFGM", "pfgm"), ("VP", "vp_ode"))
+        ),
+    ),
+    claims=(
+        Claim("Encoding and decoding gives the image back, within a grey level.", _returns),
+        Claim(
+            "Midpoints between latents are more realistic than midpoints of pixels.",
+            less(_midpoint("pfgm", "latent"), _midpoint("data", "pixel"), ("latents", "pixels")),
+        ),
+        Claim(
+            "They are at least as realistic as with VP's latents.",
+            less(_midpoint("pfgm", "latent"), _midpoint("vp_ode", "latent"), ("PFGM", "VP")),
+        ),
+    ),
+    weights={"pfgm_interpolation_full": (POISSON,)},
+    study=pfgm_studies.interpolations,
+    notes=(
+        "The paper shows pictures; the distance of midpoints is this study's. Errors are a jackknife's over pairs.",
+    ),
+)
+
+
+def _warm(process: str, what: str, factor: float) -> dict[str, str]:
+    return {"process": process, "metric": f"{what} at |latent| × {factor:g}"}
+
+
+temperature = Recipe(
+    name="pfgm_temperature",
+    title="PFGM: temperature by the latent's norm",
+    paper=PAPER,
+    claim="Scaling the norm of latents acts as a temperature: smaller norms give less varied images.",
+    comparisons=tuple(
+        Comparison(f"{title}: {what}, |latent| times {factor:g}", None, _both(_warm(process, what, factor)))
+        for title, process in (("PFGM", "pfgm"), ("VP", "vp_ode"))
+        for what in (pfgm_studies.DISTANCE, pfgm_studies.VARIETY)
+        for factor in pfgm_studies.FACTORS
+    ),
+    claims=(
+        Claim(
+            "Half the norm gives less varied samples.",
+            less(_warm("pfgm", pfgm_studies.VARIETY, 0.5), _warm("pfgm", pfgm_studies.VARIETY, 1), ("half", "whole")),
+        ),
+        Claim(
+            "Twice the norm gives more varied samples.",
+            less(_warm("pfgm", pfgm_studies.VARIETY, 1), _warm("pfgm", pfgm_studies.VARIETY, 2), ("whole", "twice")),
+        ),
+        *(
+            Claim(
+                f"At {factor:g} times the norm PFGM stays closer to the data than VP.",
+                less(
+                    _warm("pfgm", pfgm_studies.DISTANCE, factor),
+                    _warm("vp_ode", pfgm_studies.DISTANCE, factor),
+                    ("PFGM", "VP"),
+                ),
+            )
+            for factor in (0.5, 2)
+        ),
+    ),
+    weights={"pfgm_temperature_full": (POISSON,)},
+    study=pfgm_studies.temperatures,
+    notes=(
+        "The paper shows pictures; variety (the trace of the samples' covariance over the data's) and distance "
+        "are this study's. Errors are a jackknife's over samples.",
+    ),
+)
+
+
+# ---- in the plane ----------------------------------------------------------------------------------------------------
+
+
+def _even(results: Results) -> Verdict:
+    found = results.find(metric=pfgm_plane.EVENNESS)
+    if found is None:
+        return Verdict("not judged", "not measured")
+    sigmas = (found.value - 1) / found.error
+    text = f"χ² per degree of freedom of the counts {found}, 1 for equal shares"
+    return Verdict("holds" if abs(sigmas) < 3 else "does not hold", text)
+
+
+def _everywhere(metric: str, process: str) -> dict[str, dict[str, str]]:
+    return _both({"process": process, "metric": metric})
+
+
+heart = Recipe(
+    name="pfgm_heart",
+    title="PFGM: a heart in the plane",
+    paper=PAPER,
+    claim="The field lines of charges on the plane z = 0 carry a uniform distribution on a large hemisphere onto the "
+    "charges' distribution.",
+    comparisons=(
+        Comparison(
+            "exact field: shares of the charges, χ² per degree of freedom", None, _both({"metric": pfgm_plane.EVENNESS})
+        ),
+        *(
+            Comparison(f"{what}, MLP: {label}", None, _everywhere(metric, process))
+            for what, process in (("PFGM", "pfgm"), ("VP", "vp_ode"))
+            for label, metric in (
+                ("KL from the data", "KL[nats]"),
+                ("sliced W2", "sliced_W2"),
+                ("outside the heart, %", pfgm_plane.OUTSIDE),
+            )
+        ),
+        Comparison("as many real test points: sliced W2", None, _everywhere("sliced_W2", "data")),
+    ),
+    claims=(
+        Claim("Uniform on the hemisphere becomes uniform over the charges.", _even),
+        Claim(
+            "A network learns it as well as VP's: its KL divergence is at most VP's.",
+            less(
+                {"process": "pfgm", "metric": "KL[nats]"}, {"process": "vp_ode", "metric": "KL[nats]"}, ("PFGM", "VP")
+            ),
+        ),
+    ),
+    study=pfgm_plane.heart,
+    notes=("The figure is a picture; the count of charges reached is its test here.",),
+)
+
+
+def _end(process: str, metric: str, width: float) -> dict[str, str]:
+    return {"process": process, "metric": f"{metric}, ε = {width:g}"}
+
+
+def _collapsed(width: float) -> Judge:
+    def judge(results: Results) -> Verdict:
+        shares = [results.find(**_end(p, pfgm_plane.SPREAD, width)) for p in ("without z", "with z")]
+        if None in shares:
+            return Verdict("not judged", "not measured")
+        flat, lifted = (one.value for one in shares if one)
+        text = f"standard deviation over the data's: {figure(flat)} without z, {figure(lifted)} with z"
+        return Verdict("holds" if flat < 0.1 < 0.9 < lifted else "does not hold", text)
+
+    return judge
+
+
+def _resolved(results: Results) -> Verdict:
+    width = min(pfgm_plane.WIDTHS)
+    found = [results.find(**_end(p, pfgm_plane.REACHED, width)) for p in ("without z", "with z")]
+    if None in found:
+        return Verdict("not judged", "not measured")
+    flat, lifted = (one.value for one in found if one)
+    text = f"charges reached at ε = {width:g}: {flat:.0f} % without z, {lifted:.0f} % with z"
+    return Verdict("holds" if flat < 0.5 * lifted else "does not hold", text)
+
+
+collapse = Recipe(
+    name="pfgm_collapse",
+    title="PFGM: why the extra dimension",
+    paper=PAPER,
+    claim="Without the extra dimension the field of the data themselves leads everything to few points (for one body, "
+    "to its middle); with it, samples have the data's distribution.",
+    comparisons=tuple(
+        Comparison(f"{process}, ε = {width:g}: {metric}", None, _both(_end(process, metric, width)))
+        for width in pfgm_plane.WIDTHS
+        for metric in (pfgm_plane.SPREAD, pfgm_plane.REACHED, pfgm_plane.SLICED)
+        for process in pfgm_plane.FLOWS
+    ),
+    claims=(
+        *(
+            Claim(
+                f"At charges of width ε = {width:g} the flow without z collapses, and the one with z does not.",
+                _collapsed(width),
+            )
+            for width in sorted(pfgm_plane.WIDTHS)[1:]
+        ),
+        Claim("It collapses also where single charges are resolved: it reaches less than half as many.", _resolved),
+    ),
+    parts={},
+    study=pfgm_plane.collapse,
+    notes=(
+        "ε is the width of a charge: what a network that does not resolve single data points sees. With z the "
+        "path ends at z = ε, so both see the data equally blurred. The study needs no network and no data files; "
+        "both scales are the same.",
+    ),
+)

@@ -1,0 +1,223 @@
+"""PFGM's studies in the plane: the heart, and the collapse without the extra dimension. Torch is imported inside."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genflow.bench.tables import Row
+from genflow.reproduce.base import Work, row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EVENNESS, OUTSIDE = "χ²/dof of charges reached", "outside the heart, %"
+WIDTHS = (0.01, 0.1, 0.3)
+"""ε of the charges of the collapse, data units; their mean distance is 0.13."""
+FLOWS = ("without z", "with z")
+SPREAD, REACHED, SLICED = "spread", "charges reached, %", "sliced W2"
+"""Names of what is measured, in the rows and in the recipes that read them."""
+COUNT = 1000
+"""Points that follow the two flows."""
+
+
+# ---- the heart -------------------------------------------------------------------------------------------------------
+
+
+def heart(work: Work) -> list[Row]:
+    """How evenly the exact field spreads the hemisphere over charges, and what of the networks' samples is outside."""
+    import torch
+
+    import genflow
+
+    data = genflow.get_dataset("heart", size=500)
+    charges = data.train
+    ends, paths = _exact_ends(charges, 10_000)
+    nearest = torch.cdist(ends, charges).argmin(1)
+    expected, dof = len(ends) / len(charges), len(charges) - 1
+    counts = torch.bincount(nearest, minlength=len(charges)).double()
+    chi2 = float(((counts - expected) ** 2 / expected).sum()) / dof
+    told = (
+        f"{len(ends)} draws of the prior (a uniform hemisphere seen from the plane z = z_max) carried by the "
+        "exact field "
+        f"of {len(charges)} charges, RK45 at 1e-4, counted by nearest charge; error: √(2/dof) of equal shares"
+    )
+    more: dict[str, Any] = {"process": "pfgm", "dataset": "heart", "solver": "rk45", "stderr": math.sqrt(2 / dof)}
+    rows = [row(EVENNESS, chi2, protocol=told, n=len(ends), **more)]
+    bench = next(iter(work.benches.values()))
+    drawn: dict[str, np.ndarray] = {}
+    for cell in (c for c in bench.cells if c.kind == "sample"):
+        x = np.load(io.BytesIO(bench.store.files(cell.key)["samples.npz"]))["raw"]
+        outside = ~torch.isfinite(data.log_prob(torch.from_numpy(x)))
+        share = float(outside.double().mean())
+        where = {"process": cell.labels["process"], "solver": cell.labels["solver"], "seed": cell.labels["seed"]}
+        error = 100 * math.sqrt(share * (1 - share) / len(x))
+        words = "share of samples outside the heart, in per cent; error of a share"
+        where |= {"dataset": "heart", "backbone": bench.config.backbone, "stderr": error}
+        rows.append(row(OUTSIDE, 100 * share, protocol=words, n=len(x), **where))
+        drawn.setdefault(cell.labels["process"], x)
+    _heart_picture(work.folder / "heart.png", charges.numpy(), paths, drawn)
+    return rows
+
+
+def _exact_ends(charges: Tensor, count: int) -> tuple[Tensor, np.ndarray]:
+    """Where the exact field of charges carries draws of the prior, and the first of the ways there, (times, 80, 2)."""
+    import torch
+
+    import genflow
+    from genflow.sampling import sample
+    from genflow.solver.adaptive import RK45
+
+    process = genflow.get_process("pfgm").for_data(charges)
+    oracle = process.oracle(charges)  # type: ignore[attr-defined]
+    ends = sample(process, oracle, RK45(1e-4, 1e-4), count, seed=0, batch_size=2500).x
+    states: list[Tensor] = []
+    sample(process, oracle, "heun", 80, nfe=200, seed=0, observer=lambda x, t: states.append(x.clone()))
+    return ends, torch.stack(states).numpy()
+
+
+def _heart_picture(path: Path, charges: np.ndarray, paths: np.ndarray, drawn: dict[str, np.ndarray]) -> None:
+    from genflow.report.palette import GREY, palette
+    from genflow.report.style import panels, save_figure
+
+    colours = palette(drawn)
+    figure, axes = panels(1 + len(drawn), 3.6, 3.6)
+    for k in range(paths.shape[1]):
+        axes[0].plot(paths[:, k, 0], paths[:, k, 1], color=GREY, linewidth=0.5, alpha=0.6)
+    axes[0].scatter(*charges.T, s=3, color="#D55E00", linewidths=0, zorder=3)
+    axes[0].set_title("charges and exact paths")
+    for panel, (name, x) in zip(axes[1:], drawn.items(), strict=True):
+        panel.scatter(*x[:2000].T, s=3, color=colours[name], linewidths=0, alpha=0.6)
+        panel.set_title(f"{name}, MLP")
+    for panel in axes:
+        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), aspect="equal")
+    save_figure(figure, path)
+
+
+# ---- the collapse ----------------------------------------------------------------------------------------------------
+
+
+def collapse(work: Work) -> list[Row]:
+    """Ends of the flow towards charges of a heart, along the plane's own field and along the one with z."""
+    import genflow
+
+    data = genflow.get_dataset("heart", size=500)
+    charges, drawn, rows = data.train.double(), {}, []
+    for width in WIDTHS:
+        found = {FLOWS[0]: flat_ends(charges, width, COUNT), FLOWS[1]: lifted_ends(charges, width, COUNT)}
+        for flow, ends in found.items():
+            rows += _end_rows(flow, width, ends, charges)
+            drawn[flow, width] = ends.numpy()
+    _collapse_picture(work.folder / "collapse.png", charges.numpy(), drawn)
+    return rows
+
+
+def flat_ends(charges: Tensor, width: float, count: int, steps: int = 1000, seed: int = 0) -> Tensor:
+    """Where the field of charges in their own plane leads points that start evenly on a wide circle, (count, 2).
+
+    dx/ds = −E/|E|, E = Σ (x − y)/(|x − y|² + ε²), N = 2: the Coulomb field of the plane, of charges as wide as ε. Euler
+    steps of falling length, in all twice the distance of the start.
+
+    Arguments:
+        charges: (M, 2), float64.
+        width: ε.
+        count: Points.
+        steps: Euler steps.
+        seed: Of the angles.
+    """
+    import torch
+
+    middle = charges.mean(0)
+    radius = 4 * float((charges - middle).norm(dim=1).max())
+    angle = 2 * math.pi * torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = middle + radius * torch.stack([angle.cos(), angle.sin()], 1)
+    for k in range(steps):
+        length = 2 * (2 * radius / steps) * (1 - k / steps)
+        field = _plane_field(x, charges, width)
+        x = x - length * field / field.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return x
+
+
+def _plane_field(x: Tensor, charges: Tensor, width: float) -> Tensor:
+    """Mean over charges of (x − y)/(|x − y|² + ε²) at points (n, 2), by matrix products."""
+    distance2 = x.square().sum(1, keepdim=True) - 2 * x @ charges.T + charges.square().sum(1)
+    weights = 1 / (distance2.clamp_min(0) + width**2)
+    return (x * weights.sum(1, keepdim=True) - weights @ charges) / len(charges)
+
+
+def lifted_ends(charges: Tensor, width: float, count: int) -> Tensor:
+    """Where PFGM's exact field leads draws of its prior, stopped at z = ε."""
+    import genflow
+    from genflow.sampling import sample
+    from genflow.solver.adaptive import RK45
+
+    points = charges.float()
+    process = genflow.get_process("pfgm", z_min=width).for_data(points)
+    return sample(process, process.oracle(points), RK45(1e-4, 1e-4), count, seed=0).x.double()  # type: ignore[attr-defined]
+
+
+def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Row]:
+    """Spread, charges reached and sliced Wasserstein distance of the ends of a flow."""
+    import torch
+
+    import genflow
+    from genflow.evaluate.two_sample import sliced_wasserstein
+
+    real = genflow.get_dataset("heart", size=len(ends), seed=7).test.double()
+    spread = math.sqrt(float(_central(ends) / _central(real)))
+    nearest, gap = torch.cdist(ends, charges).min(1).indices, torch.cdist(charges, ends).min(1).values
+    reached = 100 * len(nearest.unique()) / len(charges)
+    far = sliced_wasserstein(real, ends, generator=torch.Generator().manual_seed(0))
+    told: dict[str, Any] = {"process": flow, "dataset": "heart", "n": len(ends)}
+    how = f"{len(charges)} charges of width ε = {width:g}, {len(ends)} starts"
+    end = f", ε = {width:g}"
+    return [
+        row(
+            SPREAD + end,
+            spread,
+            protocol=f"{how}: root of the middle 90 % of points' summed variance, over the data's",
+            **told,
+        ),
+        row(
+            REACHED + end,
+            reached,
+            protocol=(
+                f"{how}: charges that are the nearest to some end (all reached evenly: "
+                f"{100 * (1 - math.exp(-len(ends) / len(charges))):.1f} %); median gap from a charge to the "
+                f"nearest end {float(gap.median()):.3g}"
+            ),
+            **told,
+        ),
+        row(
+            SLICED + end,
+            far.value,
+            protocol=f"{how}: sliced Wasserstein distance to new data",
+            stderr=far.error,
+            **told,
+        ),
+    ]
+
+
+def _central(x: Tensor) -> Tensor:
+    """Summed variance of the nine tenths of points that lie nearest to their median."""
+    middle = x.median(0).values
+    near = (x - middle).norm(dim=1).argsort()[: int(0.9 * len(x))]
+    return x[near].var(0).sum()
+
+
+def _collapse_picture(path: Path, charges: np.ndarray, drawn: dict[tuple[str, float], np.ndarray]) -> None:
+    from genflow.report.palette import COLOURS, GREY
+    from genflow.report.style import panels, save_figure
+
+    figure, axes = panels(len(drawn), 3.2, 3.2, most=len(WIDTHS))
+    order = [(flow, width) for flow in FLOWS for width in WIDTHS]
+    for panel, (flow, width) in zip(axes, order, strict=True):
+        panel.scatter(*charges.T, s=3, color=GREY, linewidths=0, alpha=0.5)
+        panel.scatter(*drawn[flow, width].T, s=4, color=COLOURS[FLOWS.index(flow)], linewidths=0, alpha=0.5)
+        panel.set_title(f"{flow}, ε = {width:g}")
+        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), aspect="equal")
+    save_figure(figure, path)

@@ -1,0 +1,165 @@
+"""What a recipe leaves in its folder: table.md, table.csv, findings.md, results.csv, configs/ and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import yaml
+
+from genflow.bench.tables import COLUMNS
+from genflow.checkpoint import write_file
+from genflow.config import to_dict
+from genflow.evaluate.protocol import is_missing, reason
+from genflow.report.environment import environment
+from genflow.reproduce.base import Comparison, Number, Recipe, Results, figure
+
+if TYPE_CHECKING:
+    from genflow.reproduce.run import Done, Part, Settings
+
+NOT_RUN = "not run at this scale"
+TABLE = (
+    *("what", "published_metric", "published", "published_protocol", "source"),
+    *("metric", "measured", "error", "nfe", "n", "seeds", "protocol"),
+)
+
+
+def write_all(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: Done, command: str) -> None:
+    """Writes every output of a recipe."""
+    out = settings.out
+    (out / "configs").mkdir(parents=True, exist_ok=True)
+    done.pictures += recipe.draw(done.results, out) if recipe.draw else []
+    found = [(line, measured(line, done.results)) for line in recipe.comparisons]
+    write_file(out / "table.csv", _csv(TABLE, [csv_row(line, number) for line, number in found]))
+    write_file(out / "results.csv", _csv(("part", *COLUMNS), done.results.rows))
+    write_file(out / "table.md", table(recipe, settings, found, done, command))
+    write_file(out / "findings.md", findings(recipe, settings, done, command))
+    for part in parts:
+        bench = done.benches[part.name]
+        told = to_dict(bench.config)
+        write_file(out / "configs" / f"{part.name}.yaml", yaml.safe_dump(told, sort_keys=False))
+
+
+def measured(line: Comparison, results: Results) -> Number | None:
+    """The measured number of a row of the table; None where it was not run at this scale, or not measured."""
+    wanted = line.find.get(results.scale)
+    return None if wanted is None else results.find(**wanted)
+
+
+def csv_row(line: Comparison, number: Number | None) -> dict[str, object]:
+    """A row of table.csv, numbers in full precision."""
+    row: dict[str, object] = {"what": line.what}
+    if line.published:
+        told = line.published
+        row |= {"published_metric": told.metric, "published": told.value}
+        row |= {"published_protocol": told.protocol, "source": told.source}
+    if number is None:
+        return row | {"protocol": NOT_RUN}
+    first = number.rows[0]
+    row |= {"metric": first["metric"], "measured": number.value, "error": _known(number.error)}
+    row |= {"nfe": _known(number.nfe), "n": first["n"], "seeds": number.seeds, "protocol": _protocol(number)}
+    return row
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _protocol(number: Number) -> str:
+    first = number.rows[0]
+    told = [first["dataset"], first["backbone"], first["solver"], first["protocol"]]
+    seeds = f"seed{'s' * (number.seeds > 1)} {', '.join(str(row['seed']) for row in number.rows)}"
+    return "; ".join([*(str(word) for word in told if word), f"n = {first['n']}", seeds])
+
+
+def _csv(columns: Sequence[str], rows: Sequence[dict[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+# ---- table.md --------------------------------------------------------------------------------------------------------
+
+
+class _Notes:
+    """Protocols by their mark: p1, p2, ... for published ones, m1, m2, ... for measured ones."""
+
+    def __init__(self, letter: str) -> None:
+        self.letter, self.known = letter, dict[str, str]()
+
+    def mark(self, text: str) -> str:
+        return self.known.setdefault(text, f"{self.letter}{len(self.known) + 1}")
+
+    def lines(self) -> list[str]:
+        return [f"* **{mark}**: {text}" for text, mark in self.known.items()]
+
+
+def table(
+    recipe: Recipe, settings: Settings, found: Sequence[tuple[Comparison, Number | None]], done: Done, command: str
+) -> str:
+    """table.md: published and measured side by side, each with the mark of its protocol."""
+    published, own = _Notes("p"), _Notes("m")
+    body = [_line(line, number, published, own) for line, number in found]
+    header = ["", "published", "protocol", "measured", "NFE", "protocol"]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in body]
+    text = [f"# {recipe.title}", "", f"{recipe.paper}. Scale: {settings.scale}.", ""]
+    if body:
+        text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *rows, ""]
+        text += ["± is one standard error: over seeds where there are several, else as the protocol says.", ""]
+    if published.known:
+        text += ["Published:", "", *published.lines(), ""]
+    if own.known:
+        text += ["Measured:", "", *own.lines(), ""]
+    text += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in done.pictures]
+    return "\n".join([*text, *_made(settings, command)])
+
+
+def _line(line: Comparison, number: Number | None, published: _Notes, own: _Notes) -> list[str]:
+    cells = [line.what]
+    if line.published:
+        told = line.published
+        cells += [f"{told.metric} {told.value:g}", published.mark(f"{told.protocol}. Source: {told.source}")]
+    else:
+        cells += ["–", ""]
+    if number is None:
+        return [*cells, NOT_RUN, "", ""]
+    calls = figure(number.nfe) if math.isfinite(number.nfe) else ""
+    return [*cells, f"{number.rows[0]['metric']} {number}", calls, own.mark(_protocol(number))]
+
+
+def _made(settings: Settings, command: str) -> list[str]:
+    lines = [f"Made by `{command}`." if command else ""]
+    if settings.changes:
+        lines.append("Changed from the recipe: " + ", ".join(f"`{change}`" for change in settings.changes) + ".")
+    told = environment()
+    kept = ("genflow", "Python", "CPU", "cores this process may use", "torch")
+    lines.append("Environment: " + ", ".join(f"{name} {told[name]}" for name in kept if name in told) + ".")
+    return [*lines, ""]
+
+
+# ---- findings.md -----------------------------------------------------------------------------------------------------
+
+
+def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> str:
+    """findings.md: what the paper says, and which claims hold at this scale by the numbers."""
+    text = [f"# {recipe.title}", "", f"**Paper**: {recipe.paper}. {recipe.claim}", ""]
+    text += [f"**Scale**: {settings.scale}. " + " ".join(recipe.notes), ""]
+    text += ["| claim | at this scale | evidence |", "| --- | --- | --- |"]
+    for claim in recipe.claims:
+        verdict = claim.judge(done.results)
+        cells = (claim.text, f"**{verdict.word}**", verdict.evidence)
+        text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    text += ["", *(f"* {line}" for line in gaps(done)), "", *_made(settings, command)]
+    return "\n".join(text)
+
+
+def gaps(done: Done) -> list[str]:
+    """What failed or could not be measured, each once, with the reason."""
+    failed = [f"{name} failed: {why}" for name, why in done.failures.items()]
+    lacking = [f"{row['metric']} was not measured: {reason(row)}" for row in done.results.rows if is_missing(row)]
+    return list(dict.fromkeys([*failed, *lacking]))

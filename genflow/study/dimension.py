@@ -1,0 +1,101 @@
+"""Augmented dimensions D of Poisson flow, from 1 to the Gaussian limit (Xu et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from genflow.config import ConfigError
+from genflow.report.palette import COLOURS
+from genflow.study.claims import FAILS, HOLDS, OPEN, Finding, capital, least
+from genflow.study.config import bench_of
+from genflow.study.draw import Axes, Curve, curves
+from genflow.study.lab import Lab, Study
+from genflow.study.measure import Blocks, Estimate
+from genflow.study.results import Found, distance_row, floor_row, grid_table, text
+from genflow.study.subjects import Subject, exact, trained
+
+CLAIM = (
+    "A D between 1 (Poisson flow) and ∞ (diffusion) is best: on CIFAR-10 FID 1.92 at D = 128 and 1.91 at D = 2048, "
+    "against 1.98 for D → ∞ (the authors' README of Xu et al. 2023, arXiv:2302.04265)."
+)
+OPTION = "D"
+Points = dict[tuple[str, int | None], dict[float, Blocks]]
+"""Distances by (solver, budget) and D."""
+
+
+class DimensionStudy(Study):
+    """FD along the axis of D, at each budget."""
+
+    def run(self, lab: Lab) -> Found:
+        config = lab.config
+        dims = sorted(set(config.dims))
+        if config.checkpoint or len(config.process) != 1 or len(config.seed) != 1:
+            raise ConfigError("this study makes its own models: give one process that has an option D, and one seed")
+        rows, points = [floor_row(lab.name, lab.ruler)], Points()
+        for dim in dims:
+            subject = _subject(lab, dim)
+            settings = list(lab.settings(subject))
+            lab.expect(len(settings))
+            for solver, nfe in settings:
+                found = lab.plain(subject, solver, nfe)
+                given = {"solver": solver, "setting": OPTION, "level": f"{dim:g}"}
+                rows.append(distance_row(lab.name, lab.ruler, subject, found, **given))
+                points.setdefault((solver, nfe), {})[dim] = found
+        how = f"{lab.ruler.protocol}; {subject.how}; seed {subject.seed}"
+        notes = [f"D = {dims[-1]:g} stands for the limit D → ∞, where the base is Gaussian."]
+        draw = lambda folder: _draw(lab, points, folder)  # noqa: E731
+        return Found(rows, [_table(lab, points, how)], CLAIM, _findings(points), draw, notes)
+
+
+def _subject(lab: Lab, dim: float) -> Subject:
+    """The process at that D, trained or under the exact field."""
+    name, given = lab.config.process[0], lab.config.process_options
+    own = {**given.get(name, {}), OPTION: int(dim) if float(dim).is_integer() else dim}
+    bench = bench_of(lab.config, process_options={name: own})
+    (subject,) = exact(bench, lab.dataset) if lab.config.oracle else trained(bench, lab.tell, draw=True)
+    return replace(subject, name=f"{name}, D = {dim:g}")
+
+
+def _findings(points: Points) -> list[Finding]:
+    """At each budget: the best D, and whether one between the ends is told apart from both."""
+    said = []
+    for (solver, nfe), by in points.items():
+        dims = sorted(by)
+        best, ends = min(dims, key=lambda dim: by[dim].mean.value), [dims[0], dims[-1]]
+        gaps = " and ".join(f"{text(by[end].less(by[best]))} over D = {end:g}" for end in ends if end != best)
+        where = f"with {solver}" + (f" at NFE {nfe}" if nfe else "")
+        line = f"{capital(where)} the best D is {best:g} with {text(by[best].mean)}; it gains {gaps}."
+        said.append(Finding(f"{line} That a D between the ends is better than both {_verdict(by)}.", _verdict(by)))
+    return said
+
+
+def _verdict(by: dict[float, Blocks]) -> str:
+    """Whether some D between the ends is better than both; FAILS where an end is better than all others."""
+    dims = sorted(by)
+    found = {f"{dim:g}": by[dim].mean for dim in dims}
+    ends = [f"{dims[0]:g}", f"{dims[-1]:g}"]
+    if any(least(end, found) == HOLDS for end in ends):
+        return FAILS
+    inner = [least(name, {name: found[name], **{e: found[e] for e in ends}}) for name in found if name not in ends]
+    return HOLDS if HOLDS in inner else OPEN
+
+
+def _table(lab: Lab, points: Points, caption: str) -> Any:
+    dims = sorted({dim for by in points.values() for dim in by})
+    lines = {"real test split": [text(Estimate(lab.ruler.floor))] * len(dims)}
+    for (solver, nfe), by in points.items():
+        lines[f"{solver}, NFE {nfe or 'its own'}"] = [text(by[dim].mean) if dim in by else "" for dim in dims]
+    return grid_table(f"{lab.ruler.name} along D", "solver", lines, [f"D = {dim:g}" for dim in dims], caption)
+
+
+def _draw(lab: Lab, points: Points, folder: Path) -> dict[str, str]:
+    dims = sorted({dim for by in points.values() for dim in by})
+    lines = [
+        Curve(f"{solver}, NFE {nfe or 'its own'}", dims, [by[d].mean for d in dims], COLOURS[i % len(COLOURS)], i % 4)
+        for i, ((solver, nfe), by) in enumerate(points.items())
+    ]
+    axes = Axes("augmented dimensions D (the largest stands for ∞)", lab.ruler.name, lab.ruler.floor, dims)
+    curves(folder / "dimension.png", {"": lines}, axes)
+    return {"dimension.png": f"{lab.ruler.name} along D. Bars are one standard error."}

@@ -1,0 +1,65 @@
+"""Runs a study and writes its folder: results.csv, table.md, pictures, README.md."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from genflow.checkpoint import write_file
+from genflow.config import ConfigError
+from genflow.study.claims import summary
+from genflow.study.config import StudyConfig, entry
+from genflow.study.lab import Lab, Study
+from genflow.study.results import Found, to_csv
+from genflow.study.subjects import Tell
+
+PAIRED = (
+    "Blocks of two settings begin at the same draws of the prior, and growths and differences are taken block by "
+    "block; so they are told apart better than the errors of the distances themselves say. With few blocks a standard "
+    "error is itself rough."
+)
+
+
+def run_study(name: str, config: StudyConfig, command: str, tell: Tell = lambda report: None) -> Found:
+    """Measures what is not kept yet, and writes everything anew.
+
+    Arguments:
+        name: Of the study.
+        config: As `settled` gives it.
+        command: What was typed, for the files.
+        tell: Hears how the work goes.
+
+    Raises:
+        ConfigError: The configuration does not fit the study, or its folder can not be written.
+        CellError, Interrupted, BusyError: From the training of models that were missing.
+    """
+    module = importlib.import_module(entry(name).module)
+    study: Study = next(
+        v() for v in vars(module).values() if isinstance(v, type) and issubclass(v, Study) and v is not Study
+    )
+    folder = Path(config.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out = '{folder}' can not be written: {error.strerror}; choose another folder") from None
+    found = study.run(Lab(name, config, tell, study.code))
+    write_file(folder / "results.csv", to_csv(found.rows))
+    write_file(folder / "table.md", "\n".join(table.markdown() for table in found.tables))
+    pictures = found.draw(folder)
+    write_file(folder / "README.md", readme(name, found, pictures, command))
+    return found
+
+
+def readme(name: str, found: Found, pictures: Mapping[str, str], command: str) -> str:
+    """README.md: the command, what is claimed, what was found, the tables and the pictures."""
+    parts = [
+        f"# Study {name}: {entry(name).summary}",
+        f"Made by `{command}`. Every number with its protocol is in `results.csv`.",
+        f"**Claimed.** {found.claim}",
+        f"**Found.** {summary(found.findings)}\n\n" + "\n".join(f"* {one.text}" for one in found.findings),
+        f"**Protocol.** {' '.join([*found.notes, PAIRED])}",
+        *(f"![{caption}]({file})\n\n*{caption}*" for file, caption in pictures.items()),
+        "\n".join(table.markdown() for table in found.tables).rstrip(),
+    ]
+    return "\n\n".join(parts) + "\n"

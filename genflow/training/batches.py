@@ -1,0 +1,181 @@
+"""The data order: which examples a step sees, with seeds instead of random state."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from genflow.backbone.base import check_labels
+from genflow.data.base import Dataset
+from genflow.distributed import ALONE, Team
+from genflow.process.field import NO_CLASS
+from genflow.solver.base import sample_generator
+
+STREAMS = {
+    "order": 1,
+    "dequantise": 2,
+    "noise": 3,
+    "references": 4,
+    "labels": 5,
+    "path": 6,
+    "dropout": 7,
+    "flip": 8,
+}
+"""Independent random streams. Each step or epoch has its own generator in each stream, so a resumed run needs no
+random state, and processes see the same data whatever they draw beside it."""
+
+
+def stream(seed: int, name: str, index: int) -> torch.Generator:
+    """The generator of one step or epoch of a stream."""
+    return sample_generator(seed * 16 + STREAMS[name], index)
+
+
+class Batches:
+    """The data order: a fresh permutation each epoch, flipped and dequantised anew, the same for every process.
+
+    With several ranks each reads its share of a batch and of the references; the parts are gathered, so every rank
+    has the whole of what one alone would have read.
+
+    Arguments:
+        dataset: Where the training split comes from.
+        batch_size: Examples a step.
+        seed: The run's seed.
+        team: Who reads.
+        start: (step, images): images that had been seen when `step` was reached, where the batch size has changed.
+    """
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, seed: int, team: Team = ALONE, start: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.dataset, self.scaling, self.count = dataset, dataset.scaling, dataset.count("train")
+        self.batch_size, self.seed, self.team, self.start = min(batch_size, self.count), seed, team, start
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._waiting: dict[bytes, Future[Tensor]] = {}
+
+    def images(self, step: int) -> int:
+        """Examples seen before a step."""
+        first, seen = self.start
+        return seen + (step - first) * self.batch_size
+
+    def indices(self, step: int) -> Tensor:
+        """Rows of the training split at a step; an epoch's incomplete last batch is left out."""
+        usable = self.count - self.count % self.batch_size
+        epoch, place = divmod(self.images(step), usable)
+        rows = self._permutation(epoch)[place : min(place + self.batch_size, usable)]
+        missing = self.batch_size - len(rows)
+        return torch.cat([rows, self._permutation(epoch + 1)[:missing]]) if missing else rows
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            order = torch.randperm(self.count, generator=stream(self.seed, "order", epoch))
+            self._epoch, self._order = epoch, order
+        return self._order
+
+    def raw(self, rows: Tensor) -> Tensor:
+        """Raw training examples by row; each rank reads its share."""
+        own = self._own(rows)
+        waiting = self._waiting.pop(_key(own), None)
+        return self.team.gather(waiting.result() if waiting else self.dataset.examples("train", own))
+
+    def _own(self, rows: Tensor) -> Tensor:
+        share = self.team.share(len(rows))
+        return rows[share.start : share.stop]
+
+    def read_ahead(self, step: int, references: int) -> None:
+        """Begins to read a later step's examples from a disk; data that are in memory need no such thing.
+
+        A thread reads, which needs no second process; what fails there is raised when the step asks for it.
+        """
+        if self.dataset.held:
+            return
+        self._waiting.clear()  # what nobody came for
+        for rows in (self.indices(step), self._reference_rows(step, references)[0]):
+            own = self._own(rows)
+            if len(own):
+                self._waiting[_key(own)] = self._reader.submit(self.dataset.examples, "train", own)
+
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="genflow-read")
+
+    def batch(self, step: int) -> Tensor:
+        """The batch in data units, flipped and dequantised."""
+        raw = self._flipped(self.raw(self.indices(step)), stream(self.seed, "flip", step))
+        return self.scaling.encode(raw, stream(self.seed, "dequantise", step))
+
+    def _flipped(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Half of the images mirrored left to right, where the data set declares it."""
+        if not self.dataset.flip:
+            return raw
+        mirrored = torch.rand(len(raw), generator=generator) < 0.5
+        return torch.where(mirrored[:, None, None, None], raw.flip(-1), raw)
+
+    def labels(self, step: int, dropout: float) -> Tensor:
+        """The batch's classes (B,), a share `dropout` of them `NO_CLASS`."""
+        labels = self._classes[self.indices(step)]
+        hidden = torch.rand(len(labels), generator=stream(self.seed, "labels", step)) < dropout
+        return torch.where(hidden, NO_CLASS, labels)
+
+    @cached_property
+    def _classes(self) -> Tensor:
+        labels = self.dataset.labels("train")
+        assert labels is not None
+        return labels
+
+    def partners(self, step: int) -> Tensor | None:
+        """The draws of the base that belong to the batch, (B, *shape); None where the data come alone."""
+        return None if self.dataset.partners is None else self.dataset.partners[self.indices(step)]
+
+    def references(self, step: int, count: int) -> Tensor | None:
+        """`count` more examples, other than the batch's own where the split is large enough; None for none."""
+        return self._references(step, count)[0] if count else None
+
+    def pool(self, step: int, count: int) -> tuple[Tensor, Tensor]:
+        """The batch and `count` references, (M, *), and their classes (M,)."""
+        more, rows = self._references(step, min(count, self.count))
+        batch = self.batch(step)
+        points = batch if more is None else torch.cat([batch, more])
+        return points, self._classes[torch.cat([self.indices(step), rows])]
+
+    def _references(self, step: int, count: int) -> tuple[Tensor | None, Tensor]:
+        """Up to `count` examples beside the batch, None for none, and their rows."""
+        rows, generator = self._reference_rows(step, count)
+        if not len(rows):
+            return None, rows
+        return self.scaling.encode(self._flipped(self.raw(rows), generator), generator), rows
+
+    def _reference_rows(self, step: int, count: int) -> tuple[Tensor, torch.Generator]:
+        """Rows of up to `count` examples beside the batch, and the generator that drew them."""
+        generator = stream(self.seed, "references", step)
+        others = torch.ones(self.count, dtype=torch.bool)
+        others[self.indices(step)] = False
+        rows = others.nonzero().flatten()
+        return rows[torch.randperm(len(rows), generator=generator)[:count]], generator
+
+
+def _key(rows: Tensor) -> bytes:
+    return rows.numpy().tobytes()
+
+
+def check_data(dataset: Dataset, classes: int) -> None:
+    """Raises ValueError where a data set's labels do not fit a backbone of that many classes, or partners its rows."""
+    name, labels = dataset.name, dataset.labels("train") if classes else None
+    if classes and labels is None:
+        raise ValueError(f"the backbone has classes = {classes}, but '{name}' has no labels; give it classes = 0")
+    if classes and dataset.classes > classes:
+        raise ValueError(
+            f"the data set '{name}' has {dataset.classes} classes, the backbone {classes}; "
+            f"give it classes = {dataset.classes}"
+        )
+    wanted = (dataset.count("train"), *dataset.shape)
+    if labels is not None:
+        check_labels(labels, classes, f"labels of the data set '{name}'")
+        if tuple(labels.shape) != wanted[:1]:
+            came = tuple(labels.shape)
+            raise ValueError(f"the data set '{name}' has labels of shape {came} for {wanted[0]} examples")
+    if dataset.partners is not None and tuple(dataset.partners.shape) != wanted:
+        came = tuple(dataset.partners.shape)
+        raise ValueError(f"the data set '{name}' has partners of shape {came} for examples of shape {wanted}")

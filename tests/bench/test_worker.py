@@ -1,0 +1,91 @@
+"""What a worker refuses: states of other runs, plugins of another shape; and results that never mix."""
+
+import inline_workers as inline
+import pytest
+
+from genflow.bench.choose import prepare
+from genflow.bench.crew import check
+from genflow.bench.tables import collect
+from genflow.bench.worker import Stopped, Worker
+from genflow.checkpoint import CheckpointError
+from genflow.registry import registries
+
+
+def quiet(share, note):
+    pass
+
+
+def numbers(plan):
+    return [(r["process"], r["solver"], r["nfe"], r["value"]) for r in collect(plan.store, plan.cells)]
+
+
+def test_a_training_state_of_another_seed_is_an_error_not_a_warning(tiny):
+    """No random state is kept that could fail to be restored: draws follow from seed and step, which are checked."""
+    plan = prepare(tiny(seed="0,1"))
+    plan.store.prepare()
+    first, second = (c for c in plan.cells if c.kind == "train")
+    with pytest.raises(Stopped):
+        Worker(tiny(), lambda: True).run(first.to_json(), quiet)
+    assert plan.store.state_folder(first.key).exists()
+    plan.store.state_folder(first.key).rename(plan.store.state_folder(second.key))
+    with pytest.raises(CheckpointError, match="seed"):
+        Worker(tiny(), lambda: False).run(second.to_json(), quiet)
+
+
+def test_results_of_other_settings_stay_and_are_not_mixed_in(tiny):
+    plan = prepare(tiny())
+    plan.store.prepare()
+    inline.run(tiny(), plan)
+    before = numbers(plan)
+    other = prepare(tiny(**{"train.lr": 1e-4}))
+    assert {c.kind for c in other.todo} == {"train", "sample", "metric"}
+    inline.run(tiny(**{"train.lr": 1e-4}), other)
+    again = prepare(tiny())
+    assert again.todo == []
+    assert numbers(again) == before
+    assert numbers(other) != before
+
+
+class Wants:
+    """A process plugin that can not be built as processes are."""
+
+    mode = "ode"
+
+    def __init__(self, needed):
+        self.needed = needed
+
+
+class Breaks:
+    """A process plugin that breaks in a way of its own."""
+
+    def __init__(self):
+        raise ZeroDivisionError("its own fault")
+
+
+@pytest.mark.parametrize(("plugin", "said"), [(Wants, "missing 1 required"), (Breaks, "its own fault")])
+def test_a_plugin_of_another_shape_is_refused_before_anything_runs(tiny, plugin, said):
+    registries()["processes"].add("odd", plugin, family="odd", tags={"mode": "ode"})
+    try:
+        with pytest.raises((TypeError, ZeroDivisionError), match=said):
+            Worker(tiny(process="odd"), lambda: False).check()
+        Worker(tiny(), lambda: False).check()  # the others work beside it
+    finally:
+        registries()["processes"].remove("odd")
+
+
+def test_the_check_in_a_process_of_its_own_says_what_is_refused(tiny):
+    reason, costs = check(tiny(solver_options="heun.grid=sideways"), 1, calls=1.0)
+    assert "sideways" in reason
+    assert costs is None
+
+
+def test_a_model_is_loaded_once_for_all_its_cells(tiny, monkeypatch):
+    import genflow
+
+    plan = prepare(tiny())
+    plan.store.prepare()
+    loads = []
+    load = genflow.load
+    monkeypatch.setattr("genflow.load", lambda path: loads.append(path) or load(path), raising=False)
+    inline.run(tiny(), plan)
+    assert len(loads) == 1

@@ -1,0 +1,119 @@
+"""Two runs side by side: differences by hand, and what is not compared."""
+
+import csv
+import html
+import math
+
+import pytest
+
+from genflow.bench.tables import to_csv
+from genflow.commands.report import report_command
+from genflow.config import BenchConfig, ConfigError
+from genflow.report.compare import Run, differences, lonely_table, names_of, read_run, setting_table
+from genflow.report.record import Record
+
+
+def run(tmp_path, name, rows, **settings):
+    environment = {"torch": settings.pop("torch", "2.4")}
+    return Run(tmp_path / name, BenchConfig(**settings), rows, Record(environment=environment))
+
+
+def only(*runs, **more):
+    (one,) = differences(*runs, **more)
+    return one
+
+
+def test_a_difference_over_seeds(tmp_path, row):
+    a = run(tmp_path, "a", [row(value=v, seed=s) for s, v in enumerate([10.0, 12.0])])
+    b = run(tmp_path, "b", [row(value=v, seed=s) for s, v in enumerate([20.0, 20.0, 26.0])])
+    one = only(a, b)
+    assert (one.a.value, one.b.value) == (11.0, 22.0)
+    assert one.a.error == pytest.approx(math.sqrt(2) / math.sqrt(2))
+    assert one.b.error == pytest.approx(math.sqrt(12) / math.sqrt(3))
+    assert one.verdict == "different"  # 11 against √(1 + 4): 4.9
+
+
+def test_close_numbers_and_numbers_without_an_error(tmp_path, row):
+    near = only(run(tmp_path, "a", [row(value=1.0, stderr=1.0)]), run(tmp_path, "b", [row(value=2.0, stderr=1.0)]))
+    assert near.verdict == "not told apart"
+    assert only(run(tmp_path, "a", [row()]), run(tmp_path, "b", [row()])).verdict == "error not known"
+
+
+@pytest.mark.parametrize(("change", "why"), [({"protocol": "q"}, "protocols differ"), ({"n": 99}, "n differs")])
+def test_other_protocols_are_not_compared_unless_asked(tmp_path, row, change, why):
+    a, b = run(tmp_path, "a", [row(stderr=0.1)]), run(tmp_path, "b", [row(value=9.0, stderr=0.1, **change)])
+    assert only(a, b).verdict == why
+    assert only(a, b, allow_mixed=True).verdict == "different"
+
+
+def test_settings_and_environments_that_differ(tmp_path):
+    a = run(tmp_path, "a", [], nfe=(5,), out="x")
+    b = run(tmp_path, "b", [], nfe=(5, 10), out="y", torch="2.5")
+    assert setting_table(a, b).rows == [["nfe", "5", "5, 10"], ["torch", "2.4", "2.5"]]
+
+
+def test_what_one_run_alone_has(tmp_path, row):
+    a, b = run(tmp_path, "a", [row(), row("vp_ode")]), run(tmp_path, "b", [row(), row(budget=20)])
+    assert lonely_table(a, b).rows == [
+        ["vp_ode", "heun", "10", "FD[digits]", "a"],
+        ["pfgm", "heun", "20", "FD[digits]", "b"],
+    ]
+    assert lonely_table(a, a) is None
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    a, b = (Run(tmp_path / side / "bench", BenchConfig(), [], Record()) for side in "xy")
+    assert names_of(a, b) == ["x/bench", "y/bench"]
+    assert names_of(a, a) == ["A", "B"]
+
+
+def written(folder, rows):
+    """A folder as a bench leaves it, as far as a comparison reads it."""
+    folder.mkdir(parents=True)
+    (folder / "results.csv").write_text(to_csv(rows))
+    (folder / "config.yaml").write_text("process: [pfgm]\n")
+    return folder
+
+
+def test_the_command_from_files_alone(tmp_path, row, capsys):
+    evil = tmp_path / "<b>x"
+    rows = [row(value=5.0, stderr=0.5), row(value=3.0, budget=20, nfe=20, stderr=0.5)]
+    free = {"solver": "rk45", "budget": None}
+    a = written(
+        tmp_path / "a", [*rows, row(value=2.0, nfe=61.0, stderr=0.1, **free), row("data", 1.0, solver="", nfe=None)]
+    )
+    b = written(
+        evil,
+        [
+            row(value=9.0, stderr=0.5),
+            row(value=2.5, nfe=63.5, stderr=0.1, **free),
+            row("data", 1.0, solver="", nfe=None),
+        ],
+    )
+    out = tmp_path / "out"
+    assert report_command.main([str(a), str(b), "--out", str(out)], standalone_mode=False) == 0
+    assert "2 settings in common; 2 different" in capsys.readouterr().out
+    with (out / "differences.csv").open() as file:
+        found = {(r["process"], r["solver"], r["budget"]): r for r in csv.DictReader(file)}
+    assert float(found["pfgm", "heun", "10"]["difference"]) == 4.0
+    assert float(found["pfgm", "heun", "10"]["in_stderr"]) == pytest.approx(4 / math.hypot(0.5, 0.5))
+    assert found["pfgm", "rk45", ""]["verdict"] == "different"  # at their own NFE each, still one setting
+    assert found["data", "", ""]["verdict"] == "the same"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert html.escape("<b>x") in page
+    assert "data:image/png;base64," in page
+    assert r"\toprule" in (out / "tables.tex").read_text()
+    assert "Only in one run" in (out / "tables.md").read_text()
+
+
+def test_runs_with_nothing_in_common_and_broken_files_are_refused(tmp_path, row):
+    a, b = written(tmp_path / "a", [row()]), written(tmp_path / "b", [row("vp_ode")])
+    with pytest.raises(ConfigError, match="no setting in common"):
+        report_command.main([str(a), str(b), "--out", str(tmp_path / "out")], standalone_mode=False)
+    (b / "results.csv").write_text("process,value\npfgm,x\n")
+    with pytest.raises(ConfigError, match=r"is not a bench's results\.csv"):
+        read_run(b)
+    (b / "results.csv").unlink()
+    with pytest.raises(ConfigError, match=r"has no results\.csv"):
+        read_run(b)

@@ -1,0 +1,241 @@
+"""Whole studies on two-dimensional data: what they write, what they reuse, and that their parts add up."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+
+from inline_workers import TINY
+
+from genflow.bench.cells import plan
+from genflow.bench.worker import Worker
+from genflow.commands.options import resolve
+from genflow.config import ConfigError, TrainConfig, build
+from genflow.registry import UnknownNameError
+from genflow.study import STUDIES, subjects
+from genflow.study.config import StudyConfig, bench_of, entry, settled
+from genflow.study.lab import Lab
+from genflow.study.measure import Blocks
+from genflow.study.quantise import early
+from genflow.study.run import run_study
+from genflow.study.split import parts
+from genflow.study.step_size import check_budget
+
+TOY = {
+    "process": "vp_ode,si_linear",
+    "dataset": "checkerboard",
+    "dataset_options": "checkerboard.size=60",
+    "samples": "120",
+    "oracle": "true",
+}
+
+
+def config(name, tmp_path, **given):
+    values = {**TOY, "out": str(tmp_path / name), "models": str(tmp_path / "bench"), **given}
+    values = {k: v for k, v in values.items() if v is not None}
+    return settled(name, build(StudyConfig, values), dict.fromkeys(values, "test"))
+
+
+def rows(folder):
+    with (Path(folder) / "results.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "pictures", "count"),
+    [
+        ("step_size", {"nfe": "2,4", "solver": "euler,heun"}, ["step_size.png"], 8),
+        ("noise", {"nfe": "4", "drift_noise": "0.5"}, ["noise.png"], 16),
+        ("norm_z", {"nfe": "6"}, ["norms.png", "fates.png", "pushes.png"], None),
+        ("dimension", {"process": "pfgmpp", "dims": "1,16,1000", "nfe": "4"}, ["dimension.png"], 3),
+    ],
+)
+def test_a_study_writes_its_folder_and_measures_nothing_twice(tmp_path, name, given, pictures, count):
+    asked = config(name, tmp_path, **given)
+    found = run_study(name, asked, f"genflow study {name}")
+    folder = Path(asked.out)
+    written = rows(folder)
+    assert all(row["protocol"] and row["study"] == name for row in written)
+    assert written[0]["process"] == "data"
+    assert {row["backbone"] for row in written[1:]} == {"exact field"}
+    assert count is None or len(written) == 1 + count
+    for picture in pictures:
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    text = (folder / "README.md").read_text()
+    assert f"`genflow study {name}`" in text
+    assert found.claim in text
+    assert all(one.text in text for one in found.findings)
+    assert "| real test split |" in (folder / "table.md").read_text()
+    before = (folder / "results.csv").read_text()
+    points = {file: file.stat().st_mtime_ns for file in folder.glob("points/*")}
+    run_study(name, asked, f"genflow study {name}")
+    assert (folder / "results.csv").read_text() == before
+    assert points == {file: file.stat().st_mtime_ns for file in folder.glob("points/*")}
+
+
+def test_budgets_are_spent_exactly(tmp_path):
+    asked = config("step_size", tmp_path, nfe="3,4", solver="euler,heun")
+    run_study("step_size", asked, "")
+    assert [(row["nfe"], row["level"]) for row in rows(asked.out)[1:5]] == [
+        ("3.0", "3"), ("4.0", "4"), ("3.0", "3"), ("4.0", "4")
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="a budget of 5 was asked for and 6 calls were spent"):
+        check_budget(5, 6.0)
+
+
+def test_noise_of_no_size_is_the_plain_sample_and_more_noise_is_worse(tmp_path):
+    run_study("noise", config("noise", tmp_path, process="vp_ode", nfe="20", drift_noise="1,3", samples="600"), "")
+    found = {(row["setting"], float(row["level"])): float(row["value"]) for row in rows(tmp_path / "noise")[1:]}
+    assert found["fresh noise in the drift", 0.0] == found["held noise in the mean", 0.0]
+    for way in ("held noise in the drift", "held noise in the mean"):
+        assert found[way, 3.0] > found[way, 1.0] > found[way, 0.0]
+
+
+# ---- trained models ------------------------------------------------------------------------------------------
+
+SMALL = {key: TINY[key] for key in ("backbone", "backbone_options", "train.batch_size", "train.warmup")}
+SMALL |= {"oracle": None, "process": "vp_ode,si_linear", "train.steps": "16"}
+
+
+@pytest.fixture
+def trains_in_place(monkeypatch):
+    """Benches work in this process; what they did is listed."""
+    done = []
+
+    class InPlace:
+        def __init__(self, bench, store, hire, tell):
+            self.worker = Worker(bench, lambda: False)
+
+        def run(self, cells, todo):
+            for cell in todo:
+                done.append(cell.name)
+                self.worker.run(cell.to_json(), lambda share, note: None)
+
+    monkeypatch.setattr(subjects, "Runner", InPlace)
+    return done
+
+
+def test_models_of_a_bench_are_used_and_not_trained_again(tmp_path, trains_in_place):
+    asked = config("noise", tmp_path, **SMALL, nfe="4", drift_noise="0.5")
+    run_study("noise", asked, "")
+    assert sorted(trains_in_place) == ["train si_linear seed 0", "train vp seed 0"]
+    trains_in_place.clear()
+    again = config("quantise", tmp_path, **SMALL, nfe="4", bits="8,3", stages="0")
+    run_study("quantise", again, "")
+    assert trains_in_place == []
+    keys = {cell.key for cell in plan(bench_of(asked)) if cell.kind == "train"}
+    assert keys == {path.name for path in (tmp_path / "bench" / "cells").iterdir()}
+    run_study("split", config("split", tmp_path, **SMALL, nfe="2,4"), "")
+    run_study("step_size", config("step_size", tmp_path, **SMALL, nfe="2,4"), "")
+    assert {name.split()[0] for name in trains_in_place} == {"sample"}
+    trains_in_place.clear()
+    run_study("step_size", config("step_size", tmp_path, **SMALL, nfe="2,4"), "")
+    assert trains_in_place == []
+
+
+def test_a_checkpoint_is_studied_as_its_cell_is(tmp_path, trains_in_place):
+    one = {**SMALL, "process": "vp_ode", "nfe": "4", "bits": "4", "stages": "0"}
+    run_study("quantise", config("quantise", tmp_path, **one), "")
+    (folder,) = (tmp_path / "bench" / "cells").iterdir()
+    given = {k: v for k, v in one.items() if not k.startswith(("train", "backbone"))}
+    other = config("quantise", tmp_path, **given, checkpoint=str(folder), out=str(tmp_path / "other"))
+    assert other.backbone == "mlp"
+    run_study("quantise", other, "")
+    values = [[row["value"] for row in rows(tmp_path / name)] for name in ("quantise", "other")]
+    assert values[0] == values[1]
+
+
+def test_an_early_model_is_the_run_at_that_step(tmp_path, trains_in_place):
+    asked = config("quantise", tmp_path, **{**SMALL, "process": "vp_ode"})
+    lab = Lab("quantise", asked)
+    (subject,) = lab.subjects()
+    found = early(lab, subject, [0.25, 0.5])
+    assert sorted(found) == [0.25, 0.5]
+    process, backbone = lab.loader.fresh("vp_ode")
+    from genflow.training.loop import Trainer
+
+    trainer = Trainer(process, backbone, lab.dataset, asked.train, 0, "cpu")
+    for step in range(1, 9):
+        trainer.advance()
+        if step in (4, 8):
+            for name, weight in found[step / 16].named_parameters():
+                assert torch.equal(weight, trainer.ema[name]), (step, name)
+    stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "bench" / "early").rglob("*.safetensors")}
+    early(lab, subject, [0.25, 0.5])
+    assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path / "bench" / "early").rglob("*.safetensors")}
+
+
+def test_networks_are_compared_under_equal_terms(tmp_path, trains_in_place):
+    given = {k: v for k, v in SMALL.items() if not k.startswith("backbone")} | {"process": "vp_ode", "nfe": "3"}
+    digits = {"dataset": "digits", "dataset_options": None, "samples": "500", "train.steps": "2"}
+    asked = config("backbone", tmp_path, **{**given, **digits, "backbones": "mlp,ncsnv2"})
+    run_study("backbone", asked, "")
+    found = rows(asked.out)[1:]
+    assert [(row["backbone"], row["level"]) for row in found] == [("mlp", "mlp"), ("ncsnv2", "ncsnv2")]
+    assert "parameters" in found[0]["protocol"]
+    with pytest.raises(ConfigError, match="give two"):
+        run_study("backbone", config("backbone", tmp_path, **given, backbones="mlp"), "")
+    with pytest.raises(UnknownNameError, match="mlp"):
+        run_study("backbone", config("backbone", tmp_path, **given, backbones="mpl,mlp"), "")
+
+
+# ---- the parts -----------------------------------------------------------------------------------------------
+
+
+def test_the_parts_of_an_error_add_up():
+    oracle = ({5: Blocks((3.0, 5.0))}, Blocks((1.0, 2.0)))
+    network = ({5: Blocks((9.0, 12.0))}, Blocks((4.0, 6.0)))
+    found = {name: one.value for name, one in parts(oracle, network, 5).items()}
+    assert found["solver"] == 2.5
+    assert found["network"] == 3.5
+    assert found["together"] == 9.0
+    assert found["solver"] + found["network"] + found["beyond their sum"] == found["together"]
+
+
+def test_an_unknown_study_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'quantise'"):
+        entry("quantize")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("noise", {"checkpoint": "somewhere"}, "choose one"),
+        ("noise", {"noise_kind": "frozen"}, "noise_kind"),
+        ("quantise", {"per": "row"}, "unknown per 'row'"),
+        ("noise", {"solver": "euler_maruyama"}, "sampled as an ODE"),
+        ("quantise", {}, "no weights"),
+        ("split", {}, "leave oracle out"),
+        ("dimension", {}, "one process"),
+        ("noise", {"solver": "rk45"}, "needs a fixed-step solver"),
+    ],
+)
+def test_what_does_not_fit_a_study_is_refused_with_the_reason(tmp_path, name, given, words):
+    if name == "dimension":
+        given = {"process": "pfgm,pfgmpp"}
+    with pytest.raises(ValueError, match=words):
+        run_study(name, config(name, tmp_path, **given), "")
+
+
+def test_a_study_starts_from_its_own_defaults_and_heeds_what_is_given():
+    plain = settled("step_size", build(StudyConfig, {}), {})
+    assert plain.solver == ("euler",)
+    assert plain.out == "runs/studies/step_size"
+    assert plain.train == TrainConfig()
+    given = settled("step_size", build(StudyConfig, {"solver": "heun"}), {"solver": "command line"})
+    assert given.solver == ("heun",)
+    assert given.nfe == plain.nfe
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "configs" / "study").glob("*.yaml")), ids=str)
+def test_the_configs_that_ship_are_studies(file):
+    name = next(line.split()[3] for line in file.read_text().splitlines() if "genflow study" in line)
+    assert name in STUDIES
+    found = settled(name, *resolve(StudyConfig, file, {}))
+    assert set(yaml.safe_load(file.read_text())) <= set(StudyConfig.__dataclass_fields__)
+    assert found.process

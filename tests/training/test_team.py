@@ -1,0 +1,149 @@
+"""Several ranks: two gloo processes on one CPU do what one does, and one that dies ends the other."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genflow.distributed import ALONE, Team, open_team
+
+TORCHRUN = (
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    "--standalone",
+    "-m",
+    "--",
+    "genflow",
+)
+WORDS = ("--process", "pfgm", "--backbone", "mlp", "--train-batch-size", 32, "--out", "pair")
+
+
+def test_two_ranks_follow_one_and_resume_on_another_number_of_them(program, called, tmp_path):
+    words = ("train", *WORDS, "--train-log-every", 1, "--train-schedule", "constant")
+    pair = program.start(*words, "--train-steps", 12, launcher=TORCHRUN)
+    code, _, errors = called(*words, "--train-steps", 24, "--out", "one")
+    assert code == 0, errors
+    _, errors = pair.communicate(timeout=120)
+    assert pair.returncode == 0, errors
+    code, _, errors = called(*words, "--train-steps", 24, "--allow-config-change", "train.steps")
+    assert code == 0, errors
+    one, two = (
+        [json.loads(x)["loss"] for x in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
+        for name in ("one", "pair")
+    )
+    assert len(one) == len(two) == 24
+    assert two == pytest.approx(one, rel=2e-5)
+    assert two[:12] != one[:12] or two == one  # sums in another order
+    ours, theirs = (load_file(tmp_path / n / "step-00000024" / "model.safetensors") for n in ("one", "pair"))
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=0, atol=2e-5)
+
+
+def test_a_killed_rank_ends_the_other_with_its_name(program, tmp_path):
+    process = program.start("train", *WORDS, "--train-steps", 100_000, "--train-save-seconds", 0.2, launcher=TORCHRUN)
+    program.until_saved(process, "pair")
+    children = _children(process.pid)
+    assert len(children) == 2
+    victim = next(pid for pid in children if _environment(pid)["RANK"] == "1")
+    began = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - began < 45
+    assert process.returncode != 0
+    assert "rank 1 of 2 is gone" in errors
+    assert "Start the same command again" in errors
+    import genflow
+
+    genflow.load(tmp_path / "pair")
+
+
+def test_sigterm_to_the_launcher_saves_once_and_all_stop_after_the_same_step(program, tmp_path):
+    process = program.start("train", *WORDS, "--train-steps", 100_000, "--train-save-seconds", 0.2, launcher=TORCHRUN)
+    program.until_saved(process, "pair")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    stopped = re.findall(r"stopped at step (\d+)", errors)
+    assert len(stopped) == 1, errors
+    assert "torchrun --nproc-per-node 2 -m -- genflow train" in errors
+    assert (tmp_path / "pair" / "latest").read_text().strip() == f"step-{int(stopped[0]):08d}"
+
+
+def _children(pid):
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    parent = int(file.read().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                found.append(int(name))
+    return found
+
+
+def _environment(pid):
+    with open(f"/proc/{pid}/environ") as file:
+        return dict(item.split("=", 1) for item in file.read().split("\0") if "=" in item)
+
+
+def test_shares_cover_every_row_once():
+    for size in (1, 2, 3, 7):
+        for count in (0, 1, 5, 64, 65):
+            teams = [Team() for _ in range(size)]
+            for rank, team in enumerate(teams):
+                team.rank, team.size = rank, size
+            rows = [row for team in teams for row in team.share(count)]
+            assert rows == list(range(count))
+            assert max(len(t.share(count)) for t in teams) - min(len(t.share(count)) for t in teams) <= 1
+
+
+def test_one_alone_needs_no_launcher():
+    team = open_team()
+    assert team is ALONE
+    rows = torch.arange(6.0).reshape(3, 2)
+    assert torch.equal(team.gather(rows), rows)
+    assert torch.equal(team.total(rows), rows)
+    assert team.gather_objects("x") == ["x"]
+    assert team.leads
+
+
+def test_two_ranks_draw_the_samples_of_one_bit_for_bit(program, called, tmp_path):
+    import numpy as np
+
+    assert called("train", *WORDS, "--train-steps", 3)[0] == 0
+    words = ("sample", "--checkpoint", "pair", "--n", 23, "--nfe", 3, "--sample-batch", 5)
+    code, out, errors = called(*words, "--out", "one.npz")
+    assert code == 0, errors
+    pair = program.start(*words, "--out", "two.npz", launcher=TORCHRUN)
+    printed, errors = pair.communicate(timeout=120)
+    assert pair.returncode == 0, errors
+    assert printed == out.replace("one", "two")
+    assert np.array_equal(np.load(tmp_path / "one.npz")["x"], np.load(tmp_path / "two.npz")["x"])
+
+
+def test_two_ranks_measure_what_one_does(program, called, tmp_path):
+    import csv
+
+    assert called("train", *WORDS, "--train-steps", 3)[0] == 0
+    words = ("evaluate", "--checkpoint", "pair", "--metric", "fd", "--samples", 1000, "--nfe", 2, "--solver", "euler")
+    code, _, errors = called(*words, "--out", "one.csv")
+    assert code == 0, errors
+    pair = program.start(*words, "--out", "two.csv", launcher=TORCHRUN)
+    _, errors = pair.communicate(timeout=120)
+    assert pair.returncode == 0, errors
+    one, two = (list(csv.DictReader((tmp_path / f"{n}.csv").open())) for n in ("one", "two"))
+    assert len(one) == len(two) == 2
+    for ours, theirs in zip(one, two, strict=True):
+        assert float(theirs["value"]) == pytest.approx(float(ours["value"]), rel=1e-9)
+        assert theirs["protocol"] == ours["protocol"]
