@@ -63,7 +63,7 @@ class UNet(Backbone):
         self.size_features = FourierFeatures(4)
         self.by_size = Dense(self.size_features.width, time) if design.normalise else None
         self.by_class = ClassEmbedding(self.classes, time) if self.classes else None
-        if design.nf < 64:  # faster on a CPU, where maps follow the weights; a wide norm's backward pass is slower
+        if design.nf < 64:  # a wide norm's backward pass is slower so; docs/backbones.md has the times
             self.to(memory_format=torch.channels_last)
 
     # ---- the layers, in the published order ----------------------------------------------------------------
@@ -185,7 +185,7 @@ class UNet(Backbone):
         return F.silu(next(layers)(F.silu(hidden)))
 
     def _down(self, layers: Layers, x: Tensor, time: Tensor) -> list[Tensor]:
-        d, maps, pyramid = self.design, [next(layers)(x)], x
+        d, maps, pyramid = self.design, [self._laid_out(next(layers)(x))], x
         for level in range(self.levels):
             for _ in range(d.num_res_blocks):
                 hidden = next(layers)(maps[-1], time)
@@ -200,6 +200,12 @@ class UNet(Backbone):
                 hidden = pyramid = join(next(layers)(pyramid), hidden, d.skip_rescale)
             maps.append(hidden)
         return maps
+
+    def _laid_out(self, hidden: Tensor) -> Tensor:
+        """Maps as sampling on a CPU has them fastest, which the layers keep; else they follow the weights."""
+        if hidden.device.type == "cpu" and not torch.is_grad_enabled():
+            return hidden.contiguous(memory_format=torch.channels_last)
+        return hidden
 
     def _up(self, layers: Layers, hidden: Tensor, maps: list[Tensor], time: Tensor) -> Tensor:
         d, pyramid = self.design, hidden

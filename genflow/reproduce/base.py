@@ -237,6 +237,7 @@ class Work:
         benches: The finished benches: configuration, store and cells, by part.
         results: What they measured.
         changes: What was changed from the configurations, "key=value".
+        captions: Of pictures, by file name; see `picture`.
     """
 
     scale: str
@@ -244,6 +245,12 @@ class Work:
     benches: Mapping[str, Bench]
     results: Results
     changes: tuple[str, ...] = ()
+    captions: dict[str, str] = field(default_factory=dict)
+
+    def picture(self, name: str, caption: str) -> Path:
+        """Where to draw a picture, whose caption is noted for the table."""
+        self.captions[name] = caption
+        return self.folder / name
 
     def models(self, part: str | None = None) -> Iterator[tuple[str, int, str]]:
         """(process, seed, checkpoint folder) of every model of a part, or of the first part."""

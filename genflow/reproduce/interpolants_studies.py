@@ -105,7 +105,8 @@ def _board_picture(path: Path, drawn: dict[str, np.ndarray]) -> None:
 
 # ---- learnt paths ----------------------------------------------------------------------------------------------------
 
-SEEDS = (0, 1, 2)
+SEEDS, POINTS, ASSIGNED = (0, 1, 2), 1000, 2000
+"""Of the learnt paths; test points of their densities; draws of the least length."""
 
 
 def _numbers(work: Work) -> TrainConfig:
@@ -125,7 +126,7 @@ def shorter_paths(work: Work) -> list[Row]:
     import genflow
 
     data, config = genflow.get_dataset("checkerboard"), _numbers(work)
-    rows, learnt = [_bound(data)], []
+    rows, learnt = [_bound(data, ASSIGNED)], []
     for seed in SEEDS:
         for name in ("fixed path", "learnt path"):
             found = _learn(data, config, seed, name == "learnt path")
@@ -145,7 +146,7 @@ def _learn(data: Dataset, config: TrainConfig, seed: int, moving: bool) -> Learn
     return learn_path(genflow.get_process("si_fourier"), network, data, config, seed=seed, path_lr=rate)
 
 
-def _bound(data: Dataset, count: int = 2000) -> Row:
+def _bound(data: Dataset, count: int) -> Row:
     """Squared Wasserstein distance of draws of the base and the data: no path is shorter."""
     import torch
     from scipy.optimize import linear_sum_assignment
@@ -164,7 +165,7 @@ def _path_rows(name: str, seed: int, found: LearntPath, data: Dataset) -> list[R
     from genflow.solver.adaptive import RK45
 
     length, lower = path_lengths(found.process, found.backbone, data.test)
-    x = data.test[:1000]
+    x = data.test[:POINTS]
     told: dict[str, Any] = {"process": name, "seed": seed, "dataset": data.name, "backbone": "mlp"}
     density = log_likelihood(found.process, found.backbone, x, solver=RK45(1e-5, 1e-5), trace="exact")
     gap = data.log_prob(x) - density.log_prob

@@ -112,27 +112,27 @@ def every(judges: Sequence[Judge]) -> Judge:
     return judge
 
 
-def growth(process: str, few: int, many: int, **more: Any) -> Callable[[Results], float | None]:
-    """Distance at few calls over that at many: how much a coarse solver costs a process; None where not measured."""
+def growth(process: str, few: int, many: int, **more: Any) -> Callable[[Results], tuple[float, float] | None]:
+    """Distances of a process at few and at many calls; None where they were not measured."""
 
-    def ratio(results: Results) -> float | None:
-        ends = [asked(quality(process, budget=budget, **more), results) for budget in (few, many)]
-        return None if None in ends else ends[0].value / ends[1].value  # type: ignore[union-attr]
+    def ends(results: Results) -> tuple[float, float] | None:
+        found = [asked(quality(process, budget=budget, **more), results) for budget in (few, many)]
+        return None if None in found else (found[0].value, found[1].value)  # type: ignore[union-attr]
 
-    return ratio
+    return ends
 
 
 def grows_less(one: str, others: Sequence[str], few: int, many: int, **more: Any) -> Judge:
     """Claims that `one` loses least, as a ratio, when its solver is cut from many to few calls."""
 
     def judge(results: Results) -> Verdict:
-        ratios = {name: growth(name, few, many, **more)(results) for name in (one, *others)}
-        known = {name: r for name, r in ratios.items() if r is not None}
+        found = {name: growth(name, few, many, **more)(results) for name in (one, *others)}
+        known = {name: ends for name, ends in found.items() if ends}
         if one not in known or len(known) < 2:
             return Verdict("not judged", "not measured")
-        text = ", ".join(f"{name} {r:.2f}" for name, r in known.items())
-        least = min(known, key=lambda name: known[name])
-        evidence = f"{distance(results)} at NFE {few} over that at NFE {many}: {text}"
+        text = ", ".join(f"{name} {figure(a)} for {figure(b)} ({a / b:.2f} times)" for name, (a, b) in known.items())
+        least = min(known, key=lambda name: known[name][0] / known[name][1])
+        evidence = f"{distance(results)} at NFE {few}, for that at NFE {many}: {text}"
         return Verdict("holds" if least == one else "does not hold", evidence)
 
     return judge

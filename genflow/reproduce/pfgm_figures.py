@@ -33,24 +33,26 @@ def _pushed(process: str, factor: str) -> dict[str, str]:
     return {"process": process, "metric": f"FD[digits]@norm*{factor}"}
 
 
-def _push_ratio(process: str, results: Results, factor: str) -> float | None:
-    try:
-        name = next(m for m in results.values("metric", process=process) if m.endswith("@norm*1"))
-    except StopIteration:
+def _push_ends(process: str, results: Results, factor: str) -> tuple[float, float] | None:
+    """Distances of a process's samples pushed by a factor, and left alone; None where not measured."""
+    named = [m for m in results.values("metric", process=process) if m.endswith("@norm*1")]
+    if not named:
         return None
-    ends = [asked({"process": process, "metric": name.removesuffix("1") + f}, results) for f in (factor, "1")]
-    return None if None in ends else ends[0].value / ends[1].value  # type: ignore[union-attr]
+    stem = named[0].removesuffix("1")
+    ends = [asked({"process": process, "metric": stem + f}, results) for f in (factor, "1")]
+    return None if None in ends else (ends[0].value, ends[1].value)  # type: ignore[union-attr]
 
 
 def _robust(other: str, factor: str) -> Judge:
     def judge(results: Results) -> Verdict:
-        ratios = {name: _push_ratio(name, results, factor) for name in ("pfgm", other)}
-        if None in ratios.values():
+        found = {name: _push_ends(name, results, factor) for name in ("pfgm", other)}
+        known = {name: ends for name, ends in found.items() if ends}
+        if len(known) < 2:
             return Verdict("not judged", "not measured")
-        text = ", ".join(f"{name} {figure(value or 0)}" for name, value in ratios.items())
-        least = min(ratios, key=lambda name: ratios[name] or 0)
-        text = f"distance after |x| is multiplied by {factor} mid-way, over that of the path left alone: {text}"
-        return Verdict("does not hold" if least == other else "holds", text)
+        ratios = {name: pushed / alone for name, (pushed, alone) in known.items()}
+        text = ", ".join(f"{n} {figure(a)} for {figure(b)} ({ratios[n]:.2f} times)" for n, (a, b) in known.items())
+        text = f"distance after |x| is multiplied by {factor} mid-way, for that of the path left alone: {text}"
+        return Verdict("does not hold" if ratios[other] <= ratios["pfgm"] else "holds", text)
 
     return judge
 
@@ -266,30 +268,31 @@ heart = Recipe(
 )
 
 
-def _end(process: str, metric: str, width: float) -> dict[str, str]:
-    return {"process": process, "metric": f"{metric}, ε = {width:g}"}
+def _end(process: str, metric: str, case: tuple[int, float]) -> dict[str, str]:
+    return {"process": process, "metric": pfgm_plane.end_name(metric, *case)}
 
 
-def _collapsed(width: float) -> Judge:
+def _ends(results: Results, metric: str, case: tuple[int, float]) -> tuple[float, float] | None:
+    """A number of the two flows, without and with z; None where it was not measured."""
+    found = [results.find(**_end(flow, metric, case)) for flow in pfgm_plane.FLOWS]
+    return None if None in found else (found[0].value, found[1].value)  # type: ignore[union-attr]
+
+
+def _collapsed(case: tuple[int, float]) -> Judge:
+    """Claims that the flow without z loses the spread or most charges, and that the one with z keeps both."""
+
     def judge(results: Results) -> Verdict:
-        shares = [results.find(**_end(p, pfgm_plane.SPREAD, width)) for p in ("without z", "with z")]
-        if None in shares:
+        spread, reached = (_ends(results, metric, case) for metric in (pfgm_plane.SPREAD, pfgm_plane.REACHED))
+        if spread is None or reached is None:
             return Verdict("not judged", "not measured")
-        flat, lifted = (one.value for one in shares if one)
-        text = f"standard deviation over the data's: {figure(flat)} without z, {figure(lifted)} with z"
-        return Verdict("holds" if flat < 0.1 < 0.9 < lifted else "does not hold", text)
+        text = (
+            f"spread over the data's: {figure(spread[0])} without z, {figure(spread[1])} with z; "
+            f"charges reached: {reached[0]:.0f} % and {reached[1]:.0f} %"
+        )
+        lost = spread[0] < 0.5 or reached[0] < 0.5 * reached[1]
+        return Verdict("holds" if lost and spread[1] > 0.5 else "does not hold", text)
 
     return judge
-
-
-def _resolved(results: Results) -> Verdict:
-    width = min(pfgm_plane.WIDTHS)
-    found = [results.find(**_end(p, pfgm_plane.REACHED, width)) for p in ("without z", "with z")]
-    if None in found:
-        return Verdict("not judged", "not measured")
-    flat, lifted = (one.value for one in found if one)
-    text = f"charges reached at ε = {width:g}: {flat:.0f} % without z, {lifted:.0f} % with z"
-    return Verdict("holds" if flat < 0.5 * lifted else "does not hold", text)
 
 
 collapse = Recipe(
@@ -299,26 +302,24 @@ collapse = Recipe(
     claim="Without the extra dimension the field of the data themselves leads everything to few points (for one body, "
     "to its middle); with it, samples have the data's distribution.",
     comparisons=tuple(
-        Comparison(f"{process}, ε = {width:g}: {metric}", None, _both(_end(process, metric, width)))
-        for width in pfgm_plane.WIDTHS
+        Comparison(f"{process}: {pfgm_plane.end_name(metric, *case)}", None, _both(_end(process, metric, case)))
+        for case in pfgm_plane.CASES
         for metric in (pfgm_plane.SPREAD, pfgm_plane.REACHED, pfgm_plane.SLICED)
         for process in pfgm_plane.FLOWS
     ),
-    claims=(
-        *(
-            Claim(
-                f"At charges of width ε = {width:g} the flow without z collapses, and the one with z does not.",
-                _collapsed(width),
-            )
-            for width in sorted(pfgm_plane.WIDTHS)[1:]
-        ),
-        Claim("It collapses also where single charges are resolved: it reaches less than half as many.", _resolved),
+    claims=tuple(
+        Claim(
+            f"With {case[0]} charges of width ε = {case[1]:g} the flow collapses without z, and does not with it.",
+            _collapsed(case),
+        )
+        for case in pfgm_plane.CASES
     ),
     parts={},
     study=pfgm_plane.collapse,
     notes=(
-        "ε is the width of a charge: what a network that does not resolve single data points sees. With z the "
-        "path ends at z = ε, so both see the data equally blurred. The study needs no network and no data files; "
+        "ε is the width of a charge: what a network that does not resolve single data points sees. With z the path "
+        "ends at z = ε, so both see the data equally blurred. The last case, a few charges that are resolved one by "
+        "one, is ours: there field lines can end on charges alone. The study needs no network and no data files; "
         "both scales are the same.",
     ),
 )

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EVENNESS, OUTSIDE = "χ²/dof of charges reached", "outside the heart, %"
-WIDTHS = (0.01, 0.1, 0.3)
-"""ε of the charges of the collapse, data units; their mean distance is 0.13."""
+CASES = ((500, 0.3), (500, 0.1), (500, 0.01), (20, 0.01))
+"""Charges and their width ε, data units. A charge holds what comes near where its own field, 1/(2nε) at most, is above
+that of all others, about 1/R with R = 1.5 the heart's radius: where ε < R/2n, which is so for 20 charges alone."""
 FLOWS = ("without z", "with z")
 SPREAD, REACHED, SLICED = "spread", "charges reached, %", "sliced W2"
 """Names of what is measured, in the rows and in the recipes that read them."""
@@ -60,7 +61,12 @@ def heart(work: Work) -> list[Row]:
         where |= {"dataset": "heart", "backbone": bench.config.backbone, "stderr": error}
         rows.append(row(OUTSIDE, 100 * share, protocol=words, n=len(x), **where))
         drawn.setdefault(cell.labels["process"], x)
-    _heart_picture(work.folder / "heart.png", charges.numpy(), paths, drawn)
+    _heart_picture(
+        work.picture("heart.png", "Exact paths to 500 charges of a heart, and samples of trained networks"),
+        charges.numpy(),
+        paths,
+        drawn,
+    )
     return rows
 
 
@@ -105,15 +111,22 @@ def collapse(work: Work) -> list[Row]:
     """Ends of the flow towards charges of a heart, along the plane's own field and along the one with z."""
     import genflow
 
-    data = genflow.get_dataset("heart", size=500)
-    charges, drawn, rows = data.train.double(), {}, []
-    for width in WIDTHS:
+    every = genflow.get_dataset("heart", size=max(count for count, _ in CASES)).train.double()
+    drawn, rows = {}, []
+    for count, width in CASES:
+        charges = every[:count]
         found = {FLOWS[0]: flat_ends(charges, width, COUNT), FLOWS[1]: lifted_ends(charges, width, COUNT)}
         for flow, ends in found.items():
             rows += _end_rows(flow, width, ends, charges)
-            drawn[flow, width] = ends.numpy()
-    _collapse_picture(work.folder / "collapse.png", charges.numpy(), drawn)
+            drawn[flow, count, width] = ends.numpy()
+    words = f"Where {COUNT:,} points end up (colour) among charges (grey) without and with the extra dimension"
+    _collapse_picture(work.picture("collapse.png", words), every.numpy(), drawn)
     return rows
+
+
+def end_name(what: str, count: int, width: float) -> str:
+    """The name of a number of a case."""
+    return f"{what}, {count} charges of ε = {width:g}"
 
 
 def flat_ends(charges: Tensor, width: float, count: int, steps: int = 1000, seed: int = 0) -> Tensor:
@@ -173,32 +186,17 @@ def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Ro
     reached = 100 * len(nearest.unique()) / len(charges)
     far = sliced_wasserstein(real, ends, generator=torch.Generator().manual_seed(0))
     told: dict[str, Any] = {"process": flow, "dataset": "heart", "n": len(ends)}
-    how = f"{len(charges)} charges of width ε = {width:g}, {len(ends)} starts"
-    end = f", ε = {width:g}"
+    even = 100 * (1 - math.exp(-len(ends) / len(charges)))
+    how = {
+        SPREAD: "root of the summed variance of the middle nine tenths of ends, over that of new data",
+        REACHED: f"charges that are the nearest of some end (of even shares: {even:.1f} %); median distance of a "
+        f"charge to the nearest end {float(gap.median()):.3g}",
+        SLICED: "sliced Wasserstein distance of the ends to new data; error over directions",
+    }
+    values = {SPREAD: (spread, None), REACHED: (reached, None), SLICED: (far.value, far.error)}
     return [
-        row(
-            SPREAD + end,
-            spread,
-            protocol=f"{how}: root of the middle 90 % of points' summed variance, over the data's",
-            **told,
-        ),
-        row(
-            REACHED + end,
-            reached,
-            protocol=(
-                f"{how}: charges that are the nearest to some end (all reached evenly: "
-                f"{100 * (1 - math.exp(-len(ends) / len(charges))):.1f} %); median gap from a charge to the "
-                f"nearest end {float(gap.median()):.3g}"
-            ),
-            **told,
-        ),
-        row(
-            SLICED + end,
-            far.value,
-            protocol=f"{how}: sliced Wasserstein distance to new data",
-            stderr=far.error,
-            **told,
-        ),
+        row(end_name(k, len(charges), width), value, protocol=how[k], stderr=error, **told)
+        for k, (value, error) in values.items()
     ]
 
 
@@ -209,15 +207,15 @@ def _central(x: Tensor) -> Tensor:
     return x[near].var(0).sum()
 
 
-def _collapse_picture(path: Path, charges: np.ndarray, drawn: dict[tuple[str, float], np.ndarray]) -> None:
+def _collapse_picture(path: Path, charges: np.ndarray, drawn: dict[tuple[str, int, float], np.ndarray]) -> None:
     from genflow.report.palette import COLOURS, GREY
     from genflow.report.style import panels, save_figure
 
-    figure, axes = panels(len(drawn), 3.2, 3.2, most=len(WIDTHS))
-    order = [(flow, width) for flow in FLOWS for width in WIDTHS]
-    for panel, (flow, width) in zip(axes, order, strict=True):
-        panel.scatter(*charges.T, s=3, color=GREY, linewidths=0, alpha=0.5)
-        panel.scatter(*drawn[flow, width].T, s=4, color=COLOURS[FLOWS.index(flow)], linewidths=0, alpha=0.5)
-        panel.set_title(f"{flow}, ε = {width:g}")
+    figure, axes = panels(len(drawn), 2.9, 2.9, most=len(CASES))
+    order = [(flow, *case) for flow in FLOWS for case in CASES]
+    for panel, (flow, count, width) in zip(axes, order, strict=True):
+        panel.scatter(*charges[:count].T, s=4 if count > 100 else 14, color=GREY, linewidths=0, alpha=0.5)
+        panel.scatter(*drawn[flow, count, width].T, s=4, color=COLOURS[FLOWS.index(flow)], linewidths=0, alpha=0.6)
+        panel.set_title(f"{flow}, {count} charges, ε = {width:g}", fontsize=8.5)
         panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), aspect="equal")
     save_figure(figure, path)

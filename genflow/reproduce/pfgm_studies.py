@@ -77,7 +77,10 @@ def calls_against_size(work: Work) -> list[Row]:
         )
         more = {"process": f"pfgm, {side}x{side}", "solver": "rk45", "nfe": found.nfe, "dataset": "digits"}
         rows.append(row("NFE", found.nfe, protocol=told, n=len(found.x), **more))
-    _calls_picture(work.folder / "calls.png", [float(r["value"]) for r in rows])
+    _calls_picture(
+        work.picture("calls.png", "Calls of RK45 at 1e-4 with the exact field, by the side of the images"),
+        [float(r["value"]) for r in rows],
+    )
     return rows
 
 
@@ -150,7 +153,8 @@ def _latent_midpoints(
     rows.append(row(ROUND_TRIP, float(lost.mean()), protocol=words, n=len(lost), stderr=error, **trip))
     path = data.scaling.decode(interpolate(process, backbone, x[0:12:2], x[1:12:2], 9).x.cpu())
     shown = {"from": raw[0:12:2, None], "path": path, "to": raw[1:12:2, None]}
-    save_rows(work.folder / f"path_{name}.png", {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
+    picture = work.picture(f"path_{name}.png", f"Paths between latents of test images, {name}")
+    save_rows(picture, {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
     return rows
 
 
@@ -162,6 +166,7 @@ def temperatures(work: Work) -> list[Row]:
     from genflow.sampling import sample
 
     rows, pictures = [], {}
+    factors = ", ".join(f"{f:g}" for f in FACTORS)
     for name, seed, process, backbone, data in _opened(work):
         shown = []
         for factor in FACTORS:
@@ -179,8 +184,10 @@ def temperatures(work: Work) -> list[Row]:
             shown.append(data.scaling.decode(found.x[:12]))
         pictures[name] = torch.stack(shown).numpy()
         save_rows(
-            work.folder / f"temperature_{name}.png",
-            {"|latent| × " + ", ".join(f"{f:g}" for f in FACTORS): pictures[name]},
+            work.picture(
+                f"temperature_{name}.png", f"Samples of {name}; a row for each factor on the latents' norm, {factors}"
+            ),
+            {f"|latent| × {factors}, from above": pictures[name]},
             data.scaling.levels,
         )
     return rows

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -235,7 +237,9 @@ def run_recipe(
     settings.out.mkdir(parents=True, exist_ok=True)
     if recipe.study:
         work = Work(settings.scale, settings.out, done.benches, done.results, settings.changes)
-        done.results.rows += _kept(recipe, work)
+        rows, pictures = _kept(recipe, work)
+        done.results.rows += rows
+        done.pictures += pictures.items()
     from genflow.reproduce.write import write_all
 
     write_all(recipe, settings, parts, done, command)
@@ -307,29 +311,54 @@ def _arrays(store: Store, cell: Cell) -> Mapping[str, Any]:
 # ---- studies are kept, too -------------------------------------------------------------------------------------------
 
 
-def _kept(recipe: Recipe, work: Work) -> list[Row]:
-    """The rows of a recipe's study: computed where they, or a picture of theirs, are not there yet."""
+def _kept(recipe: Recipe, work: Work) -> tuple[list[Row], dict[str, str]]:
+    """Rows and pictures of a recipe's study: computed where they, or a picture of theirs, are not there yet."""
     assert recipe.study is not None
     mark = work.folder / "study.json"
     digest = _study_digest(recipe, work)
     if mark.exists():
         held = json.loads(mark.read_text())
         if held["digest"] == digest and all((work.folder / name).exists() for name in held["pictures"]):
-            return list(held["rows"])
-    before = set(work.folder.glob("*.png")) | set(work.folder.glob("*.gif"))
-    times = {path: path.stat().st_mtime_ns for path in before}
+            return list(held["rows"]), dict(held["pictures"])
+    before = {path: path.stat().st_mtime_ns for path in _pictures(work.folder)}
     rows = [{"part": "study", **row} for row in recipe.study(work)]
-    after = [*work.folder.glob("*.png"), *work.folder.glob("*.gif")]
-    drawn = sorted(path.name for path in after if times.get(path) != path.stat().st_mtime_ns)
-    write_file(mark, json.dumps({"digest": digest, "pictures": drawn, "rows": rows}, indent=1, ensure_ascii=False))
-    return rows
+    drawn = sorted(p.name for p in _pictures(work.folder) if before.get(p) != p.stat().st_mtime_ns)
+    pictures = {name: work.captions.get(name, Path(name).stem.replace("_", " ")) for name in drawn}
+    found = {"digest": digest, "pictures": pictures, "rows": rows}
+    write_file(mark, json.dumps(found, indent=1, ensure_ascii=False))
+    return rows, pictures
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [*folder.glob("*.png"), *folder.glob("*.gif")]
 
 
 def _study_digest(recipe: Recipe, work: Work) -> str:
-    """Hash of all that a study's rows depend on: scale, changes, the cells it may read, and the code."""
-    here = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    cells = [cell.key for bench in work.benches.values() for cell in bench.cells if cell.kind == "train" or cell.folder]
-    folders = [cell.spec.get("checkpoint") for bench in work.benches.values() for cell in bench.cells if cell.folder]
-    facts = [recipe.name, work.scale, work.changes, sorted(set(cells)), sorted(set(map(str, folders)))]
-    facts += [code_digest("model"), code_digest("sample"), code_digest("metric"), hashlib.sha256(here).hexdigest()]
+    """Hash of all that a study's rows depend on: scale, changes, the models it may read, and the code."""
+    assert recipe.study is not None
+    models = [
+        cell.spec["checkpoint"] if cell.folder else cell.key
+        for bench in work.benches.values()
+        for cell in bench.cells
+        if cell.folder or cell.kind in ("train", "sample")
+    ]
+    facts = [recipe.name, work.scale, work.changes, sorted(set(models)), _source(recipe.study.__module__)]
+    facts += [code_digest("model"), code_digest("sample"), code_digest("metric")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _source(module: str) -> list[str]:
+    """Hashes of a module's file and, where it is one of this package, of those of the package that it imports."""
+    package, seen, look = __package__, dict[str, str](), [module]
+    while look:
+        name = look.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name in seen:
+            continue
+        content = Path(file).read_bytes()
+        seen[name] = hashlib.sha256(content).hexdigest()
+        if name.startswith(f"{package}."):
+            used = re.findall(rf"from {package}(\.\w+)? import \(?([\w,\s]+)", content.decode())
+            look += [package + part for part, _ in used if part]
+            look += [f"{package}.{word.strip()}" for part, words in used if not part for word in words.split(",")]
+    return sorted(seen.values())

@@ -6,15 +6,15 @@ its numbers are left out but for the two that the README repeats.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from genflow.reproduce import score_sde_control
 from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Variant, Verdict, Weights
-from genflow.reproduce.judge import asked, distance, every, less, quality
+from genflow.reproduce.judge import CLEAR, asked, compare, distance, every, less, quality
 from genflow.reproduce.published_files import INCEPTION, SONG_README, SUBVP, SUBVP_ODE, VE_ODE, VP, VP_ODE, score_sde
+from genflow.reproduce.score_sde_studies import sampler_curves
 
 PAPER = score_sde_control.PAPER
 _BEST = f"CIFAR-10, 50,000 samples of the checkpoint of best FID; {INCEPTION}"
@@ -85,11 +85,16 @@ _TABLE = (
 )
 
 
+_PART_OF = {"ve_sde": _FULL_VE}
+_LIKELIHOOD_PART_OF = {"ve_ode": "sde_likelihood_ve_full"}
+"""Parts of the full scale that a process has to itself, since its network is another."""
+
+
 def _of(process: str, solver: str) -> Any:
     """The distance of a process by a solver, in the part of the plain networks."""
 
     def query(results: Results) -> Mapping[str, Any]:
-        part = {} if results.scale == "small" else {"part": _FULL_VE if process == "ve_sde" else _FULL}
+        part = {} if results.scale == "small" else {"part": _PART_OF.get(process, _FULL)}
         return {"process": process, "solver": solver, "metric": distance(results), **part}
 
     return query
@@ -206,53 +211,31 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
 _FULL_OPTIONS = {"vp": "{levels: 1000}", "ve": "{head: score, sigma_min: 0.02, sigma_max: 100, levels: 1000}"}
 
 
+_SAMPLERS = (
+    ("ancestral", "ancestral", ""),
+    ("reverse diffusion", "reverse_diffusion", ""),
+    ("ancestral, corrected", "pc", "_ancestral"),
+    ("reverse diffusion, corrected", "pc", ""),
+    ("corrector alone", "pc", "_corrector"),
+    ("Euler of the ODE", "euler", ""),
+)
+
+
 def _draw_pc(results: Results, folder: Path) -> list[tuple[str, str]]:
-    curves = {
-        title: {
-            name: _curve(results, family, solver, variant)
-            for name, solver, variant in (
-                ("ancestral", "ancestral", ""),
-                ("reverse diffusion", "reverse_diffusion", ""),
-                ("ancestral, corrected", "pc", "_ancestral"),
-                ("reverse diffusion, corrected", "pc", ""),
-                ("corrector alone", "pc", "_corrector"),
-                ("Euler of the ODE", "euler", ""),
-            )
-        }
+    found = {
+        title: {name: _curve(results, family, solver, variant) for name, solver, variant in _SAMPLERS}
         for title, family in FAMILIES
     }
-    if not any(points for panel in curves.values() for points in panel.values()):
+    curves = {title: lines for title, lines in found.items() if any(lines.values())}
+    if not curves:
         return []
-    _sampler_curves(folder / "samplers.png", curves, distance(results))
+    sampler_curves(folder / "samplers.png", curves, distance(results))
     return [("samplers.png", f"{distance(results)} against network calls; bars are one standard error over seeds")]
-
-
-def _sampler_curves(
-    path: Path, curves: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], metric: str
-) -> None:
-    """A panel for each process, a line for each sampler: (calls, value, error)."""
-    from genflow.report.palette import COLOURS
-    from genflow.report.style import MARKERS, log_axis, panels, save_figure
-
-    figure, axes = panels(len(curves), 4.6, 3.6)
-    for panel, (title, lines) in zip(axes, curves.items(), strict=True):
-        for k, (name, points) in enumerate(lines.items()):
-            calls, values, errors = (list(one) for one in zip(*sorted(points), strict=True)) if points else ([], [], [])
-            style = {"color": COLOURS[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.4}
-            bars = [0.0 if math.isnan(e) else e for e in errors]
-            panel.errorbar(calls, values, yerr=bars, label=name, **style)
-        places = sorted({calls for points in lines.values() for calls, *_ in points})
-        log_axis(panel.xaxis, places)
-        log_axis(panel.yaxis)
-        panel.set(xlabel="network calls", ylabel=metric)
-        panel.set_title(title)
-    axes[0].legend(fontsize=7)
-    save_figure(figure, path)
 
 
 def _curve(results: Results, family: str, solver: str, variant: str) -> list[tuple[float, float, float]]:
     """(calls, value, error) of a sampler at every budget that was run."""
-    wanted = pc_query(family, solver, variant)[results.scale] | {"metric": distance(results)}
+    wanted = pc_query(family, solver, variant)[results.scale]
     del wanted["budget"]
     found = [(budget, results.find(**wanted, budget=budget)) for budget in results.values("budget", **wanted)]
     return [(float(budget), one.value, one.error) for budget, one in found if one and budget]
@@ -325,7 +308,7 @@ def _bpd(process: str) -> Any:
     """Bits/dim of a process, of the plain networks."""
 
     def query(results: Results) -> Mapping[str, Any]:
-        part = "sde_likelihood_ve_full" if process == "ve_ode" else "sde_likelihood_full"
+        part = _LIKELIHOOD_PART_OF.get(process, "sde_likelihood_full")
         return {"process": process, "metric": "bits/dim", **({"part": part} if results.scale == "full" else {})}
 
     return query
@@ -395,8 +378,14 @@ def _ranks_differ(results: Results) -> Verdict:
     if None in bits.values() or None in samples.values():
         return Verdict("not judged", "samples or bits were not measured")
     first, second = (min(names, key=lambda name: found[name].value) for found in (bits, samples))  # type: ignore[union-attr]
-    text = f"fewest bits: {first}; least {distance(results)} at NFE 10: {second}"
-    return Verdict("holds" if first != second else "does not hold", text)
+    text = (
+        f"fewest bits: {first} ({bits[first]}; {second} {bits[second]}); least {distance(results)} at NFE 10: {second} "
+        f"({samples[second]}; {first} {samples[first]})"
+    )
+    if first == second:
+        return Verdict("does not hold", text)
+    gaps = compare(bits[first], bits[second]), compare(samples[second], samples[first])  # type: ignore[arg-type]
+    return Verdict("holds" if min(gaps) > CLEAR else "undecided", text)
 
 
 RECIPES = (cifar10, pc, likelihood, score_sde_control.inpainting, score_sde_control.colourisation)

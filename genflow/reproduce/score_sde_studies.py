@@ -1,9 +1,9 @@
-"""Score SDEs' studies: completing and colouring images. Torch is imported inside."""
+"""Score SDEs' studies: completing and colouring images, and a picture of samplers. Torch is imported inside."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,8 @@ def _rows_picture(path: Path, data: Dataset, x: Tensor, mask: Tensor, shown: Seq
     whole = data.scaling.decode(x)
     known = torch.where(mask.bool(), whole, torch.full_like(whole, math.nan))
     groups = {"image": whole[:, None], "known": known[:, None]}
-    groups |= {how: data.scaling.decode(draws) for how, draws in zip(HOWS, shown, strict=True)}
+    names = ("replaced", "corrected")
+    groups |= {name: data.scaling.decode(draws) for name, draws in zip(names, shown, strict=True)}
     save_rows(path, {name: one.numpy() for name, one in groups.items()}, data.scaling.levels)
 
 
@@ -326,3 +327,29 @@ def both_occur(process: str) -> Judge:
         )
 
     return judge
+
+
+# ---- the picture of samplers -----------------------------------------------------------------------------------------
+
+
+def sampler_curves(
+    path: Path, curves: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], metric: str
+) -> None:
+    """A panel for each process, a line for each sampler: (calls, value, error)."""
+    from genflow.report.palette import COLOURS
+    from genflow.report.style import MARKERS, log_axis, panels, save_figure
+
+    figure, axes = panels(len(curves), 4.6, 3.6)
+    for panel, (title, lines) in zip(axes, curves.items(), strict=True):
+        for k, (name, points) in enumerate(lines.items()):
+            calls, values, errors = (list(one) for one in zip(*sorted(points), strict=True)) if points else ([], [], [])
+            style = {"color": COLOURS[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.4}
+            bars = [0.0 if math.isnan(e) else e for e in errors]
+            panel.errorbar(calls, values, yerr=bars, label=name, **style)
+        places = sorted({calls for points in lines.values() for calls, *_ in points})
+        log_axis(panel.xaxis, places)
+        log_axis(panel.yaxis)
+        panel.set(xlabel="network calls", ylabel=metric)
+        panel.set_title(title)
+    axes[0].legend(fontsize=7)
+    save_figure(figure, path)

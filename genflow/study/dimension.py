@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,19 +68,20 @@ def _findings(points: Points) -> list[Finding]:
         gaps = " and ".join(f"{text(by[end].less(by[best]))} over D = {end:g}" for end in ends if end != best)
         where = f"with {solver}" + (f" at NFE {nfe}" if nfe else "")
         line = f"{capital(where)} the best D is {best:g} with {text(by[best].mean)}; it gains {gaps}."
-        said.append(Finding(f"{line} That a D between the ends is better than both {_verdict(by)}.", _verdict(by)))
+        said.append(Finding(f"{line} That a D between the ends is better than both {verdict(by)}.", verdict(by)))
     return said
 
 
-def _verdict(by: dict[float, Blocks]) -> str:
-    """Whether some D between the ends is better than both; FAILS where an end is better than all others."""
+def verdict(by: Mapping[float, Blocks]) -> str:
+    """HOLDS where the best D lies between the ends and beats both, FAILS where an end is best and beats all between
+    them, each by two standard errors of the difference, block by block; else OPEN."""
     dims = sorted(by)
-    found = {f"{dim:g}": by[dim].mean for dim in dims}
-    ends = [f"{dims[0]:g}", f"{dims[-1]:g}"]
-    if any(least(end, found) == HOLDS for end in ends):
-        return FAILS
-    inner = [least(name, {name: found[name], **{e: found[e] for e in ends}}) for name in found if name not in ends]
-    return HOLDS if HOLDS in inner else OPEN
+    best = min(dims, key=lambda dim: by[dim].mean.value)
+    inner = best not in (dims[0], dims[-1])
+    rivals = [dims[0], dims[-1]] if inner else dims[1:-1]
+    gains = {f"{dim:g}": by[dim].less(by[best]) for dim in rivals}
+    beaten = least("best", {"best": Estimate(0.0, 0.0), **gains}) == HOLDS
+    return OPEN if not beaten else HOLDS if inner else FAILS
 
 
 def _table(lab: Lab, points: Points, caption: str) -> Any:

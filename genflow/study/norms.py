@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,12 +50,11 @@ class NormsStudy(Study):
         notes = [
             "Times are those of each process's own grid, which decides how often a noise level counts. σ = b/a, which "
             "is z for Poisson flow. |x|/a is the rescaled coordinate X + σN; where a is 1 it is |x|. The norm of a "
-            "Cauchy draw has no mean, so bands are quantiles; mean and standard deviation are in results.csv.",
+            "Cauchy draw has no mean, so bands are quantiles; bands.csv has mean and deviation too.",
             *left,
         ]
-        return Found(
-            rows, _tables(lab, found), CLAIM, _findings(lab, found), lambda folder: _draw(lab, found, folder), notes
-        )
+        tables, said, files = _tables(lab, found), _findings(lab, found), {"bands.csv": bands(found)}
+        return Found(rows, tables, CLAIM, said, lambda folder: _draw(lab, found, folder), notes, files)
 
 
 def _draw(lab: Lab, found: dict[str, Norms], folder: Path) -> dict[str, str]:
@@ -114,7 +115,6 @@ def _rows(lab: Lab, subject: Subject, norms: Norms) -> list[Row]:
                 rows.append(
                     row(lab.name, lab.ruler, **common, setting=where, protocol=f"{WORDS[name]}, {said}", **given)
                 )
-            rows += _band_rows(lab, norms, common, (which, where, rescaled))
     for factor, blocks in norms.pushed.items():
         said = f"|x| times {factor:g} where noise to signal is {lab.config.norm.level:g}, then the same path on"
         given = {"solver": solver, "setting": "push", "level": factor, "protocol": said}
@@ -122,18 +122,22 @@ def _rows(lab: Lab, subject: Subject, norms: Norms) -> list[Row]:
     return rows
 
 
-def _band_rows(lab: Lab, norms: Norms, common: dict[str, Any], of: tuple[str, str, bool]) -> list[Row]:
-    """Mean, standard deviation and quantiles of |x| at each noise level."""
-    which, where, rescaled = of
-    names = ("mean", "standard deviation", *(f"{q:.0%} quantile" for q in LEVELS))
-    found: list[Row] = []
-    for sigma, numbers in zip(norms.sigma.tolist(), band(norms.in_coordinates(which, rescaled)).tolist(), strict=True):
-        for name, value in zip(names, numbers, strict=True):
-            said = f"{name} over {norms.norms[which].shape[1]} {WHERE[which]}, coordinate {where}, at that σ"
-            given = {"level": f"{sigma:.6g}", "value": float(f"{value:.5g}"), "n": norms.norms[which].shape[1]}
-            metric = f"norm[{which}] {name}"
-            found.append(row(lab.name, lab.ruler, **common, setting=where, metric=metric, protocol=said, **given))
-    return found
+BAND_COLUMNS = ("process", "coordinate", "of", "sigma", "mean", "sd", *(f"q{q:g}" for q in LEVELS), "n")
+
+
+def bands(found: dict[str, Norms]) -> str:
+    """bands.csv: mean, standard deviation and quantiles of |x| at each noise level, native and rescaled."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(BAND_COLUMNS)
+    for name, norms in found.items():
+        for rescaled in (False, True) if norms.moves else (False,):
+            for which, values in norms.norms.items():
+                table = band(norms.in_coordinates(which, rescaled)).tolist()
+                for sigma, numbers in zip(norms.sigma.tolist(), table, strict=True):
+                    short = [f"{number:.5g}" for number in (sigma, *numbers)]
+                    writer.writerow([name, "|x|/a" if rescaled else "|x|", which, *short, values.shape[1]])
+    return buffer.getvalue()
 
 
 def _findings(lab: Lab, found: dict[str, Norms]) -> list[Finding]:

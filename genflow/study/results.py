@@ -35,6 +35,7 @@ class Found:
         findings: What was found of it, a sentence each, made of the numbers.
         draw: Draws the pictures into a folder, and returns their names with captions.
         notes: What else has to be said of the protocol.
+        files: More to write, text by name.
     """
 
     rows: list[Row]
@@ -43,6 +44,7 @@ class Found:
     findings: list[Finding]
     draw: Callable[[Path], dict[str, str]]
     notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def row(study: str, ruler: Ruler, **given: Any) -> Row:

@@ -46,9 +46,22 @@ def run_study(name: str, config: StudyConfig, command: str, tell: Tell = lambda 
     found = study.run(Lab(name, config, tell, study.code))
     write_file(folder / "results.csv", to_csv(found.rows))
     write_file(folder / "table.md", "\n".join(table.markdown() for table in found.tables))
+    for file, text in found.files.items():
+        write_file(folder / file, text)
     pictures = found.draw(folder)
+    for file in pictures:
+        shrink(folder / file)
     write_file(folder / "README.md", readme(name, found, pictures, command))
     return found
+
+
+def shrink(path: Path) -> None:
+    """Writes a picture with 256 colours, which is enough for lines and letters and takes a third of the room."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    small.save(path, optimize=True)
 
 
 def readme(name: str, found: Found, pictures: Mapping[str, str], command: str) -> str:
@@ -57,7 +70,8 @@ def readme(name: str, found: Found, pictures: Mapping[str, str], command: str) -
         f"# Study {name}: {entry(name).summary}",
         f"Made by `{command}`. Every number with its protocol is in `results.csv`.",
         f"**Claimed.** {found.claim}",
-        f"**Found.** {summary(found.findings)}\n\n" + "\n".join(f"* {one.text}" for one in found.findings),
+        " ".join(filter(None, ("**Found.**", summary(found.findings)))),
+        "\n".join(f"* {one.text}" for one in found.findings),
         f"**Protocol.** {' '.join([*found.notes, PAIRED])}",
         *(f"![{caption}]({file})\n\n*{caption}*" for file, caption in pictures.items()),
         "\n".join(table.markdown() for table in found.tables).rstrip(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genflow.config import ConfigError
-from genflow.report.palette import palette
+from genflow.report.palette import COLOURS, GREY
 from genflow.study.claims import Finding
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Lab, Study
@@ -16,8 +16,8 @@ from genflow.study.step_size import label
 from genflow.study.subjects import Subject
 
 CLAIM = (
-    "No paper splits its error so; Xu et al. 2022 (arXiv:2209.11178) hold that Poisson flow's ODE is easier to solve, "
-    "which is about the solver's part alone."
+    "No paper splits its error so. The study says which of the two decides what is claimed of step sizes and of weak "
+    "networks (Xu et al. 2022, arXiv:2209.11178)."
 )
 Pair = tuple[dict[int, Blocks], Blocks]
 """Distances by budget, and that of the field's own end."""
@@ -113,10 +113,10 @@ def _levels(lab: Lab, found: dict[str, tuple[Pair, Pair]]) -> Any:
 
 
 def _draw(lab: Lab, found: dict[str, tuple[Pair, Pair]], folder: Path) -> dict[str, str]:
-    colours, groups = palette(found), {}
+    groups = {}
     for name, pair in found.items():
         groups[name] = [
-            Curve(field, list(by), [b.mean for b in by.values()], colours[name] if i else "#7a8594", i)
+            Curve(field, list(by), [b.mean for b in by.values()], COLOURS[0] if i else GREY, i)
             for i, (field, (by, _)) in enumerate(zip(("exact field", "network"), pair, strict=True))
         ]
     axes = Axes("NFE (backbone calls per sample)", lab.ruler.name, lab.ruler.floor, list(lab.config.nfe))

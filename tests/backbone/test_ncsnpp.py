@@ -8,6 +8,7 @@ import pytest
 import scipy.signal
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import genflow
 from genflow.backbone.ncsnpp import SIZES, NCSNpp
@@ -121,6 +122,29 @@ def test_attention_is_scaled_dot_product_attention():
     heads = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
     added = (heads @ layer.NIN_3.W + layer.NIN_3.b).transpose(1, 2).reshape(x.shape)
     torch.testing.assert_close(layer(x), (x + added) / 2**0.5)
+
+
+def test_attention_has_second_derivatives_where_torch_s_plain_form_is_asked_for():
+    layer = Attention(4, rescale=True, init_scale=1.0, groups=None).double()
+    x = maps(1, 4, 2, 2).requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(layer, x)
+
+
+@pytest.mark.parametrize("nf", [8, 64])
+def test_layouts_follow_width_and_training_and_change_nothing(nf):
+    """Channels last on a CPU, but for a wide network that is trained."""
+    net, layouts = NCSNpp((3, 8, 8), nf=nf, ch_mult=(1, 2), num_res_blocks=1), []
+    for parameter in net.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    net.all_modules[-2].register_forward_hook(
+        lambda m, i, o: layouts.append(o.is_contiguous(memory_format=torch.channels_last))
+    )
+    x, t = torch.randn(32, 3, 8, 8), torch.rand(32)  # small batches take another convolution
+    trained = net(x, t).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, t), trained, rtol=1e-4, atol=1e-5)
+    assert layouts == [nf < 64, True]
 
 
 def test_positional_features_are_geometric_waves():

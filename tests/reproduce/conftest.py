@@ -43,7 +43,7 @@ def counting_study(calls):
 
     def study(work):
         calls.append([name for name, _, _ in work.models()])
-        (work.folder / "drawn.png").write_bytes(b"picture")
+        work.picture("drawn.png", "A drawing of calls").write_bytes(b"picture")
         return [row("own", float(len(calls)), protocol="a count", n=1, process="vp_ode")]
 
     return study

@@ -83,7 +83,7 @@ def test_growth_is_a_ratio_of_budgets():
     )
     verdict = grows_less("a", ("b",), 10, 50)(results)
     assert verdict.word == "holds"
-    assert "a 1.50, b 10.00" in verdict.evidence
+    assert "a 3 for 2 (1.50 times), b 1 for 0.1 (10.00 times)" in verdict.evidence
     assert grows_less("b", ("a",), 10, 50)(results).word == "does not hold"
 
 

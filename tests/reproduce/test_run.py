@@ -37,7 +37,13 @@ def test_table_and_findings(toy, settings, inline, calls):
     assert "checkerboard" in rows["VP"]["protocol"]
     assert (rows["elsewhere"]["measured"], rows["elsewhere"]["protocol"]) == ("", "not run at this scale")
     text = (out / "table.md").read_text()
-    for words in ("FID 1.5", "CIFAR-10, p. Source: a README", "not run at this scale", "`genflow reproduce toy`"):
+    for words in (
+        "FID 1.5",
+        "CIFAR-10, p. Source: a README",
+        "not run at this scale",
+        "`genflow reproduce toy`",
+        "![A drawing of calls](drawn.png)",
+    ):
         assert words in text
     others = [r["value"] for r in done.results.rows if r["process"] == "si_linear" and r.get("budget") == 2]
     gap = np.mean(others) - np.mean(by_hand)

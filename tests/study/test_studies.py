@@ -18,7 +18,9 @@ from genflow.commands.options import resolve
 from genflow.config import ConfigError, TrainConfig, build
 from genflow.registry import UnknownNameError
 from genflow.study import STUDIES, subjects
+from genflow.study.claims import FAILS, HOLDS, OPEN
 from genflow.study.config import StudyConfig, bench_of, entry, settled
+from genflow.study.dimension import verdict
 from genflow.study.lab import Lab
 from genflow.study.measure import Blocks
 from genflow.study.quantise import early
@@ -76,6 +78,21 @@ def test_a_study_writes_its_folder_and_measures_nothing_twice(tmp_path, name, gi
     run_study(name, asked, f"genflow study {name}")
     assert (folder / "results.csv").read_text() == before
     assert points == {file: file.stat().st_mtime_ns for file in folder.glob("points/*")}
+
+
+def test_bands_are_written_for_both_coordinates_where_they_differ(tmp_path):
+    asked = config("norm_z", tmp_path, process="vp_ode,ve_ode", nfe="6")
+    run_study("norm_z", asked, "")
+    with (Path(asked.out) / "bands.csv").open(encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    kinds = {(row["process"], row["coordinate"], row["of"]) for row in found}
+    assert kinds == {
+        (p, c, of) for p, c in (("vp_ode", "|x|"), ("vp_ode", "|x|/a"), ("ve_ode", "|x|")) for of in ("train", "path")
+    }
+    assert all(float(row["q0.1"]) <= float(row["q0.5"]) <= float(row["q0.9"]) for row in found)
+    first = next(row for row in found if row["process"] == "ve_ode" and row["of"] == "train")
+    assert float(first["sigma"]) == pytest.approx(50, rel=0.01)  # where sampling begins
+    assert float(first["q0.5"]) == pytest.approx(50 * 1.1774, rel=0.25)  # the median of a two-dimensional normal's norm
 
 
 def test_budgets_are_spent_exactly(tmp_path):
@@ -195,6 +212,20 @@ def test_the_parts_of_an_error_add_up():
     assert found["network"] == 3.5
     assert found["together"] == 9.0
     assert found["solver"] + found["network"] + found["beyond their sum"] == found["together"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({1: (5, 6), 8: (2, 3), 64: (4, 5.2)}, HOLDS),
+        ({1: (5, 6), 8: (4, 5), 64: (2, 3.1)}, FAILS),
+        ({1: (5, 6), 8: (4, 5.2), 64: (4, 5.4)}, OPEN),
+        ({1: (5, 6), 8: (3, 9), 64: (2, 3)}, OPEN),
+    ],
+)
+def test_a_best_dimension_is_told_block_by_block(values, expected):
+    """The spread that blocks share does not count, the spread of differences does."""
+    assert verdict({dim: Blocks(tuple(map(float, one))) for dim, one in values.items()}) == expected
 
 
 def test_an_unknown_study_names_the_nearest():
