@@ -98,6 +98,6 @@ lsun256 = Recipe(
     study=calls_against_size,
     notes=(
         "No 256-pixel data ship, and no network of that size trains here: the small scale asks the solver alone, "
-        "with the exact field of 500 digits enlarged to that many pixels.",
+        "with the exact field of 300 digits enlarged to that many pixels.",
     ),
 )

@@ -15,7 +15,9 @@ from genflow.reproduce.base import Work, row
 if TYPE_CHECKING:
     from torch import Tensor
 
-EVENNESS, OUTSIDE = "χ²/dof of charges reached", "outside the heart, %"
+OUTSIDE = "outside the heart, %"
+HEIGHTS = (None, 500.0)
+"""z_max from which the hemisphere is followed: the rule's, some three hearts high, and a very large one."""
 CASES = ((500, 0.3), (500, 0.1), (500, 0.01), (20, 0.01))
 """Charges and their width ε, data units. A charge holds what comes near where its own field, 1/(2nε) at most, is above
 that of all others, about 1/R with R = 1.5 the heart's radius: where ε < R/2n, which is so for 20 charges alone."""
@@ -37,18 +39,7 @@ def heart(work: Work) -> list[Row]:
 
     data = genflow.get_dataset("heart", size=500)
     charges = data.train
-    ends, paths = _exact_ends(charges, 10_000)
-    nearest = torch.cdist(ends, charges).argmin(1)
-    expected, dof = len(ends) / len(charges), len(charges) - 1
-    counts = torch.bincount(nearest, minlength=len(charges)).double()
-    chi2 = float(((counts - expected) ** 2 / expected).sum()) / dof
-    told = (
-        f"{len(ends)} draws of the prior (a uniform hemisphere seen from the plane z = z_max) carried by the "
-        "exact field "
-        f"of {len(charges)} charges, RK45 at 1e-4, counted by nearest charge; error: √(2/dof) of equal shares"
-    )
-    more: dict[str, Any] = {"process": "pfgm", "dataset": "heart", "solver": "rk45", "stderr": math.sqrt(2 / dof)}
-    rows = [row(EVENNESS, chi2, protocol=told, n=len(ends), **more)]
+    rows = [_evenness(charges, height) for height in HEIGHTS]
     bench = next(iter(work.benches.values()))
     drawn: dict[str, np.ndarray] = {}
     for cell in (c for c in bench.cells if c.kind == "sample"):
@@ -61,29 +52,50 @@ def heart(work: Work) -> list[Row]:
         where |= {"dataset": "heart", "backbone": bench.config.backbone, "stderr": error}
         rows.append(row(OUTSIDE, 100 * share, protocol=words, n=len(x), **where))
         drawn.setdefault(cell.labels["process"], x)
-    _heart_picture(
-        work.picture("heart.png", "Exact paths to 500 charges of a heart, and samples of trained networks"),
-        charges.numpy(),
-        paths,
-        drawn,
-    )
+    words = f"Exact paths to {len(charges)} charges of a heart, and samples of trained networks"
+    _heart_picture(work.picture("heart.png", words), charges.numpy(), _exact_paths(charges), drawn)
     return rows
 
 
-def _exact_ends(charges: Tensor, count: int) -> tuple[Tensor, np.ndarray]:
-    """Where the exact field of charges carries draws of the prior, and the first of the ways there, (times, 80, 2)."""
+def _evenness(charges: Tensor, height: float | None) -> Row:
+    """χ² of the numbers of prior draws that the exact field leads to each charge, from a z_max or the rule's (None)."""
     import torch
 
     import genflow
     from genflow.sampling import sample
     from genflow.solver.adaptive import RK45
 
-    process = genflow.get_process("pfgm").for_data(charges)
+    process = genflow.get_process("pfgm", z_max=height).for_data(charges)
     oracle = process.oracle(charges)  # type: ignore[attr-defined]
-    ends = sample(process, oracle, RK45(1e-4, 1e-4), count, seed=0, batch_size=2500).x
+    ends = sample(process, oracle, RK45(1e-4, 1e-4), 10_000, seed=0, batch_size=2500)
+    counts = torch.bincount(torch.cdist(ends.x, charges).argmin(1), minlength=len(charges)).double()
+    expected, dof = len(ends.x) / len(charges), len(charges) - 1
+    chi2 = float(((counts - expected) ** 2 / expected).sum()) / dof
+    told = (
+        f"{len(ends.x)} draws of the prior, a uniform hemisphere seen from the plane z = {process.t_prior:.4g}, "
+        f"led by the exact field of {len(charges)} charges, RK45 at 1e-4, counted by nearest charge; error: √(2/dof)"
+    )
+    more: dict[str, Any] = {"process": "pfgm", "dataset": "heart", "solver": "rk45", "nfe": ends.nfe}
+    return row(evenness(height), chi2, protocol=told, n=len(ends.x), stderr=math.sqrt(2 / dof), **more)
+
+
+def evenness(height: float | None) -> str:
+    """The name of the χ² of a height."""
+    return f"χ²/dof of charges reached, z_max {'of the rule' if height is None else f'= {height:g}'}"
+
+
+def _exact_paths(charges: Tensor) -> np.ndarray:
+    """Ways of 80 draws of the prior to the charges by the exact field, (times, 80, 2)."""
+    import torch
+
+    import genflow
+    from genflow.sampling import sample
+
+    process = genflow.get_process("pfgm").for_data(charges)
     states: list[Tensor] = []
+    oracle = process.oracle(charges)  # type: ignore[attr-defined]
     sample(process, oracle, "heun", 80, nfe=200, seed=0, observer=lambda x, t: states.append(x.clone()))
-    return ends, torch.stack(states).numpy()
+    return torch.stack(states).numpy()
 
 
 def _heart_picture(path: Path, charges: np.ndarray, paths: np.ndarray, drawn: dict[str, np.ndarray]) -> None:
@@ -100,7 +112,7 @@ def _heart_picture(path: Path, charges: np.ndarray, paths: np.ndarray, drawn: di
         panel.scatter(*x[:2000].T, s=3, color=colours[name], linewidths=0, alpha=0.6)
         panel.set_title(f"{name}, MLP")
     for panel in axes:
-        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), aspect="equal")
+        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), box_aspect=1)
     save_figure(figure, path)
 
 
@@ -217,5 +229,5 @@ def _collapse_picture(path: Path, charges: np.ndarray, drawn: dict[tuple[str, in
         panel.scatter(*charges[:count].T, s=4 if count > 100 else 14, color=GREY, linewidths=0, alpha=0.5)
         panel.scatter(*drawn[flow, count, width].T, s=4, color=COLOURS[FLOWS.index(flow)], linewidths=0, alpha=0.6)
         panel.set_title(f"{flow}, {count} charges, ε = {width:g}", fontsize=8.5)
-        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), aspect="equal")
+        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), box_aspect=1)
     save_figure(figure, path)
