@@ -13,7 +13,7 @@ from genflow.process.base import is_count, require
 
 def width_for(entries: int) -> int:
     """Hidden units that suit samples of so many numbers."""
-    return 128 if entries <= 128 else 256 if entries <= 1024 else 512
+    return 128 if entries <= 128 else 256
 
 
 class MLP(Backbone):
@@ -24,7 +24,7 @@ class MLP(Backbone):
     Arguments:
         shape: Shape of one sample; images are flattened.
         extra_channels: Channels beside x's own. For an image of C channels each counts H·W entries.
-        width: Hidden units. None: 128 for up to 128 numbers a sample, 256 for up to 1024, 512 above.
+        width: Hidden units. None: 128 for up to 128 numbers a sample, 256 above.
         depth: Residual blocks.
         frequencies: Fourier features of each scalar input.
         normalise: Show the network x at unit size and its size apart (`rms_normalise`).
