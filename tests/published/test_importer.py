@@ -78,7 +78,7 @@ def test_an_average_of_another_network_is_refused(file, stored, tmp_path):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_weights_that_are_not_finite_are_named(file, stored, tmp_path, value):
     shadow = list(stored["ema"]["shadow_params"])
-    shadow[4] = shadow[4].clone()
+    shadow[4] = shadow[4].clone(memory_format=torch.contiguous_format)
     shadow[4].view(-1)[3] = value
     torch.save(changed(stored, shadow_params=shadow), file)
     words = "1 of 216 entries of all_modules.2.weight in the averaged weights are not finite; --no-ema takes"

@@ -81,8 +81,12 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
         os.waitpid(pid, 0)
         files, wrong = Checkpoints(tmp_path / "killed").newest()
         assert wrong == []
+        if not files:  # it came too early for a first checkpoint
+            assert steps == []
+            continue
         steps.append(int(files["b"]))
         assert files["a"] == b"x" * 2_000_000
+    assert len(steps) >= 10
     assert max(steps) > 1
     Checkpoints(tmp_path / "killed").write(20_000, {"b": b"20000"})
     assert not list((tmp_path / "killed").glob("*.tmp-*"))
