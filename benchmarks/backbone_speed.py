@@ -4,7 +4,7 @@
     python benchmarks/backbone_speed.py presets      # milliseconds of a training step of each backbone, batch 64
     python benchmarks/backbone_speed.py rewrites     # each rewrite of a layer against what genflow does
     python benchmarks/backbone_speed.py fast         # the options of genflow.devices.Fast, compile left out
-    python benchmarks/backbone_speed.py compile      # and with it
+    python benchmarks/backbone_speed.py compile      # compile alone; takes five to ten minutes
 
 A second argument is the number of threads (2). Functions take turns, and of each the fastest of `RUNS` counts. On one
 thread it is the processor's time that counts, so that what else runs on the machine changes little; on more it is the
@@ -179,7 +179,8 @@ def fast(compiled: bool) -> bool:
     ways = {"bfloat16": Fast("bfloat16"), "float16": Fast("float16"), "channels_last": Fast(channels_last=True)}
     ways = {"compile": Fast(compile=True)} if compiled else ways
     print("| network | option | forward | training step | difference |\n|---|---|---|---|---|")
-    for name, (what, shape, batch, options) in (("ncsnv2", UNETS[0]), ("ddpmpp", UNETS[0]), ("ddpmpp", UNETS[1])):
+    cases = [("ncsnv2", UNETS[0]), ("ddpmpp", UNETS[0]), ("ddpmpp", UNETS[1])]
+    for name, (what, shape, batch, options) in cases[:2] if compiled else cases:  # the larger takes minutes to compile
         for words, way in ways.items():
             net, inputs = drawn(name, shape, **options), (torch.randn(batch, *shape), torch.rand(batch))
             call, optimiser = prepare(net, way, "cpu"), adam(net)
