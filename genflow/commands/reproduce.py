@@ -12,6 +12,7 @@ from genflow.commands.options import command_line, examples
 from genflow.config import ConfigError
 
 if TYPE_CHECKING:
+    from genflow.bench.runner import Report
     from genflow.reproduce.base import Recipe
     from genflow.reproduce.run import Part, Settings
 
@@ -128,8 +129,15 @@ def _run(recipe: Recipe, settings: Settings) -> int:
     from genflow.reproduce.run import run_recipe
 
     with ProgressLine() as line:
+
+        def show(report: Report) -> None:
+            """The line of one bench after another: a share that falls is the next one's."""
+            if int(report.share * 10) < line.shown:
+                line.shown = -1
+            line.show(report)
+
         try:
-            done = run_recipe(recipe, settings, line.show, command=command_line())
+            done = run_recipe(recipe, settings, show, command=command_line())
         except Interrupted as end:
             line.close()
             click.echo(f"\ngenflow: stopped; finished cells are kept. Go on with:\n  {command_line()}", err=True)

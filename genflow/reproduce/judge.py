@@ -9,8 +9,9 @@ from typing import Any
 from genflow.bench.cells import REAL
 from genflow.reproduce.base import Number, Results, Verdict, figure
 
-CLEAR = 2.0
-"""A difference of so many standard errors is one; a smaller one is left undecided."""
+CLEAR, UNKNOWN = 2.0, 0.1
+"""A difference of so many standard errors is one, a smaller one is left undecided; where errors are not known, a
+difference of this share of the smaller number stands for the first."""
 
 Judge = Callable[[Results], Verdict]
 Query = Mapping[str, Any] | Callable[[Results], Mapping[str, Any]]
@@ -30,7 +31,7 @@ def distance(results: Results, **wanted: Any) -> str:
 
 
 def quality(process: str, **more: Any) -> Query:
-    """The Fréchet distance of a process's samples; further fields narrow it, "budget" to the nearest that was run."""
+    """The Fréchet distance of a process's samples; further fields narrow it."""
 
     def query(results: Results) -> Mapping[str, Any]:
         return {"process": process, "metric": distance(results), **more}
@@ -47,10 +48,10 @@ def asked(query: Query, results: Results) -> Number | None:
 
 
 def compare(a: Number, b: Number) -> float:
-    """b less a in standard errors of the difference; infinite where the errors are not known and they differ."""
+    """b less a in standard errors of the difference, or in what stands for them where neither is known."""
     known = [e for e in (a.error, b.error) if math.isfinite(e)]
-    error = math.hypot(*known) if known else 0.0
     gap = b.value - a.value
+    error = math.hypot(*known) if known else UNKNOWN / CLEAR * min(abs(a.value), abs(b.value))
     return gap / error if error else math.copysign(math.inf, gap) if gap else 0.0
 
 
@@ -82,7 +83,11 @@ def word(sigmas: float) -> Any:
 
 def seeds_note(*numbers: Number) -> str:
     """What the errors leave out, where a number is of one trained model alone."""
-    return "" if min(n.seeds for n in numbers) > 1 else "; one seed: the errors leave the training's own spread out"
+    if min(n.seeds for n in numbers) > 1:
+        return ""
+    if not any(math.isfinite(n.error) for n in numbers):
+        return f"; one seed and no error: less than {UNKNOWN:.0%} apart is undecided"
+    return "; one seed: the errors leave the training's own spread out"
 
 
 def near(a: Query, b: Query, names: tuple[str, str], within: float) -> Judge:

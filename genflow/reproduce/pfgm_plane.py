@@ -103,7 +103,7 @@ def _heart_picture(path: Path, charges: np.ndarray, paths: np.ndarray, drawn: di
     from genflow.report.style import panels, save_figure
 
     colours = palette(drawn)
-    figure, axes = panels(1 + len(drawn), 3.6, 3.6)
+    figure, axes = panels(1 + len(drawn), 3.6, 4.0)
     for k in range(paths.shape[1]):
         axes[0].plot(paths[:, k, 0], paths[:, k, 1], color=GREY, linewidth=0.5, alpha=0.6)
     axes[0].scatter(*charges.T, s=3, color="#D55E00", linewidths=0, zorder=3)
@@ -223,7 +223,7 @@ def _collapse_picture(path: Path, charges: np.ndarray, drawn: dict[tuple[str, in
     from genflow.report.palette import COLOURS, GREY
     from genflow.report.style import panels, save_figure
 
-    figure, axes = panels(len(drawn), 2.9, 2.9, most=len(CASES))
+    figure, axes = panels(len(drawn), 2.9, 3.2, most=len(CASES))
     order = [(flow, *case) for flow in FLOWS for case in CASES]
     for panel, (flow, count, width) in zip(axes, order, strict=True):
         panel.scatter(*charges[:count].T, s=4 if count > 100 else 14, color=GREY, linewidths=0, alpha=0.5)

@@ -61,6 +61,14 @@ def test_the_difference_is_in_standard_errors():
     assert compare(*ends) == pytest.approx(1 / 0.5)
 
 
+@pytest.mark.parametrize(("second", "word"), [(1.2, "holds"), (1.05, "undecided"), (0.8, "does not hold")])
+def test_without_errors_a_tenth_is_a_difference(second, word):
+    results = made(measured("a", [1.0]), measured("b", [second]))
+    verdict = less(quality("a"), quality("b"), ("A", "B"))(results)
+    assert verdict.word == word
+    assert "no error" in verdict.evidence
+
+
 def test_what_was_not_measured_is_not_judged():
     results = made(measured("a", [1.0]))
     for judge in (
