@@ -186,21 +186,33 @@ def work_in_a_child(config):
         os._exit(1)
 
 
-def test_killed_at_random_moments_it_ends_with_the_numbers_of_an_undisturbed_run(tiny, whole):
+def ended_after(pid, seconds):
+    """The exit code of a child, or None where it was still at work after so long and was killed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def test_killed_at_random_moments_it_ends_with_the_numbers_of_an_undisturbed_run(tiny, whole, tmp_path):
     config = dataclasses.replace(tiny(), train=dataclasses.replace(tiny().train, save_seconds=1e-3))
+    spare = dataclasses.replace(config, out=str(tmp_path / "spare"))
+    bench(spare)
+    start = time.monotonic()
+    assert ended_after(work_in_a_child(spare), 120) == 0
+    length = time.monotonic() - start
     store = bench(config).store
     moments, kills, code = random.Random(5), 0, None
-    for _ in range(60):
-        pid = work_in_a_child(config)
-        time.sleep(moments.uniform(0.0, 0.25) if kills < 12 else 30 if kills > 40 else moments.uniform(0.2, 1.0))
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if not ended:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            kills += 1
-            continue
-        code = os.waitstatus_to_exitcode(status)
-        break
+    while code is None:  # at most an eighth of the work is done between two kills, so five kills come on any machine
+        moment = moments.uniform(0.0, length / 8) if kills < 12 else moments.uniform(1, 2) * length * (kills - 11)
+        code = ended_after(work_in_a_child(config), moment)
+        kills += code is None
+        assert kills < 40
     assert code == 0
     assert kills >= 5
     plan = prepare(config)
