@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.cli import say
-from genflow.commands.model import check_folder
 from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.paths import check_folder
 from genflow.config import ConfigError, option
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from genflow.cli import say
-from genflow.commands.loaded import check_out, open_model, open_solver
-from genflow.commands.model import make_folder
+from genflow.commands.loaded import open_model, open_solver
 from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.paths import check_out, make_folder
 from genflow.config import (
     BenchConfig,
     ConfigError,

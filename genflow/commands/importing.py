@@ -50,7 +50,7 @@ def import_command(
     sha256: str | None,
 ) -> int:
     from genflow.checkpoint import CheckpointError
-    from genflow.commands.model import check_parents
+    from genflow.commands.paths import check_parents
     from genflow.published.importer import import_checkpoint
 
     out = out or Path("runs") / checkpoint.stem

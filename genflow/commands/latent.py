@@ -11,7 +11,6 @@ import click
 from genflow.cli import say
 from genflow.commands.loaded import (
     GUIDANCE_HELP,
-    check_out,
     held_out,
     open_model,
     open_solver,
@@ -20,8 +19,8 @@ from genflow.commands.loaded import (
     told,
     write_arrays,
 )
-from genflow.commands.model import make_folder
 from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.paths import check_out, make_folder
 from genflow.config import ConfigError, Options, option
 
 if TYPE_CHECKING:

@@ -1,14 +1,14 @@
-"""What the commands on one checkpoint share: opening it, checking where to write, and writing."""
+"""What the commands on one checkpoint share: opening it, and writing arrays."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genflow.commands.model import check_parents, make_folder
+from genflow.commands.paths import make_folder
 from genflow.config import ConfigError, Options, check_owners
 
 if TYPE_CHECKING:
@@ -106,22 +106,6 @@ def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | No
     check_owners("solver_options", options, [name])
     solver = genflow.get_solver(name, **options.get(name, {}))
     return solver, nfe if hasattr(solver, "plan") else None
-
-
-def check_out(out: str, endings: Sequence[str]) -> Path:
-    """The path of a file to write.
-
-    Raises:
-        ConfigError: Another ending, a folder, or a place below a file.
-    """
-    path = Path(out)
-    if path.suffix not in endings:
-        known = " or ".join((", ".join(endings[:-1]), endings[-1]) if len(endings) > 1 else endings)
-        raise ConfigError(f"out = '{path}': the ending says what to write; give a {known} file")
-    if path.is_dir():
-        raise ConfigError(f"out = '{path}' is a folder; give a file")
-    check_parents(path, path.parent)
-    return path
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`genflow sample`, and what commands that write share."""
+"""`genflow sample`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from genflow.cli import say
 from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.paths import check_out, make_folder
 from genflow.config import ConfigError, Options, check_owners, option
 
 LOG = logging.getLogger("genflow")
@@ -64,26 +65,6 @@ def sample_command(config_file: Path | None, **given: Any) -> int:
     return 0
 
 
-def check_folder(path: Path) -> None:
-    """Raises ConfigError where a folder stands on a file, before hours are spent."""
-    check_parents(path, path)
-
-
-def check_parents(path: Path, first: Path) -> None:
-    """Raises ConfigError naming `path` where `first` or a folder above it is a file."""
-    for part in (first, *first.parents):
-        if part.exists() and not part.is_dir():
-            raise ConfigError(f"out = '{path}': {part} is a file, not a folder; choose another folder")
-
-
-def make_folder(path: Path) -> None:
-    """Makes a folder, or raises ConfigError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}; choose another folder") from None
-
-
 def parse_label(word: str) -> int | str | None:
     """A label of the command line as `genflow.sample` takes it.
 
@@ -105,7 +86,7 @@ def run_sampling(config: SampleConfig) -> str:
 
     import genflow
     from genflow.checkpoint import CheckpointError, read_folder
-    from genflow.commands.loaded import check_out, stored_scaling
+    from genflow.commands.loaded import stored_scaling
     from genflow.devices import check_device
     from genflow.distributed import open_team
     from genflow.report.pictures import save_samples

@@ -14,7 +14,7 @@ from genflow.config import ConfigError
 if TYPE_CHECKING:
     from genflow.bench.runner import Report
     from genflow.reproduce.base import Recipe
-    from genflow.reproduce.run import Part, Settings
+    from genflow.reproduce.parts import Part, Settings
 
 ROOT = Path("runs/reproduce")
 
@@ -69,7 +69,7 @@ def reproduce_command(
     dry_run: bool,
 ) -> int:
     from genflow.reproduce import get_recipe
-    from genflow.reproduce.run import Settings
+    from genflow.reproduce.parts import Settings
 
     if listing:
         return _list()
@@ -96,7 +96,7 @@ def _list() -> int:
 
 def plan_lines(recipe: Recipe, settings: Settings) -> list[str]:
     """What --dry-run prints: the paper, the claims, the benches with their commands, and what is missing."""
-    from genflow.reproduce.run import absences, open_parts
+    from genflow.reproduce.parts import absences, open_parts
 
     parts = open_parts(recipe, settings)
     lines = [f"{recipe.name}: {recipe.title}", f"  {recipe.paper}", f"  {recipe.claim}", ""]
@@ -111,7 +111,7 @@ def plan_lines(recipe: Recipe, settings: Settings) -> list[str]:
 
 def _part_lines(part: Part, settings: Settings) -> list[str]:
     from genflow.bench.choose import prepare
-    from genflow.reproduce.run import commands
+    from genflow.reproduce.parts import commands
 
     config = part.measuring() if part.weights and _imported(part) else part.config
     plan = prepare(config)

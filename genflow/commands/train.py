@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.cli import say
-from genflow.commands.model import check_folder, make_folder
 from genflow.commands.options import command_line, config_options, examples, resolve
+from genflow.commands.paths import check_folder, make_folder
 from genflow.config import ConfigError, Options, TrainConfig, check_owners, option, to_dict
 
 if TYPE_CHECKING:

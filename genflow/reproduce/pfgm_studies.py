@@ -25,7 +25,7 @@ DISTANCE, VARIETY = "distance", "variety"
 """Names of what is measured, in the rows and in the recipes that read them."""
 
 
-def _opened(work: Work) -> Iterator[tuple[str, int, Process, Any, Dataset]]:
+def opened(work: Work) -> Iterator[tuple[str, int, Process, Any, Dataset]]:
     """(process, seed, process object, network, data) of every model of a recipe's first part."""
     import genflow
 
@@ -104,7 +104,7 @@ def interpolations(work: Work) -> list[Row]:
     import torch
 
     rows: list[Row] = []
-    for name, seed, process, backbone, data in _opened(work):
+    for name, seed, process, backbone, data in opened(work):
         pairs = min(128, data.count("test") // 2)
         raw = data.examples("test", torch.arange(2 * pairs))
         x = data.scaling.encode(raw, torch.Generator().manual_seed(seed))
@@ -167,7 +167,7 @@ def temperatures(work: Work) -> list[Row]:
 
     rows, pictures = [], {}
     factors = ", ".join(f"{f:g}" for f in FACTORS)
-    for name, seed, process, backbone, data in _opened(work):
+    for name, seed, process, backbone, data in opened(work):
         shown = []
         for factor in FACTORS:
             found = sample(

@@ -18,7 +18,7 @@ from genflow.report.environment import environment
 from genflow.reproduce.base import Comparison, Number, Recipe, Results, figure
 
 if TYPE_CHECKING:
-    from genflow.reproduce.run import Done, Part, Settings
+    from genflow.reproduce.parts import Done, Part, Settings
 
 NOT_RUN = "not run at this scale"
 TABLE = (

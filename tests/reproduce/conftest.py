@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
 from inline_workers import Inline, working
 
-from genflow.reproduce import run
+from genflow.reproduce import parts
 from genflow.reproduce.base import Claim, Comparison, Published, Recipe, row
 from genflow.reproduce.judge import less, quality
 
@@ -61,7 +61,7 @@ def toy(tmp_path, monkeypatch, calls):
     folder = tmp_path / "configs"
     folder.mkdir()
     (folder / "toy_small.yaml").write_text(TOY)
-    monkeypatch.setattr(run, "CONFIGS", folder)
+    monkeypatch.setattr(parts, "CONFIGS", folder)
     find = {"process": "vp_ode", "metric": FD, "budget": 2}
     return Recipe(
         name="toy",
@@ -86,7 +86,7 @@ def settings(tmp_path):
 
     def make(**given):
         folders = {"out": tmp_path / "out", "shared": tmp_path / "shared", "published": tmp_path / "published"}
-        return run.Settings(**{**folders, **given})
+        return parts.Settings(**{**folders, **given})
 
     return make
 

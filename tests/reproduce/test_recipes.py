@@ -11,7 +11,7 @@ from genflow.commands.reproduce import plan_lines
 from genflow.config import ConfigError
 from genflow.reproduce import get_recipe, recipes
 from genflow.reproduce.base import SCALES, Results
-from genflow.reproduce.run import Settings, absences, open_parts
+from genflow.reproduce.parts import Settings, absences, open_parts
 
 KNOWN = recipes()
 each = pytest.mark.parametrize("recipe", KNOWN.values(), ids=list(KNOWN))

@@ -14,9 +14,10 @@ import yaml
 
 import genflow
 from genflow.config import ConfigError
-from genflow.reproduce import run
+from genflow.reproduce import parts
 from genflow.reproduce.base import Comparison, Published, Recipe, Variant, Weights
-from genflow.reproduce.run import open_parts, run_recipe
+from genflow.reproduce.parts import open_parts
+from genflow.reproduce.run import run_recipe
 
 
 def read_csv(path):
@@ -136,7 +137,7 @@ def full(tmp_path, toy, settings):
     options = {"images": {"path": str(pictures)}}
     bench = {"process": ["pfgm"], "backbone": "ddpmpp", "backbone_options": {"ddpmpp": {"nf": 8}}, "solver": ["euler"]}
     bench |= {"dataset": "images", "dataset_options": options, "nfe": [2], "samples": 4, "metric": ["fd"]}
-    (run.CONFIGS / "toy_full.yaml").write_text(yaml.safe_dump({**bench, "train": {"steps": 1, "batch_size": 2}}))
+    (parts.CONFIGS / "toy_full.yaml").write_text(yaml.safe_dump({**bench, "train": {"steps": 1, "batch_size": 2}}))
     told = Published(2.48, "FID", "as the README has it", "a README")
     find = {"full": {"process": "pfgm", "metric": "FD[identity]", "budget": 2}}
     weights = Weights("tiny.pth", "poisson/cifar10_ddpmpp", ("pfgm",), "the README's link", as_published=True)
