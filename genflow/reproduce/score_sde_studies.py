@@ -12,8 +12,7 @@ import numpy as np
 from genflow.bench.tables import Row
 from genflow.reproduce.base import Results, Verdict, Work, row
 from genflow.reproduce.judge import CLEAR, Judge, asked, seeds_note
-from genflow.reproduce.pfgm_studies import jackknife
-from genflow.reproduce.pfgm_studies import opened
+from genflow.reproduce.pfgm_studies import jackknife, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
