@@ -96,7 +96,10 @@ class Number:
         return len({row["seed"] for row in self.rows})
 
     def __str__(self) -> str:
-        return figure(self.value) + (f" ± {figure(self.error)}" if math.isfinite(self.error) else "")
+        if not (math.isfinite(self.value) and math.isfinite(self.error) and self.error > 0):
+            return figure(self.value) + (f" ± {figure(self.error)}" if math.isfinite(self.error) else "")
+        digits = max(1 - math.floor(math.log10(self.error)), 0)
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
 
 
 def figure(value: float) -> str:

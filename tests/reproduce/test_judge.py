@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from genflow.reproduce.base import Results, row
+from genflow.reproduce.base import Number, Results, row
 from genflow.reproduce.judge import asked, compare, every, grows_less, less, near, quality
 
 
@@ -51,7 +51,7 @@ def test_less_is_decided_by_errors(second, word):
     results = made(measured("a", [1.0], stderr=0.1), measured("b", [second], stderr=0.1))
     verdict = less(quality("a"), quality("b"), ("A", "B"))(results)
     assert verdict.word == word
-    assert "A 1 ± 0.1" in verdict.evidence
+    assert "A 1.00 ± 0.10" in verdict.evidence
     assert "one seed" in verdict.evidence
 
 
@@ -105,3 +105,17 @@ def test_all_of_several():
 def test_inception_distances_come_before_others():
     results = made(measured("a", [1.0]), measured("a", [7.0], metric="FID"))
     assert asked(quality("a"), results).value == 7.0
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (3.0466, 0.00146, "3.0466 ± 0.0015"),
+        (313.24, 10.3, "313 ± 10"),
+        (12345.6, 312.0, "12346 ± 312"),
+        (0.5, math.nan, "0.5"),
+        (2.0, 0.0, "2 ± 0"),
+    ],
+)
+def test_a_number_has_as_many_digits_as_its_error(value, error, text):
+    assert str(Number(value, error, ())) == text
