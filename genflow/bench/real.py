@@ -66,6 +66,13 @@ def data_of(name: str, options: Mapping[str, Any], checkpoint: str) -> Dataset:
         if found is not None:
             return Absent(name, tuple(found.shape), found.scaling, str(error))
         about = json.loads(read_folder(Path(checkpoint), ("config.json",))["config.json"])
-        levels = registries()["datasets"].entry(name).tags.get("levels")
-        scaling = Scaling.grey(levels) if levels else Scaling()
-        return Absent(name, tuple(about["backbone"]["options"]["shape"]), scaling, str(error))
+        shape = tuple(about["backbone"]["options"]["shape"])
+        return Absent(name, shape, _scaling(name, about), str(error))
+
+
+def _scaling(name: str, about: Mapping[str, Any]) -> Scaling:
+    """The scaling that a checkpoint brings, else the one that the data set's entry tells of."""
+    if about.get("scaling"):
+        return Scaling(**about["scaling"])
+    levels = registries()["datasets"].entry(name).tags.get("levels")
+    return Scaling.grey(levels) if levels else Scaling()

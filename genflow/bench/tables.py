@@ -28,6 +28,8 @@ COLUMNS = (
     "seconds",
 )
 Row = dict[str, Any]
+OWN_TABLES = ("norm_spread", "norm_tied", "bits/dim", "nll[nats]")
+"""How names of metrics begin that have tables of another kind."""
 
 
 def collect(store: Store, cells: Iterable[Cell]) -> list[Row]:
@@ -66,9 +68,9 @@ class Table:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """The tables that the rows allow: quality against NFE, norm–z, bits/dim, and anything else measured."""
     known = [row for row in rows if not is_missing(row)]
-    makers = (quality_table, norm_table, push_table, likelihood_table, other_table)
-    found = [make(known) for make in makers] + [unmeasured_table(rows)]
-    return [table for table in found if table is not None]
+    makers = (norm_table, push_table, likelihood_table, other_table, unmeasured_table)
+    found = [make(rows if make is unmeasured_table else known) for make in makers]
+    return quality_tables(known) + [table for table in found if table is not None]
 
 
 def unmeasured_table(rows: Sequence[Row]) -> Table | None:
@@ -141,21 +143,40 @@ def _protocol(rows: Sequence[Row]) -> str:
     return "; ".join(_unique(r["protocol"] for r in rows))
 
 
-def quality_table(rows: Sequence[Row]) -> Table | None:
-    """Fréchet distance by process and solver (rows) against budget (columns); adaptive solvers in their own column."""
-    real = floor_of(rows)
-    found = [r for r in rows if is_frechet(r["metric"]) and r["process"] != REAL]
-    if not found:
-        return None
+def of_samples(rows: Sequence[Row]) -> list[str]:
+    """Metrics of plain samples, Fréchet distances first: what has a table and a curve against NFE."""
+    entries = registries()["metrics"].entries()
+
+    def fits(row: Row) -> bool:
+        if row["process"] == REAL or "@norm*" in row["metric"] or row["metric"].startswith(OWN_TABLES):
+            return False
+        if row.get("entry") in entries:
+            return entries[row["entry"]].tags.get("needs", "samples") == "samples"
+        return row.get("budget") is not None or is_frechet(row["metric"])
+
+    return sorted(_unique(r["metric"] for r in rows if fits(r)), key=lambda metric: not is_frechet(metric))
+
+
+def quality_tables(rows: Sequence[Row]) -> list[Table]:
+    """A table of each metric of samples."""
+    return [_quality_table([r for r in rows if r["metric"] == metric]) for metric in of_samples(rows)]
+
+
+def _quality_table(rows: Sequence[Row]) -> Table:
+    """A metric by process and solver (rows) against budget (columns); adaptive solvers in their own column."""
+    real = next((r for r in rows if r["process"] == REAL), None)
+    found = [r for r in rows if r["process"] != REAL]
+    digits = _digits(found)
     budgets = sorted({r["budget"] for r in found if r.get("budget") is not None})
     adaptive = any(r.get("budget") is None for r in found)
     header = ["process", "solver", *(f"NFE {b}" for b in budgets), *(["own NFE"] if adaptive else [])]
     lines = [
-        _quality_line(found, pair, budgets, adaptive) for pair in _unique((r["process"], r["solver"]) for r in found)
+        _quality_line(found, pair, budgets, adaptive, digits)
+        for pair in _unique((r["process"], r["solver"]) for r in found)
     ]
     caption = _protocol(found[:1]) + f"; n = {found[0]['n']}"
     if real:
-        lines.insert(0, ["real test split", "–", *[_number(real["value"])] * (len(header) - 2)])
+        lines.insert(0, ["real test split", "–", *[_number(real["value"], digits)] * (len(header) - 2)])
         caption += f". Floor: {_protocol([real])}, n = {real['n']}"
     caption += ". NFE counts every backbone call per sample" + _seed_words(found) + "."
     return Table(f"{found[0]['metric']} against NFE", header, lines, caption)
@@ -170,16 +191,24 @@ def _seed_words(rows: Sequence[Row]) -> str:
     )
 
 
-def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool) -> list[str]:
+def _digits(rows: Sequence[Row]) -> int:
+    """Decimals of a metric: two for Fréchet distances, which are of the order of ten, more for smaller numbers."""
+    most = max((abs(r["value"]) for r in rows if r["value"] is not None), default=0.0)
+    return 2 if is_frechet(rows[0]["metric"]) or most >= 10 else 3 if most >= 1 else 4
+
+
+def _quality_line(
+    found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool, digits: int
+) -> list[str]:
     own = [r for r in found if (r["process"], r["solver"]) == pair]
     line = [*pair]
     for budget in budgets:
         cell = [r for r in own if r["budget"] == budget]
-        line.append(_with_error(cell) if cell else "")
+        line.append(_with_error(cell, digits) if cell else "")
     if adaptive:
         free = [r for r in own if r["budget"] is None]
         calls = mean_over_seeds([r["nfe"] for r in free])[0] if free else math.nan
-        line.append(f"{_with_error(free)} (NFE {_number(calls, 1)})" if free else "")
+        line.append(f"{_with_error(free, digits)} (NFE {_number(calls, 1)})" if free else "")
     return line
 
 
@@ -239,17 +268,44 @@ def likelihood_table(rows: Sequence[Row]) -> Table | None:
 
 def other_table(rows: Sequence[Row]) -> Table | None:
     """Numbers of metrics that have no table of their own."""
-    own = ("norm_spread", "norm_tied", "bits/dim", "nll[nats]")
+    sampled = of_samples(rows)
     found = [
         r
         for r in rows
-        if not r["metric"].startswith(own) and not is_frechet(r["metric"]) and "@norm*" not in r["metric"]
+        if not r["metric"].startswith(OWN_TABLES) and r["metric"] not in sampled and "@norm*" not in r["metric"]
     ]
+    found = [r for r in found if r["process"] != REAL or not is_frechet(r["metric"])]
     if not found:
         return None
-    keys = ("process", "solver", "nfe", "metric", "value", "stderr", "n", "seed")
-    lines = [[str(r[k]) if r[k] is not None else "" for k in keys] for r in found]
-    return Table("Other measurements", list(keys), lines, _protocol(found))
+    lines = [
+        [
+            r["process"],
+            r["solver"] or "",
+            "" if r["nfe"] is None else f"{r['nfe']:.4g}",
+            r["metric"],
+            _measured(r),
+            str(r["n"] or ""),
+            str(r["seed"]),
+        ]
+        for r in found
+    ]
+    told = {
+        p: _unique(f"`{r['metric']}`" for r in found if r["protocol"] == p)
+        for p in _unique(r["protocol"] for r in found)
+    }
+    caption = ". ".join(f"{', '.join(names)}: {protocol}" for protocol, names in told.items()) + "."
+    return Table("Other measurements", ["process", "solver", "NFE", "metric", "value", "n", "seed"], lines, caption)
+
+
+def _measured(row: Row) -> str:
+    """A value with as many digits as its standard error, or four where that is not known."""
+    value, error = row["value"], row["stderr"]
+    if value is None or math.isnan(value):
+        return "–"
+    if not error or not math.isfinite(error):
+        return f"{value:.4g}"
+    digits = min(max(1 - math.floor(math.log10(error)), 0), 9)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def to_markdown(found: Sequence[Table], command: str) -> str:

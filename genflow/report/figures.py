@@ -8,13 +8,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.bench.tables import Row
 from genflow.config import BenchConfig
 from genflow.report.palette import GREY, palette
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GRID = 60
 """Images of a sample grid."""
@@ -187,7 +190,7 @@ def sample_figures(
             continue
         raw = _arrays(content)["raw"]
         path = folder / f"samples_{slug(process)}_{slug(solver)}.png"
-        save_samples(path, raw[:GRID] if raw.ndim == 4 else raw, _levels(config), colours.get(process, GREY))
+        save_samples(path, raw[:GRID] if raw.ndim == 4 else raw, _levels(config, raw), colours.get(process, GREY))
         title = f"{process}, {solver}, NFE {json.loads(facts)['nfe']:.4g}"
         figures.append(Figure(title, path, f"seed {cell.labels['seed']}", "samples" if raw.ndim == 4 else "points"))
     return figures
@@ -204,10 +207,14 @@ def _largest(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
     return chosen
 
 
-def _levels(config: BenchConfig) -> int | None:
-    """Grey levels of the data set. Every image data set says so in its list entry; others have none."""
+def _levels(config: BenchConfig, raw: np.ndarray) -> int | None:
+    """Grey levels of the data set, by its list entry; none where values are not whole, as those of a user's floats."""
+    import numpy as np
+
     from genflow.registry import registries
 
+    if not np.array_equal(raw, np.round(raw)):
+        return None
     return registries()["datasets"].entry(config.dataset).tags.get("levels")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ ABSENT = (0.95, 0.80, 0.55)
 
 
 def as_rgb(raw: np.ndarray, levels: int | None) -> np.ndarray:
-    """Images (..., C, H, W) as (..., 3, H, W) in [0, 1], dark on light for one channel; NaN is shown as absent."""
-    top = (levels or 256) - 1
+    """Images (..., C, H, W) as (..., 3, H, W) in [0, 1], dark on light for one channel; NaN is shown as absent.
+
+    Raw values are whole levels 0 .. levels − 1 or, where `levels` is None, continuous from 0 to 1.
+    """
+    top = levels - 1 if levels else 1
     shades = np.clip(np.asarray(raw, dtype=np.float64) / top, 0, 1)
     if shades.shape[-3] == 1:
         shades = np.repeat(1 - shades, 3, axis=-3)
@@ -47,7 +51,7 @@ def save_samples(path: Path, raw: np.ndarray, levels: int | None, colour: str = 
     Arguments:
         path: PNG file to write.
         raw: Images (n, C, H, W) or vectors (n, d).
-        levels: Grey levels of images.
+        levels: Grey levels of images; None where values are continuous from 0 to 1.
         colour: Of the points.
     """
     if raw.ndim == 4:
@@ -79,20 +83,26 @@ def save_rows(path: Path, groups: Mapping[str, np.ndarray], levels: int | None, 
     Arguments:
         path: File to write.
         groups: Name -> raw images (rows, columns, C, H, W).
-        levels: Grey levels of the data.
+        levels: Grey levels of the data; None where values are continuous from 0 to 1.
         size: Least height of an image in the picture, pixels.
     """
     height = next(iter(groups.values())).shape[-2]
     scale = max(1, -(-size // height))
     blocks = {name: _block(as_rgb(images, levels), scale) for name, images in groups.items()}
-    gap, edge, head = max(4 * scale, 24), 12, 24
+    gap, edge = max(4 * scale, 24), 12
+    titles = {
+        name: fill(name, max(8, (block.shape[1] + gap - 8) // 6), break_long_words=False)
+        for name, block in blocks.items()
+    }
+    head = 12 + 12 * max(title.count("\n") + 1 for title in titles.values())
     wide = 2 * edge + sum(block.shape[1] for block in blocks.values()) + gap * (len(blocks) - 1)
     tall = head + next(iter(blocks.values())).shape[0] + edge
     canvas, x = np.ones((tall, wide, 3)), edge
     figure = Figure(figsize=(wide / 100, tall / 100), dpi=100)
     for name, block in blocks.items():
         canvas[head : tall - edge, x : x + block.shape[1]] = block
-        figure.text((x + block.shape[1] / 2) / wide, 1 - head / 2 / tall, name, ha="center", va="center", fontsize=8)
+        middle = (x + block.shape[1] / 2) / wide
+        figure.text(middle, 1 - head / 2 / tall, titles[name], ha="center", va="center", fontsize=8)
         x += block.shape[1] + gap
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(canvas, interpolation="nearest", aspect="auto", zorder=-1)

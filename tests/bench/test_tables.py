@@ -108,10 +108,40 @@ def test_likelihood_table(metric):
     assert table.rows == [["pfgm", "2.346 ± 0.012", "rk45(0.001)", "71.2", "100", "0"]]
 
 
-def test_other_metrics_are_shown_as_they_are():
-    table = only([row(metric="energy", value=0.1234567, stderr=None)])
+def test_each_metric_of_samples_has_its_own_table_and_floor():
+    rows = [
+        row("data", "", None, metric="KID", value=1e-5, protocol="real"),
+        row(metric="KID", value=0.0123456, stderr=3e-4),
+        row(metric="IS", value=3.14159),
+        row(metric="precision", value=0.5, solver="rk45", budget=None, nfe=61.0, entry="prdc"),
+        row(metric="FD[mnist]", value=7.0),
+        FLOOR,
+        row(),
+    ]
+    found = {table.title: table for table in tables(rows)}
+    assert list(found) == [
+        "FD[mnist] against NFE",
+        "FD[digits] against NFE",
+        "KID against NFE",
+        "IS against NFE",
+        "precision against NFE",
+    ]
+    assert found["KID against NFE"].rows == [["real test split", "–", "1e-05"], ["pfgm", "heun", "0.0123 ± 0.0003"]]
+    assert found["IS against NFE"].rows == [["pfgm", "heun", "3.142"]]
+    assert found["precision against NFE"].rows == [["pfgm", "rk45", "0.5000 (NFE 61.0)"]]
+    assert found["FD[mnist] against NFE"].rows == [["pfgm", "heun", "7.00"]]
+    assert found["FD[digits] against NFE"].rows == [["real test split", "–", "0.12"], ["pfgm", "heun", "1.00"]]
+
+
+def test_other_metrics_have_a_line_each_with_digits_by_their_error():
+    rows = [
+        row(metric="kl", value=0.1234567, entry="kl", budget=None, nfe=61.25),
+        row(metric="kl", value=0.1234567, stderr=0.0123, entry="kl", budget=None),
+    ]
+    table = only(rows)
     assert table.title == "Other measurements"
-    assert table.rows[0][3:6] == ["energy", "0.1234567", ""]
+    assert [line[3:5] for line in table.rows] == [["kl", "0.1235"], ["kl", "0.123 ± 0.012"]]
+    assert table.caption == "`kl`: by hand."
 
 
 @pytest.mark.parametrize(
@@ -125,8 +155,9 @@ def test_other_metrics_are_shown_as_they_are():
         [row(metric="FD[digits]@norm*0.5", value=None, budget=None, nfe=20)],
         [row(metric="bits/dim", budget=None, value=None, stderr=None, nfe=None)],
         [row(metric="energy", value=None)],
+        [row(metric="kl", value=None, entry="kl", budget=None)],
     ],
-    ids=["fd", "fd_of_a_seed", "adaptive", "floor", "norm", "push", "bpd", "other"],
+    ids=["fd", "fd_of_a_seed", "adaptive", "floor", "norm", "push", "bpd", "samples", "other"],
 )
 def test_a_number_that_is_not_known_does_not_take_the_report_down(rows):
     """NaN is stored as null; its place in the table shows that it is not known."""
@@ -148,9 +179,9 @@ def test_all_tables_in_their_order():
     rows = [row(metric="energy"), *NORM, row(metric="bits/dim", budget=None, stderr=0.1, nfe=60.0), row(), FLOOR]
     assert [t.title for t in tables(rows)] == [
         "FD[digits] against NFE",
+        "energy against NFE",
         "Norm against noise level",
         "bits/dim",
-        "Other measurements",
     ]
     assert tables([]) == []
 
