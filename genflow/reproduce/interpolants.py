@@ -171,7 +171,7 @@ cifar10 = Recipe(
         "The paper's own numbers could not be read in the paper, so none stands here.",
         "No checkpoint of the paper is published: the full scale trains, with --train. Its training numbers are those "
         "of the torchcfm repository's CIFAR-10 run (batch 128, 400,000 steps, rate 2e-4, average 0.9999), on DDPM++.",
-        "The small scale has digits and three seeds of an MLP.",
+        "The small scale has digits and three seeds of NCSNv2.",
     ),
 )
 

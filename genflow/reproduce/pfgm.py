@@ -147,8 +147,8 @@ cifar10 = Recipe(
         "pfgm_cifar10_sde_full": (VP, SUBVP),
     },
     notes=(
-        "The small scale has digits for CIFAR-10, an MLP of 0.12 million parameters for DDPM++, FD[digits] for FID and "
-        "CS[digits] for the Inception Score; numbers of the two scales can not be compared, orders can.",
+        "The small scale has digits for CIFAR-10, NCSNv2 of 0.18 million parameters for DDPM++, FD[digits] for FID "
+        "and CS[digits] for the Inception Score; numbers of the two scales can not be compared, orders can.",
     ),
 )
 
