@@ -186,7 +186,7 @@ imagenet32 = Recipe(
         "The paper's own numbers could not be read in the paper, so none stands here.",
         "No checkpoint of the paper is published: the full scale trains, with --train, by the numbers of the follow-up "
         "paper (arXiv:2303.08797): batch 512, 800,000 steps, rate 2e-4, average 0.9999; the network is DDPM++.",
-        "The small scale has 28x28 digits and one MLP.",
+        "The small scale has 28x28 digits and a narrow DDPM++, one seed.",
     ),
 )
 
