@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from genflow.bench.contents import contents, listing
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
 from genflow.config import BenchConfig, deciding
@@ -110,6 +111,7 @@ def plan(config: BenchConfig) -> list[Cell]:
         ConfigError, UnknownNameError: A name or a pair that can not work, before anything runs.
     """
     check_names(config)
+    listing.cache_clear()
     metrics = [registries()["metrics"].entry(m) for m in config.metric]
     fitting = list(pairs(config))
     cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": 0}) for m in metrics]
@@ -199,11 +201,10 @@ def _options(config: BenchConfig, process: Entry) -> dict[str, Any]:
 
 def _data_spec(config: BenchConfig) -> dict[str, Any]:
     entry = registries()["datasets"].entry(config.dataset)
-    return {
-        "name": config.dataset,
-        "class": _origin(entry),
-        "options": config.dataset_options.get(config.dataset, {}),
-    }
+    options = config.dataset_options.get(config.dataset, {})
+    files = contents(options)
+    spec = {"name": config.dataset, "class": _origin(entry), "options": options}
+    return spec | ({"files": files} if files else {})
 
 
 def _train_cell(config: BenchConfig, process: Entry, seed: int) -> Cell:
