@@ -207,7 +207,7 @@ def _train_numbers(changes: Sequence[str]) -> Any:
         for key, _, value in (one.partition("=") for one in changes)
         if key.startswith("train.")
     }
-    return build(TrainConfig, {"steps": 6000, "batch_size": 128, "lr": 1e-3, **given})
+    return build(TrainConfig, {"steps": 3200, **given})
 
 
 def _coloured_digits(work: Work, name: str) -> list[Row]:
@@ -217,7 +217,7 @@ def _coloured_digits(work: Work, name: str) -> list[Row]:
 
     path = coloured_digits(work.folder / "coloured_digits.npz")
     data = genflow.get_dataset("images", path=str(path), classes=True, test_share=0.2)
-    network = genflow.get_backbone("mlp", shape=data.shape)
+    network = genflow.get_backbone("ncsnv2", shape=data.shape)
     trained = train(genflow.get_process(name), network, data, _train_numbers(work.changes), seed=0)
     process, backbone = trained.process, trained.backbone
     rows, draws, told = _coloured(work, (name, 0), process, backbone, data, 200, DRAWS)
