@@ -377,13 +377,12 @@ def _ranks_differ(results: Results) -> Verdict:
     samples = {name: asked(quality(name), results) for name in names}
     if None in bits.values() or None in samples.values():
         return Verdict("not judged", "samples or bits were not measured")
-    first, second = (min(names, key=lambda name: found[name].value) for found in (bits, samples))  # type: ignore[union-attr]
-    text = (
-        f"fewest bits: {first} ({bits[first]}; {second} {bits[second]}); least {distance(results)} at NFE 10: {second} "
-        f"({samples[second]}; {first} {samples[first]})"
-    )
+    told = (("bits/dim", bits), (f"{distance(results)} at NFE 10", samples))
+    text = "; ".join(f"{what}: " + ", ".join(f"{name} {found[name]}" for name in names) for what, found in told)
+    first, second = (min(names, key=lambda name: found[name].value) for _, found in told)  # type: ignore[union-attr]
     if first == second:
-        return Verdict("does not hold", text)
+        ahead = (compare(found[first], found[name]) for _, found in told for name in names if name != first)  # type: ignore[arg-type]
+        return Verdict("does not hold" if min(ahead) > CLEAR else "undecided", text)
     gaps = compare(bits[first], bits[second]), compare(samples[second], samples[first])  # type: ignore[arg-type]
     return Verdict("holds" if min(gaps) > CLEAR else "undecided", text)
 
