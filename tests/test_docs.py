@@ -42,6 +42,13 @@ def test_named_tests_exist(page):
         assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_named_files_exist(page):
+    """Every file of the repository that a page names in full."""
+    named = re.findall(r"`((?:tests|benchmarks|configs|genflow|docs)/[\w/.-]+\.\w+)", page.read_text(encoding="utf-8"))
+    assert not [file for file in named if not (ROOT / file).exists()]
+
+
 def test_the_readme_example_runs(tmp_path, monkeypatch):
     """The example under fifteen lines, with its budget cut down."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
