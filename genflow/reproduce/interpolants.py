@@ -12,7 +12,7 @@ from typing import Any
 from genflow.reproduce import interpolants_plane
 from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Variant, Verdict
 from genflow.reproduce.interpolants_studies import GAUSSIAN, fitted_gaussians
-from genflow.reproduce.judge import Query, asked, less, near
+from genflow.reproduce.judge import fewer_calls, less, near, worst
 
 PAPER = interpolants_plane.PAPER
 _LIPMAN = "Table 1 of Lipman et al. 2022, arXiv:2210.02747"
@@ -58,10 +58,8 @@ def _on_each(name: str, other: str, title: str, word: str) -> Claim:
             table: less(_nats(name, table), _nats(other, table), (name, other), f"{table}, nats")(results)
             for table in tables
         }
-        words = [one.word for one in found.values()]
-        order = ("does not hold", "not judged", "undecided", "holds")
-        worst: Any = next(w for w in order if w in words)
-        return Verdict(worst, "; ".join(f"{one.evidence} ({one.word})" for one in found.values()))
+        evidence = "; ".join(f"{one.evidence} ({one.word})" for one in found.values())
+        return Verdict(worst(one.word for one in found.values()), evidence)
 
     return Claim(f"{title} {word} on every table.", judge)
 
@@ -115,19 +113,6 @@ def _image_lines(name: str, told: Mapping[str, tuple[float, float]]) -> list[Com
     return lines
 
 
-def _calls_less(one: Query, other: Query, names: tuple[str, str]) -> Any:
-    """Claims fewer network calls of the adaptive solver."""
-
-    def judge(results: Results) -> Verdict:
-        first, second = asked(one, results), asked(other, results)
-        if first is None or second is None:
-            return Verdict("not judged", "not measured")
-        text = f"NFE of RK45: {names[0]} {first.nfe:.1f}, {names[1]} {second.nfe:.1f}"
-        return Verdict("holds" if first.nfe < second.nfe else "does not hold", text)
-
-    return judge
-
-
 def _where(name: str, process: str, metric: str) -> Any:
     return lambda results: _image(name, process, metric)[results.scale]
 
@@ -155,7 +140,7 @@ def _image_claims(name: str) -> tuple[Claim, ...]:
         ),
         Claim(
             "The linear path needs fewer network calls (the flow-matching paper).",
-            _calls_less(at("si_linear", "FID"), at("vp_ode", "FID"), ("linear", "VP")),
+            fewer_calls(at("si_linear", "FID"), at("vp_ode", "FID"), ("linear", "VP")),
         ),
     )
 

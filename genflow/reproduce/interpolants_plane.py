@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from genflow.reproduce import interpolants_studies as studies
 from genflow.reproduce.base import Claim, Comparison, Recipe, Results, Variant, Verdict
-from genflow.reproduce.judge import asked, less, near
+from genflow.reproduce.judge import CLEAR, NOT_MEASURED, asked, below, bound, compare, less, near, ratio, word
 
 PAPER = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
 
@@ -30,8 +30,8 @@ def _few_outside(process: str) -> Claim:
     def judge(results: Results) -> Verdict:
         found = asked(_outside(process), results)
         if found is None:
-            return Verdict("not judged", "not measured")
-        return Verdict("holds" if found.value < 10 else "does not hold", f"{found} % of samples lie on light squares")
+            return NOT_MEASURED
+        return below(found, 10, f"{found} % of samples lie on light squares")
 
     return Claim(f"{process}: fewer than a tenth of the samples lie off the dark squares.", judge)
 
@@ -106,14 +106,17 @@ def _path(process: str, metric: str) -> dict[str, str]:
 
 
 def _above_bound(results: Results) -> Verdict:
-    found = [asked(_path("learnt path", studies.LENGTH), results), asked(_path("data", studies.BOUND), results)]
-    if found[0] is None or found[1] is None:
-        return Verdict("not judged", "not measured")
-    text = f"learnt path {found[0]}, least possible about {found[1]}"
-    ratio = found[0].value / found[1].value
-    if ratio < 0.9:
+    learnt, possible = (
+        asked(_path(*where), results) for where in (("learnt path", studies.LENGTH), ("data", studies.BOUND))
+    )
+    if learnt is None or possible is None:
+        return NOT_MEASURED
+    found = ratio(learnt, possible)
+    text = f"learnt path {learnt}, least possible about {possible}: ratio {found}, allowed 0.9 to 1.1"
+    above, beneath = compare(bound(0.9), found), compare(found, bound(1.1))
+    if above < -CLEAR:
         return Verdict("not judged", f"{text}: the network is not trained, it answers less than is possible")
-    return Verdict("holds" if ratio < 1.1 else "does not hold", text)
+    return Verdict(word(min(above, beneath)), text)
 
 
 path_length = Recipe(

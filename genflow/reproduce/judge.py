@@ -1,4 +1,9 @@
-"""How claims are judged: from measured numbers and their errors, never by hand. Imports no torch."""
+"""How claims are judged: from measured numbers and their errors, never by hand. Imports no torch.
+
+A claim is a difference that should be above zero: of two numbers, or of a number and a bound that the claim names.
+It holds where the difference is more than CLEAR standard errors above zero, fails where it is as many below, and is
+undecided between. What several differences have to show holds by the least of them.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genflow.bench.cells import REAL
-from genflow.reproduce.base import Number, Results, Verdict, figure
+from genflow.bench.tables import mean_over_seeds
+from genflow.reproduce.base import Number, Results, Verdict, figure, number
 
 CLEAR, UNKNOWN = 2.0, 0.1
 """A difference of so many standard errors is one, a smaller one is left undecided; where errors are not known, a
 difference of this share of the smaller number stands for the first."""
 
+NOT_MEASURED = Verdict("not judged", "not measured")
+
 Judge = Callable[[Results], Verdict]
 Query = Mapping[str, Any] | Callable[[Results], Mapping[str, Any]]
 """Fields of the rows that are meant, or a function that gives them."""
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
 def distance(results: Results, **wanted: Any) -> str:
@@ -30,11 +40,18 @@ def distance(results: Results, **wanted: Any) -> str:
     return "FID" if "FID" in names else str(names[0])
 
 
-def quality(process: str, **more: Any) -> Query:
-    """The Fréchet distance of a process's samples; further fields narrow it."""
+def quality(process: str, parts: Mapping[str, str] | None = None, **more: Any) -> Query:
+    """The Fréchet distance of a process's samples; further fields narrow it.
+
+    Arguments:
+        process: Whose samples.
+        parts: The configuration that is meant, by scale, where several have the process.
+        more: Fields of the rows.
+    """
 
     def query(results: Results) -> Mapping[str, Any]:
-        return {"process": process, "metric": distance(results), **more}
+        where = {"part": parts[results.scale]} if parts and results.scale in parts else {}
+        return {"process": process, "metric": distance(results), **where, **more}
 
     return query
 
@@ -47,12 +64,56 @@ def asked(query: Query, results: Results) -> Number | None:
         return None
 
 
+def calls(one: Number) -> Number:
+    """Backbone calls per sample behind a number; with several seeds, their standard error is over those."""
+    rows = [row | {"value": row["nfe"], "stderr": None} for row in one.rows if row.get("nfe") is not None]
+    return number(rows) if rows else Number(math.nan, math.nan, ())
+
+
+def ratio(a: Number, b: Number) -> Number:
+    """a over b, and its standard error by linearisation.
+
+    Where both have the same seeds, several, the error is that of the mean of (a_s − r b_s)/b over seeds s, so what
+    a seed does to both of its numbers cancels; else a's and b's own errors are taken to be independent, and the
+    one that is not known to be nothing. NaN where neither is known.
+    """
+    value = a.value / b.value if b.value else math.copysign(math.inf, a.value) if a.value else math.nan
+    over = {row["seed"]: row["value"] for row in a.rows}
+    under = {row["seed"]: row["value"] for row in b.rows}
+    rows = (*a.rows, *b.rows)
+    if not b.value or not math.isfinite(value):
+        return Number(value, math.nan, rows)
+    if over.keys() == under.keys() and len(over) == len(a.rows) == len(b.rows) > 1:
+        gaps = [(over[seed] - value * under[seed]) / b.value for seed in over]
+        return Number(value, mean_over_seeds(gaps)[1] / math.sqrt(len(gaps)), rows)
+    known = [e / b.value for e in (a.error, value * b.error) if math.isfinite(e)]
+    return Number(value, math.hypot(*known) if known else math.nan, rows)
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def bound(value: float) -> Number:
+    """A number that a claim names; it has no error of its own."""
+    return Number(value, math.nan, ())
+
+
 def compare(a: Number, b: Number) -> float:
     """b less a in standard errors of the difference, or in what stands for them where neither is known."""
     known = [e for e in (a.error, b.error) if math.isfinite(e)]
     gap = b.value - a.value
     error = math.hypot(*known) if known else UNKNOWN / CLEAR * min(abs(a.value), abs(b.value))
     return gap / error if error else math.copysign(math.inf, gap) if gap else 0.0
+
+
+def word(sigmas: float) -> Any:
+    """The verdict on a difference that should be above zero, given in standard errors."""
+    return "holds" if sigmas > CLEAR else "does not hold" if sigmas < -CLEAR else "undecided"
+
+
+def below(a: Number, limit: float, evidence: str) -> Verdict:
+    """The verdict on a number that should be below a bound."""
+    return Verdict(word(compare(a, bound(limit))), evidence + seeds_note(a))
 
 
 def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
@@ -76,11 +137,6 @@ def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
     return judge
 
 
-def word(sigmas: float) -> Any:
-    """The verdict on a difference that should be above zero, given in standard errors."""
-    return "holds" if sigmas > CLEAR else "does not hold" if sigmas < -CLEAR else "undecided"
-
-
 def seeds_note(*numbers: Number) -> str:
     """What the errors leave out, where a number is of one trained model alone."""
     if min(n.seeds for n in numbers) > 1:
@@ -96,12 +152,31 @@ def near(a: Query, b: Query, names: tuple[str, str], within: float) -> Judge:
     def judge(results: Results) -> Verdict:
         one, two = asked(a, results), asked(b, results)
         if one is None or two is None:
-            return Verdict("not judged", "not measured")
-        ratio = one.value / two.value
-        text = f"{one.rows[0]['metric']}: {names[0]} {one}, {names[1]} {two}: ratio {ratio:.2f}, allowed {within:g}"
-        return Verdict("holds" if ratio <= within else "does not hold", text + seeds_note(one, two))
+            return NOT_MEASURED
+        found = ratio(one, two)
+        metric = one.rows[0]["metric"]
+        text = f"{metric}: {names[0]} {one}, {names[1]} {two}: ratio {found}, allowed {within:g}"
+        return below(found, within, text)
 
     return judge
+
+
+def fewer_calls(a: Query, b: Query, names: tuple[str, str]) -> Judge:
+    """Claims that the adaptive solver takes fewer network calls behind a than behind b."""
+
+    def judge(results: Results) -> Verdict:
+        one, two = asked(a, results), asked(b, results)
+        if one is None or two is None:
+            return NOT_MEASURED
+        first, second = calls(one), calls(two)
+        text = f"NFE of RK45: {names[0]} {first}, {names[1]} {second}" + seeds_note(first, second)
+        return Verdict(word(compare(first, second)), text)
+
+    return judge
+
+
+ORDER = ("does not hold", "not judged", "undecided", "holds")
+"""What several claims amount to: the first of these that one of them has."""
 
 
 def every(judges: Sequence[Judge]) -> Judge:
@@ -109,20 +184,23 @@ def every(judges: Sequence[Judge]) -> Judge:
 
     def judge(results: Results) -> Verdict:
         found = [one(results) for one in judges]
-        words = [v.word for v in found]
-        order = ("does not hold", "not judged", "undecided", "holds")
-        worst: Any = next(w for w in order if w in words)
-        return Verdict(worst, "; ".join(dict.fromkeys(v.evidence for v in found)))
+        return Verdict(worst(v.word for v in found), "; ".join(dict.fromkeys(v.evidence for v in found)))
 
     return judge
 
 
-def growth(process: str, few: int, many: int, **more: Any) -> Callable[[Results], tuple[float, float] | None]:
+def worst(words: Any) -> Any:
+    """What claims that are all to hold amount to, given their words."""
+    found = set(words)
+    return next(w for w in ORDER if w in found)
+
+
+def growth(process: str, few: int, many: int, **more: Any) -> Callable[[Results], tuple[Number, Number] | None]:
     """Distances of a process at few and at many calls; None where they were not measured."""
 
-    def ends(results: Results) -> tuple[float, float] | None:
+    def ends(results: Results) -> tuple[Number, Number] | None:
         found = [asked(quality(process, budget=budget, **more), results) for budget in (few, many)]
-        return None if None in found else (found[0].value, found[1].value)  # type: ignore[union-attr]
+        return None if None in found else (found[0], found[1])  # type: ignore[return-value]
 
     return ends
 
@@ -132,15 +210,32 @@ def grows_less(one: str, others: Sequence[str], few: int, many: int, **more: Any
 
     def judge(results: Results) -> Verdict:
         found = {name: growth(name, few, many, **more)(results) for name in (one, *others)}
-        known = {name: ends for name, ends in found.items() if ends}
-        if one not in known or len(known) < 2:
-            return Verdict("not judged", "not measured")
-        text = ", ".join(f"{name} {figure(a)} for {figure(b)} ({a / b:.2f} times)" for name, (a, b) in known.items())
-        least = min(known, key=lambda name: known[name][0] / known[name][1])
-        evidence = f"{distance(results)} at NFE {few}, for that at NFE {many}: {text}"
-        return Verdict("holds" if least == one else "does not hold", evidence)
+        absent = ", ".join(name for name, ends in found.items() if not ends)
+        if not found[one]:
+            return Verdict("not judged", f"{absent}: not measured")
+        evidence = f"{distance(results)} at NFE {few}, for that at NFE {many}: "
+        return least(one, {name: ends for name, ends in found.items() if ends}, evidence, absent)
 
     return judge
+
+
+def least(one: str, known: Mapping[str, tuple[Number, Number]], evidence: str, absent: str = "") -> Verdict:
+    """The verdict on `one` having the smallest ratio of all.
+
+    Arguments:
+        one: Of `known`.
+        known: Two numbers by name: what becomes of a thing, and what it was.
+        evidence: How the sentence begins.
+        absent: Names of what was not measured, with which nothing can hold.
+    """
+    ratios = {name: ratio(*ends) for name, ends in known.items()}
+    text = ", ".join(
+        f"{name} {figure(a.value)} for {figure(b.value)} ({ratios[name]} times)" for name, (a, b) in known.items()
+    )
+    words = [word(compare(ratios[one], other)) for name, other in ratios.items() if name != one]
+    words += ["not judged"] if absent or not words else []
+    missing = f"; {absent}: not measured" if absent else ""
+    return Verdict(worst(words), evidence + text + missing + seeds_note(*ratios.values()))
 
 
 def floor(results: Results) -> str:

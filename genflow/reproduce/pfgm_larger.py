@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Verdict
-from genflow.reproduce.judge import asked, less, quality
+from genflow.reproduce.base import SCALES, Claim, Comparison, Published, Recipe, Results, Verdict
+from genflow.reproduce.judge import NOT_MEASURED, asked, below, less, quality, ratio
+from genflow.reproduce.judge import calls as calls_of
 from genflow.reproduce.pfgm_studies import SIDES, calls_against_size
 from genflow.reproduce.published_files import INCEPTION, POISSON_BEDROOM, POISSON_CELEBA, XU_README
 
@@ -18,12 +19,12 @@ def calls(what: str, value: float, find: dict[str, dict[str, object]], how: str)
 def calls_do_not_grow(results: Results) -> Verdict:
     """NFE of RK45 with the exact field at the largest side over that at the smallest."""
     found = {side: asked({"metric": "NFE", "process": f"pfgm, {side}x{side}"}, results) for side in SIDES}
-    known = {side: one.value for side, one in found.items() if one}
+    known = {side: one for side, one in found.items() if one}
     if len(known) < 2:
-        return Verdict("not judged", "not measured")
-    first, last = (known[side] for side in (min(known), max(known)))
-    text = ", ".join(f"{side}x{side}: {calls:.1f}" for side, calls in known.items())
-    return Verdict("holds" if last <= 1.5 * first else "does not hold", f"NFE of RK45 at 1e-4, exact field, {text}")
+        return NOT_MEASURED
+    grown = ratio(known[max(known)], known[min(known)])
+    text = ", ".join(f"{side}x{side}: {one}" for side, one in known.items())
+    return below(grown, 1.5, f"NFE of RK45 at 1e-4, exact field, {text}: {grown} times, allowed 1.5")
 
 
 def network_as_exact(results: Results) -> Verdict:
@@ -31,9 +32,11 @@ def network_as_exact(results: Results) -> Verdict:
     learnt = asked(quality("pfgm", solver="rk45"), results)
     exact = asked({"metric": "NFE", "process": "pfgm, 32x32"}, results)
     if learnt is None or exact is None:
-        return Verdict("not judged", "not measured")
-    text = f"NFE of RK45: {learnt.nfe:.0f} with the network, {exact.value:.0f} with an exact field at 32x32"
-    return Verdict("holds" if learnt.nfe <= 1.5 * exact.value else "does not hold", text)
+        return NOT_MEASURED
+    spent = calls_of(learnt)
+    more = ratio(spent, exact)
+    text = f"NFE of RK45: {spent} with the network, {exact} with an exact field at 32x32: {more} times, allowed 1.5"
+    return below(more, 1.5, text)
 
 
 def _larger(metric: str) -> dict[str, object]:
@@ -93,7 +96,7 @@ lsun256 = Recipe(
             Comparison(
                 f"exact field, {side}x{side}, RK45: NFE",
                 None,
-                {"small": {"metric": "NFE", "process": f"pfgm, {side}x{side}"}},
+                {scale: {"metric": "NFE", "process": f"pfgm, {side}x{side}"} for scale in SCALES},
             )
             for side in SIDES
         ),

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from genflow.reproduce.base import Claim, Comparison, Number, Published, Recipe, Results, Variant, Verdict
-from genflow.reproduce.judge import Judge, asked, compare, distance, seeds_note, word
+from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, compare, distance, ratio, seeds_note, word
 
 PAPER = "Xu, Liu, Tian, Tong, Tegmark & Jaakkola 2023, arXiv:2302.04265"
 README = "README of the authors' repository pfgmpp"
@@ -79,15 +79,16 @@ def _inner_best(end: str) -> Judge:
 def _few_calls(results: Results) -> Verdict:
     """Claims that a small D loses less than D → ∞ when the budget is cut."""
     few, many = (_known(results, budget) for budget in (BUDGETS[0], BUDGETS[-1]))
-    lost = {name: few[name].value / many[name].value for name in NAMED if name in few and name in many}
-    if "∞" not in lost or len(lost) < 2:
-        return Verdict("not judged", "not measured")
-    text = ", ".join(f"D = {name}: {ratio:.2f}" for name, ratio in lost.items())
-    least = min(lost, key=lambda name: lost[name])
-    text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {text}"
-    if max(lost.values()) <= 1:
+    lost = {name: ratio(few[name], many[name]) for name in NAMED if name in few and name in many}
+    finite = [name for name in lost if name != "∞"]
+    if "∞" not in lost or not finite:
+        return NOT_MEASURED
+    text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {_told(lost)}"
+    if max(one.value for one in lost.values()) <= 1:
         return Verdict("undecided", f"{text}; none loses anything")
-    return Verdict("does not hold" if least == "∞" else "holds", text)
+    best = min(finite, key=lambda name: lost[name].value)
+    text += f"; D = {best}, the best of {len(finite)}, was picked by the same numbers, which favours it"
+    return Verdict(word(compare(lost[best], lost["∞"])), text + seeds_note(lost[best], lost["∞"]))
 
 
 def _draw(results: Results, folder: Path) -> list[tuple[str, str]]:

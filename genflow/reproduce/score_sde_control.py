@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from genflow.reproduce import score_sde_studies as studies
-from genflow.reproduce.base import Claim, Comparison, Recipe
-from genflow.reproduce.judge import less
+from genflow.reproduce.base import Claim, Comparison, Number, Recipe, Results, Verdict
+from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, bound, compare, less, seeds_note, word
 from genflow.reproduce.published_files import score_sde
 
 PAPER = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole 2021, arXiv:2011.13456"
@@ -85,6 +87,42 @@ inpainting = Recipe(
     ),
 )
 
+
+def grey_is_kept(results: Results) -> Verdict:
+    """The largest difference of all models against a hundredth of a level."""
+    found = [one["value"] for one in results.select(metric=studies.GREY)]
+    if not found:
+        return NOT_MEASURED
+    worst = Number(max(found), math.nan, ())
+    return Verdict(word(compare(worst, bound(0.01))), f"largest difference {worst.value:.2g} levels, 0.01 allowed")
+
+
+def beyond_chance(process: str) -> Judge:
+    """Claims that more hues fit than would by chance, by standard errors over images."""
+
+    def judge(results: Results) -> Verdict:
+        found = asked(_row(process, studies.FITTING), results)
+        if found is None:
+            return NOT_MEASURED
+        text = f"{found} % fit, {studies.CHANCE:g} % by chance" + seeds_note(found)
+        return Verdict(word(compare(bound(studies.CHANCE), found)), text)
+
+    return judge
+
+
+def both_occur(process: str) -> Judge:
+    """Claims that both hues of a shape occur among the draws for most images."""
+
+    def judge(results: Results) -> Verdict:
+        found = asked(_row(process, studies.EITHER), results)
+        if found is None:
+            return NOT_MEASURED
+        text = f"for {found} % of the images among {studies.DRAWS} draws; the rule's own 99 %" + seeds_note(found)
+        return Verdict(word(compare(bound(50), found)), text)
+
+    return judge
+
+
 colourisation = Recipe(
     name="sde_colourisation",
     title="Score SDEs: colouring grey images",
@@ -108,13 +146,13 @@ colourisation = Recipe(
         ),
     ),
     claims=(
-        Claim("The grey image is kept, within a hundredth of a level.", studies.grey_is_kept),
+        Claim("The grey image is kept, within a hundredth of a level.", grey_is_kept),
         *(
-            Claim(f"{what}: the colours fit the shape, beyond chance.", studies.beyond_chance(process))
+            Claim(f"{what}: the colours fit the shape, beyond chance.", beyond_chance(process))
             for what, process in (_CONTROLLED[0], _CONTROLLED[2])
         ),
         *(
-            Claim(f"{what}: draws differ, both colours of a shape occur.", studies.both_occur(process))
+            Claim(f"{what}: draws differ, both colours of a shape occur.", both_occur(process))
             for what, process in (_CONTROLLED[0], _CONTROLLED[2])
         ),
     ),

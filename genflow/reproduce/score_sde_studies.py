@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
-from genflow.reproduce.base import Results, Verdict, Work, row
-from genflow.reproduce.judge import CLEAR, Judge, asked, seeds_note
+from genflow.reproduce.base import Work, row
 from genflow.reproduce.pfgm_studies import jackknife, opened
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ PURE = "hue of the rule, %"
 NFE = {"small": 100, "full": 4000}
 DRAWS = 8
 """Coloured images for each grey one."""
+CHANCE = 20.0
+"""Share of hues that are nearest to one of a digit's two, where hues are drawn evenly, in per cent."""
 
 Told = dict[str, Any]
 
@@ -284,48 +285,6 @@ def _coloured(
     shown = {"image": raw[:12, None], "grey": as_grey[:12, None], "coloured": data.scaling.decode(found.x[:12])}
     save_rows(work.folder / f"coloured_{who[0]}.png", {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
     return rows, found.x, told
-
-
-def grey_is_kept(results: Results) -> Verdict:
-    """The largest difference of all models against a hundredth of a level."""
-    found = [one["value"] for one in results.select(metric=GREY)]
-    if not found:
-        return Verdict("not judged", "not measured")
-    worst = max(found)
-    return Verdict("holds" if worst < 0.01 else "does not hold", f"largest difference {worst:.2g} levels")
-
-
-CHANCE = 20.0
-"""Share of hues that are nearest to one of a digit's two, where hues are drawn evenly, in per cent."""
-
-
-def beyond_chance(process: str) -> Judge:
-    """Claims that more hues fit than would by chance, by standard errors over images."""
-
-    def judge(results: Results) -> Verdict:
-        found = asked({"process": process, "metric": FITTING}, results)
-        if found is None:
-            return Verdict("not judged", "not measured")
-        sigmas = (found.value - CHANCE) / found.error if found.error else math.copysign(math.inf, found.value - CHANCE)
-        word: Any = "holds" if sigmas > CLEAR else "does not hold" if sigmas < -CLEAR else "undecided"
-        return Verdict(word, f"{found} % fit, {CHANCE:g} % by chance" + seeds_note(found))
-
-    return judge
-
-
-def both_occur(process: str) -> Judge:
-    """Claims that both hues of a shape occur among the draws for most images."""
-
-    def judge(results: Results) -> Verdict:
-        found = asked({"process": process, "metric": EITHER}, results)
-        if found is None:
-            return Verdict("not judged", "not measured")
-        word: Any = "holds" if found.value > 50 else "does not hold"
-        return Verdict(
-            word, f"for {found} % of the images among {DRAWS} draws; the rule's own 99 %" + seeds_note(found)
-        )
-
-    return judge
 
 
 # ---- the picture of samplers -----------------------------------------------------------------------------------------

@@ -6,21 +6,28 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from genflow.bench.tables import COLUMNS
+from genflow.bench.cells import REAL
+from genflow.bench.tables import COLUMNS, Row
 from genflow.checkpoint import write_file
 from genflow.config import to_dict
 from genflow.evaluate.protocol import is_missing, reason
 from genflow.report.environment import environment
-from genflow.reproduce.base import Comparison, Number, Recipe, Results, figure
+from genflow.report.words import FLOOR
+from genflow.reproduce.base import Claim, Comparison, Number, Recipe, Results, Verdict, figure, number
 
 if TYPE_CHECKING:
     from genflow.reproduce.parts import Done, Part, Settings
 
-NOT_RUN = "not run at this scale"
+NOT_RUN, SEVERAL, STUDY = "not run at this scale", "several numbers: see results.csv", "study"
+FLOOR_NOTE = (
+    f"Rows of the {FLOOR} are measured here, not published: what real data get by the same measure. Their n is theirs, "
+    "which the protocol says."
+)
 TABLE = (
     *("what", "published_metric", "published", "published_protocol", "source"),
     *("metric", "measured", "error", "nfe", "n", "seeds", "protocol"),
@@ -31,8 +38,9 @@ def write_all(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: D
     """Writes every output of a recipe."""
     out = settings.out
     (out / "configs").mkdir(parents=True, exist_ok=True)
-    done.pictures += recipe.draw(done.results, out) if recipe.draw else []
-    found = [(line, measured(line, done.results)) for line in recipe.comparisons]
+    _draw(recipe, done, out)
+    found: list[tuple[Comparison, Number | str]] = [(line, measured(line, done.results)) for line in recipe.comparisons]
+    found += floors(done.results, [one for _, one in found if isinstance(one, Number)])
     write_file(out / "table.csv", _csv(TABLE, [csv_row(line, number) for line, number in found]))
     write_file(out / "results.csv", _csv(("part", *COLUMNS), done.results.rows))
     write_file(out / "table.md", table(recipe, settings, found, done, command))
@@ -43,21 +51,53 @@ def write_all(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: D
         write_file(out / "configs" / f"{part.name}.yaml", yaml.safe_dump(told, sort_keys=False))
 
 
-def measured(line: Comparison, results: Results) -> Number | None:
-    """The measured number of a row of the table; None where it was not run at this scale, or not measured."""
+def _draw(recipe: Recipe, done: Done, out: Path) -> None:
+    """A recipe's pictures; where one can not be drawn that is a failure like another, and the rest is written."""
+    try:
+        done.pictures += recipe.draw(done.results, out) if recipe.draw else []
+    except (ValueError, LookupError) as error:
+        done.failures["the picture"] = str(error)
+
+
+def measured(line: Comparison, results: Results) -> Number | str:
+    """The measured number of a row of the table, or why there is none: not run at this scale, or not one number."""
     wanted = line.find.get(results.scale)
-    return None if wanted is None else results.find(**wanted)
+    try:
+        return NOT_RUN if wanted is None else results.find(**wanted) or NOT_RUN
+    except ValueError:
+        return SEVERAL
 
 
-def csv_row(line: Comparison, number: Number | None) -> dict[str, object]:
+def floors(results: Results, shown: Sequence[Number]) -> list[tuple[Comparison, Number]]:
+    """Rows of the table for the real test split: what real data get by each metric of the table, once a data set.
+
+    Arguments:
+        results: All that was measured.
+        shown: Numbers that the table has already.
+    """
+    known = {_of_real(row) for one in shown for row in one.rows}
+    metrics = {one.rows[0]["metric"].partition("@")[0] for one in shown}
+    fresh: dict[tuple[object, ...], Row] = {}
+    for row in results.select(process=REAL):
+        if row["part"] != STUDY and row["metric"] in metrics and _of_real(row) not in known:
+            fresh.setdefault(_of_real(row), row)
+    return [(Comparison(f"{FLOOR}, {row['dataset']}", None, {}), number([row])) for row in fresh.values()]
+
+
+def _of_real(row: Row) -> tuple[object, ...]:
+    """What a measurement of real data is known by: parts with the same data repeat it."""
+    return tuple(row.get(name) for name in ("process", "dataset", "metric", "value", "n", "protocol"))
+
+
+def csv_row(line: Comparison, number: Number | str) -> dict[str, object]:
     """A row of table.csv, numbers in full precision."""
     row: dict[str, object] = {"what": line.what}
     if line.published:
         told = line.published
         row |= {"published_metric": told.metric, "published": told.value}
         row |= {"published_protocol": told.protocol, "source": told.source}
-    if number is None:
-        return row | {"protocol": NOT_RUN}
+    if isinstance(number, str):
+        return row | {"protocol": number}
     first = number.rows[0]
     row |= {"metric": first["metric"], "measured": number.value, "error": _known(number.error)}
     row |= {"nfe": _known(number.nfe), "n": first["n"], "seeds": number.seeds, "protocol": _protocol(number)}
@@ -100,7 +140,7 @@ class _Notes:
 
 
 def table(
-    recipe: Recipe, settings: Settings, found: Sequence[tuple[Comparison, Number | None]], done: Done, command: str
+    recipe: Recipe, settings: Settings, found: Sequence[tuple[Comparison, Number | str]], done: Done, command: str
 ) -> str:
     """table.md: published and measured side by side, each with the mark of its protocol."""
     published, own = _Notes("p"), _Notes("m")
@@ -111,6 +151,7 @@ def table(
     if body:
         text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *rows, ""]
         text += ["± is one standard error: over seeds where there are several, else as the protocol says.", ""]
+        text += [FLOOR_NOTE, ""] if any(line.what.startswith(FLOOR) for line, _ in found) else []
     if published.known:
         text += ["Published:", "", *published.lines(), ""]
     if own.known:
@@ -119,15 +160,15 @@ def table(
     return "\n".join([*text, *_made(settings, command)])
 
 
-def _line(line: Comparison, number: Number | None, published: _Notes, own: _Notes) -> list[str]:
+def _line(line: Comparison, number: Number | str, published: _Notes, own: _Notes) -> list[str]:
     cells = [line.what]
     if line.published:
         told = line.published
         cells += [f"{told.metric} {told.value:g}", published.mark(f"{told.protocol}. Source: {told.source}")]
     else:
         cells += ["–", ""]
-    if number is None:
-        return [*cells, NOT_RUN, "", ""]
+    if isinstance(number, str):
+        return [*cells, number, "", ""]
     calls = figure(number.nfe) if math.isfinite(number.nfe) else ""
     return [*cells, f"{number.rows[0]['metric']} {number}", calls, own.mark(_protocol(number))]
 
@@ -151,11 +192,19 @@ def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> st
     text += [f"**Scale**: {settings.scale}. " + " ".join(recipe.notes), ""]
     text += ["| claim | at this scale | evidence |", "| --- | --- | --- |"]
     for claim in recipe.claims:
-        verdict = claim.judge(done.results)
+        verdict = judged(claim, done.results)
         cells = (claim.text, f"**{verdict.word}**", verdict.evidence)
         text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     text += ["", *(f"* {line}" for line in gaps(done)), "", *_made(settings, command)]
     return "\n".join(text)
+
+
+def judged(claim: Claim, results: Results) -> Verdict:
+    """A claim's verdict; where its question means several numbers, that is the reason why it is not judged."""
+    try:
+        return claim.judge(results)
+    except (ValueError, LookupError) as error:
+        return Verdict("not judged", str(error))
 
 
 def gaps(done: Done) -> list[str]:

@@ -76,6 +76,9 @@ def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyC
     Raises:
         ConfigError: Values that do not go together.
     """
+    for path in UNREAD:
+        if path in origin:
+            raise ConfigError(f"{origin[path]}: no study reads the key '{path}' of a bench; leave it out")
     given = {path: value for path, value in flatten(config).items() if path in origin}
     own = build(StudyConfig, {"out": f"runs/studies/{name}", **entry(name).defaults, **given})
     if own.oracle and own.checkpoint:

@@ -20,6 +20,7 @@ import genflow
 from genflow.bench.pairs import pairs
 from genflow.bench.runner import Report
 from genflow.bench.store import Store
+from genflow.checkpoint import CheckpointError
 from genflow.config import BenchConfig, ConfigError
 from genflow.data.base import Dataset
 from genflow.process.base import BackboneLike, Process
@@ -68,6 +69,11 @@ class Lab:
         return Ruler(self.bench, self.dataset, self.config.features)
 
     @cached_property
+    def settings_told(self) -> dict[str, Any]:
+        """What every point depends on beside its subject; files are read once."""
+        return settings_of(self.bench)
+
+    @cached_property
     def kept(self) -> Kept:
         return Kept(Path(self.config.out) / "points", self.code)
 
@@ -107,14 +113,23 @@ class Lab:
 
     def plain(self, subject: Subject, solver: str, nfe: int | None) -> Blocks:
         """The distance of a subject's samples: those that its bench has drawn, else drawn here."""
-        key, store = subject.sampled.get((solver, nfe)), Store(Path(self.bench.out))
-        if key is None or not store.folder(key).exists():
+        files = self._drawn(subject.sampled.get((solver, nfe)))
+        if files is None:
             return self.changed(subject, solver, nfe, {}, lambda rows: subject.process, subject.backbone)
         self._count(f"{subject.name} {solver} {nfe or ''}")
-        files = store.files(key)
         facts = json.loads(files["facts.json"])
         raw = torch.from_numpy(np.load(io.BytesIO(files["samples.npz"]))["raw"])
         return Blocks(self.ruler.blocks(raw), facts["nfe"], facts["seconds"])
+
+    def _drawn(self, key: str | None) -> dict[str, bytes] | None:
+        """The files of a sample cell; None where it is not there, or damaged."""
+        store = Store(Path(self.bench.out))
+        if key is None or not store.folder(key).exists():
+            return None
+        try:
+            return store.files(key)
+        except CheckpointError:
+            return None
 
     def changed(
         self,
@@ -134,7 +149,7 @@ class Lab:
             process: What samples see.
             backbone: The network.
         """
-        identity = {**settings_of(self.bench), "subject": dict(subject.identity), "solver": solver, "nfe": nfe}
+        identity = {**self.settings_told, "subject": dict(subject.identity), "solver": solver, "nfe": nfe}
         identity |= {"options": self.config.solver_options.get(solver, {}), "seed": subject.seed, "change": change}
         identity["space"] = self.ruler.space.digest
         self._count(f"{subject.name} {solver} {nfe or ''} {change or ''}")

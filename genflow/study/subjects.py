@@ -12,6 +12,7 @@ from torch import Tensor
 
 import genflow
 from genflow.bench.cells import Cell, plan
+from genflow.bench.contents import contents, listing
 from genflow.bench.crew import crew
 from genflow.bench.runner import Report, Runner
 from genflow.bench.store import Store, missing
@@ -145,6 +146,9 @@ def exact(config: BenchConfig, dataset: Dataset) -> list[Subject]:
 
 
 def settings_of(config: BenchConfig) -> dict[str, Any]:
-    """What of a bench its samples depend on beside the model: plain data."""
+    """What of a bench its distances depend on beside the model, with what the data set's files hold: plain data."""
     whole = to_dict(config)
-    return {key: whole[key] for key in ("samples", "dataset", "dataset_options", "device")}
+    listing.cache_clear()
+    files = contents(config.dataset_options.get(config.dataset, {}))
+    told = {key: whole[key] for key in ("samples", "dataset", "dataset_options", "device")}
+    return told | ({"files": files} if files else {})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from genflow.reproduce.base import Number, Results, row
-from genflow.reproduce.judge import asked, compare, every, grows_less, less, near, quality
+from genflow.reproduce.judge import asked, calls, compare, every, fewer_calls, grows_less, less, near, quality, ratio
 
 
 def measured(process, values, metric="FD[digits]", budget=10, **more):
@@ -79,10 +80,65 @@ def test_what_was_not_measured_is_not_judged():
         assert judge(results).word == "not judged"
 
 
-def test_near_allows_a_factor():
+@pytest.mark.parametrize(("within", "word"), [(1.5, "holds"), (1.25, "undecided"), (1.0, "does not hold")])
+def test_near_allows_a_factor(within, word):
+    """The ratio 1.2 has the error 1.2 √(0.05² + 0.05²) = 0.085."""
+    results = made(measured("a", [1.2], stderr=0.06), measured("b", [1.0], stderr=0.05))
+    verdict = near(quality("a"), quality("b"), ("A", "B"), within)(results)
+    assert verdict.word == word
+    assert "ratio 1.200 ± 0.085" in verdict.evidence
+
+
+def test_near_without_errors_leaves_a_tenth_undecided():
     results = made(measured("a", [1.2]), measured("b", [1.0]))
-    assert near(quality("a"), quality("b"), ("A", "B"), 1.25)(results).word == "holds"
-    assert near(quality("a"), quality("b"), ("A", "B"), 1.15)(results).word == "does not hold"
+    for within, word in ((1.4, "holds"), (1.25, "undecided"), (1.15, "undecided"), (1.05, "does not hold")):
+        assert near(quality("a"), quality("b"), ("A", "B"), within)(results).word == word
+
+
+def test_the_error_of_a_ratio_is_of_independent_numbers():
+    found = ratio(Number(6.0, 0.3, ()), Number(2.0, 0.2, ()))
+    assert (found.value, found.error) == (3.0, pytest.approx(3 * math.hypot(0.05, 0.1)))
+    assert ratio(Number(6.0, 0.3, ()), Number(2.0, math.nan, ())).error == pytest.approx(0.15)
+    assert math.isnan(ratio(Number(6.0, math.nan, ()), Number(2.0, math.nan, ())).error)
+    assert ratio(Number(1.0, 0.1, ()), Number(0.0, 0.1, ())).value == math.inf
+
+
+def test_a_ratio_is_taken_seed_by_seed():
+    """Where each seed has the same ratio it has no error, however the seeds differ; nor where seeds are shuffled."""
+    one = made(measured("a", [2.0, 4.0, 9.0])).find(process="a")
+    other = made(measured("a", [1.0, 2.0, 4.5])[::-1]).find(process="a")
+    assert ratio(one, other).error == pytest.approx(0, abs=1e-15)
+    assert math.hypot(one.error / one.value, other.error / other.value) > 0.5
+
+
+def test_the_error_of_a_ratio_of_seeds_is_the_spread_of_many_runs():
+    """Against a brute force: the standard deviation of the ratio over 4,000 repetitions of 20 correlated seeds."""
+    rng = np.random.default_rng(0)
+    under = 10 + rng.normal(size=(4000, 20))
+    over = 1.5 * under + 0.5 * rng.normal(size=under.shape)
+    spread = float((over.mean(1) / under.mean(1)).std())
+    told = [
+        ratio(*(made(measured("a", list(x[k]))).find(process="a") for x in (over, under))).error for k in range(200)
+    ]
+    assert float(np.mean(told)) == pytest.approx(spread, rel=0.06)
+
+
+def test_calls_have_an_error_over_seeds():
+    rows = [{**one, "nfe": 10.0 * (k + 1)} for k, one in enumerate(measured("a", [1.0, 1.0, 1.0], stderr=0.1))]
+    found = calls(made(rows).find(process="a"))
+    assert (found.value, found.error) == (20.0, pytest.approx(10 / math.sqrt(3)))
+    assert math.isnan(calls(made(rows[:1]).find(process="a")).error)
+
+
+@pytest.mark.parametrize(("other", "word"), [(60, "holds"), (41, "undecided"), (20, "does not hold")])
+def test_fewer_calls_are_decided_by_their_spread(other, word):
+    rows = [measured(name, [1.0] * 3) for name in "ab"]
+    for one, middle in zip(rows, (40, other), strict=True):
+        for k, row_ in enumerate(one):
+            row_["nfe"] = middle + k - 1
+    verdict = fewer_calls(quality("a"), quality("b"), ("A", "B"))(made(*rows))
+    assert verdict.word == word
+    assert "A 40.00 ± 0.58" in verdict.evidence
 
 
 def test_growth_is_a_ratio_of_budgets():
@@ -91,8 +147,33 @@ def test_growth_is_a_ratio_of_budgets():
     )
     verdict = grows_less("a", ("b",), 10, 50)(results)
     assert verdict.word == "holds"
-    assert "a 3 for 2 (1.50 times), b 1 for 0.1 (10.00 times)" in verdict.evidence
+    assert "a 3 for 2 (1.5 times), b 1 for 0.1 (10.0 times)" in verdict.evidence
     assert grows_less("b", ("a",), 10, 50)(results).word == "does not hold"
+
+
+def test_growth_within_its_errors_is_undecided():
+    def ends(process, value, error):
+        return measured(process, [value], stderr=error) + measured(process, [10.0], budget=50, stderr=error)
+
+    verdict = grows_less("a", ("b",), 10, 50)(made(ends("a", 20.0, 5.0), ends("b", 20.1, 5.0)))
+    assert verdict.word == "undecided"
+    assert "(2.0 ± 1.1 times)" in verdict.evidence
+    assert grows_less("a", ("b",), 10, 50)(made(ends("a", 20.0, 0.1), ends("b", 30.0, 0.1))).word == "holds"
+    assert grows_less("b", ("a",), 10, 50)(made(ends("a", 20.0, 0.1), ends("b", 30.0, 0.1))).word == "does not hold"
+
+
+def test_the_least_of_all_needs_all():
+    """One that is not measured leaves it open, unless another already refutes it."""
+    rows = [
+        measured("a", [3.0]),
+        measured("a", [2.0], budget=50),
+        measured("b", [9.0]),
+        measured("b", [2.0], budget=50),
+    ]
+    verdict = grows_less("a", ("b", "c"), 10, 50)(made(*rows))
+    assert verdict.word == "not judged"
+    assert "c: not measured" in verdict.evidence
+    assert grows_less("b", ("a", "c"), 10, 50)(made(*rows)).word == "does not hold"
 
 
 def test_all_of_several():

@@ -46,6 +46,12 @@ def test_table_and_findings(toy, settings, inline, calls):
         "![A drawing of calls](drawn.png)",
     ):
         assert words in text
+    floor = next(r for r in done.results.rows if r["process"] == "data" and r["metric"] == "FD[identity]")
+    real = rows["real test split, checkerboard"]
+    assert float(real["measured"]) == floor["value"]
+    assert (real["published"], real["n"], "the test split" in real["protocol"]) == ("", str(floor["n"]), True)
+    assert text.count("| real test split, checkerboard | – |  | FD[identity] ") == 1
+    assert "measured here, not published" in text
     others = [r["value"] for r in done.results.rows if r["process"] == "si_linear" and r.get("budget") == 2]
     gap = np.mean(others) - np.mean(by_hand)
     error = np.hypot(*(np.std(v, ddof=1) / np.sqrt(2) for v in (by_hand, others)))
@@ -126,6 +132,23 @@ def test_a_failed_cell_is_told_and_the_rest_is_done(toy, settings, inline):
     assert "it broke" in (settings().out / "findings.md").read_text()
 
 
+def test_a_finished_run_is_written_whatever_is_asked_of_it(toy, settings, inline):
+    """With two solvers a row of the table and the claim mean several numbers, and the picture can not be drawn."""
+
+    def draw(results, folder):
+        raise LookupError("no such curve")
+
+    done = run_recipe(replace(toy, draw=draw), settings(changes=("solver=[euler,heun]",)), hiring=inline)
+    out = settings().out
+    assert "| VP | FID 1.5 | p1 | several numbers: see results.csv |" in (out / "table.md").read_text()
+    told = (out / "findings.md").read_text()
+    assert "**not judged**" in told
+    assert "means several numbers" in told
+    assert "the picture failed: no such curve" in told
+    assert done.failures == {"the picture": "no such curve"}
+    assert {row["solver"] for row in read_csv(out / "results.csv")} >= {"euler", "heun"}
+
+
 # ---- the full scale in miniature -------------------------------------------------------------------------------------
 
 
@@ -172,7 +195,8 @@ def test_a_published_file_is_imported_and_measured(full, inline):
     torch.save(stored_poisson(), settings.published / "tiny.pth")
     done = run_recipe(recipe, settings, hiring=inline)
     assert {cell.kind for cell in done.benches["toy_full"].cells} == {"sample", "metric"}
-    (line,) = read_csv(settings.out / "table.csv")
+    line, real = read_csv(settings.out / "table.csv")
+    assert (real["what"], real["published"]) == ("real test split, images", "")
     assert (line["published"], line["nfe"]) == ("2.48", "2.0")
     assert float(line["measured"]) > 0
     imported = json.loads((settings.shared / "checkpoints" / "tiny" / "config.json").read_text())

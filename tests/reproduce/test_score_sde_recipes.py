@@ -137,23 +137,24 @@ def test_completions_by_the_exact_field_are_the_hidden_halves(tmp_path):
 
 @pytest.mark.parametrize(("share", "word"), [(60, "holds"), (20.5, "undecided"), (10, "does not hold")])
 def test_colours_beyond_chance(share, word):
-    found = studies.beyond_chance("vp_sde")(results(measured(studies.FITTING, share, "vp_sde", 1.0)))
+    found = score_sde_control.beyond_chance("vp_sde")(results(measured(studies.FITTING, share, "vp_sde", 1.0)))
     assert found.word == word
     assert (
-        studies.beyond_chance("ve_sde")(results(measured(studies.FITTING, share, "vp_sde", 1.0))).word == "not judged"
+        score_sde_control.beyond_chance("ve_sde")(results(measured(studies.FITTING, share, "vp_sde", 1.0))).word
+        == "not judged"
     )
 
 
-@pytest.mark.parametrize(("share", "word"), [(90, "holds"), (10, "does not hold")])
+@pytest.mark.parametrize(("share", "word"), [(90, "holds"), (51, "undecided"), (10, "does not hold")])
 def test_both_hues(share, word):
-    assert studies.both_occur("vp_sde")(results(measured(studies.EITHER, share, "vp_sde", 1.0))).word == word
+    assert score_sde_control.both_occur("vp_sde")(results(measured(studies.EITHER, share, "vp_sde", 1.0))).word == word
 
 
-@pytest.mark.parametrize(("lost", "word"), [(1e-4, "holds"), (0.5, "does not hold")])
+@pytest.mark.parametrize(("lost", "word"), [(1e-4, "holds"), (0.0102, "undecided"), (0.5, "does not hold")])
 def test_the_worst_model_decides_on_grey(lost, word):
     rows = measured(studies.GREY, 1e-5, "vp_sde"), measured(studies.GREY, lost, "ve_sde")
-    assert studies.grey_is_kept(results(*rows)).word == word
-    assert studies.grey_is_kept(results()).word == "not judged"
+    assert score_sde_control.grey_is_kept(results(*rows)).word == word
+    assert score_sde_control.grey_is_kept(results()).word == "not judged"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,7 @@ from genflow.config import ConfigError, TrainConfig, build
 from genflow.registry import UnknownNameError
 from genflow.study import STUDIES, subjects
 from genflow.study.claims import FAILS, HOLDS, OPEN
-from genflow.study.config import StudyConfig, bench_of, entry, settled
+from genflow.study.config import UNREAD, StudyConfig, bench_of, entry, settled
 from genflow.study.dimension import verdict
 from genflow.study.lab import Lab
 from genflow.study.measure import Blocks
@@ -201,6 +202,56 @@ def test_networks_are_compared_under_equal_terms(tmp_path, trains_in_place):
         run_study("backbone", config("backbone", tmp_path, **given, backbones="mpl,mlp"), "")
 
 
+def pictures(path, seed):
+    """Sixty random images under the options that name them."""
+    np.save(path, np.random.default_rng(seed).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8))
+    return {"dataset": "images", "dataset_options": f"images.path={path}", "process": "vp_ode", "nfe": "2"}
+
+
+def points(lab, subject):
+    """The distance of a subject's plain samples, and the names of what is kept."""
+    (value,) = {lab.changed(subject, "euler", 2, {}, lambda rows: subject.process, subject.backbone).values}
+    return value, {file.name for file in Path(lab.config.out).glob("points/*")}
+
+
+def test_other_images_under_the_same_path_are_measured_anew(tmp_path):
+    """An exact field is of the images, not of their name."""
+    found = []
+    for seed in (0, 1, 0):
+        lab = Lab("noise", config("noise", tmp_path, **pictures(tmp_path / "images.npy", seed)))
+        found.append(points(lab, *lab.subjects()))
+    assert found[0][0] != found[1][0]
+    assert found[2] == (found[0][0], found[1][1])
+    assert len(found[1][1]) == 2
+
+
+def test_a_checkpoint_is_measured_anew_against_other_images(tmp_path, trains_in_place):
+    given = {**SMALL, **pictures(tmp_path / "images.npy", 0)}
+    Lab("noise", config("noise", tmp_path, **given)).subjects()
+    (folder,) = (tmp_path / "bench" / "cells").iterdir()
+    found = []
+    for seed in (0, 1):
+        own = {**pictures(tmp_path / "images.npy", seed), "oracle": None, "checkpoint": str(folder)}
+        lab = Lab("noise", config("noise", tmp_path, **own))
+        found.append(points(lab, *lab.subjects()))
+    assert found[0][0] != found[1][0]
+    assert len(found[1][1]) == 2
+
+
+def test_damaged_samples_of_a_bench_are_drawn_again(tmp_path, trains_in_place):
+    """Studies that draw nothing in the bench's folder read what is there, if it is whole."""
+    lab = Lab("noise", config("noise", tmp_path, **{**SMALL, "process": "vp_ode", "nfe": "4"}))
+    (subject,) = lab.subjects(draw=True)
+    whole = lab.plain(subject, "heun", 4)
+    assert not list(Path(lab.config.out).glob("points/*"))
+    (store,) = {tmp_path / "bench" / "cells" / key for key in subject.sampled.values()}
+    (store / "samples.npz").write_bytes((store / "samples.npz").read_bytes()[:-7])
+    again = lab.plain(subject, "heun", 4)
+    assert again.values == pytest.approx(whole.values, rel=1e-6)
+    assert again.nfe == whole.nfe
+    assert len(list(Path(lab.config.out).glob("points/*"))) == 1
+
+
 # ---- the parts -----------------------------------------------------------------------------------------------
 
 
@@ -251,6 +302,18 @@ def test_what_does_not_fit_a_study_is_refused_with_the_reason(tmp_path, name, gi
         given = {"process": "pfgm,pfgmpp"}
     with pytest.raises(ValueError, match=words):
         run_study(name, config(name, tmp_path, **given), "")
+
+
+@pytest.mark.parametrize("key", UNREAD)
+def test_a_key_that_no_study_reads_is_refused_in_a_file_too(tmp_path, key):
+    """With the file, its line and the key, as the command line knows no such option."""
+    values = {"metric": "[fd]", "metric_options": "{fd: {}}", "allow_mixed": "true", "slurm": "gpu"}
+    section, _, name = key.partition(".")
+    value = values.get(key, "1.0e-3" if "tol" in key else "7")
+    file = tmp_path / "study.yaml"
+    file.write_text("samples: 100\n" + (f"{section}:\n  {name}: {value}\n" if name else f"{key}: {value}\n"))
+    with pytest.raises(ConfigError, match=rf"study\.yaml:{3 if name else 2}: no study reads the key '{key}'"):
+        settled("noise", *resolve(StudyConfig, file, {}))
 
 
 def test_a_study_starts_from_its_own_defaults_and_heeds_what_is_given():
