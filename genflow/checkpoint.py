@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
 LATEST = "latest"
+STATS = "stats.jsonl"
 
 
 class CheckpointError(RuntimeError):
@@ -117,6 +118,8 @@ def read_folder(path: Path, names: Collection[str] | None = None, verify: bool =
         path = path.with_name(f"{path.name}.old")
     if path.is_file():
         raise CheckpointError(f"{path} is a file, not a checkpoint folder; bring published files in by genflow import")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give the folder of a checkpoint or of a run")
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         wanted, version = manifest["files"], int(manifest["format"])
@@ -201,6 +204,11 @@ class Checkpoints:
                 f"no checkpoint of {self.root} is whole: {reason}. Choose another folder, or empty it"
             )
         return {}, wrong
+
+
+def holds_run(root: Path) -> bool:
+    """Whether a folder is that of a training run, or a checkpoint."""
+    return any((root / name).exists() for name in (LATEST, STATS, MANIFEST))
 
 
 def resolve(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """The command line. A command is imported when it is called, so that `genflow --help` is instant.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 3 some cells failed, 70 out of memory, 74 a full disk,
-75 the folder is in use, 124 the time limit is up, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM).
+Exit codes: 0 done, 1 failed, 2 bad input or a file that can not be read or written, 3 some cells failed,
+70 out of memory, 74 a full disk, 75 the folder is in use, 124 the time limit is up, 128 + n ended by signal n
+(130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import click
 from genflow import __version__
 
 EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_TIME, EXIT_STOPPED = 1, 2, 3, 75, 124, 130
+EXIT_MEMORY, EXIT_DISK = 70, 74
 
 COMMANDS = {
     "bench": ("genflow.commands.bench", "Train, sample and measure a matrix of processes."),
@@ -100,6 +102,22 @@ class _Lines(logging.Handler):
         click.echo(f"genflow: {record.getMessage()}", err=True)
 
 
+def _explain(error: Exception) -> tuple[str, int]:
+    """A line and the exit code of an error that is no bug: the package's own, memory or a file; ("", 1) of others."""
+    from genflow.checkpoint import FULL
+    from genflow.memory import is_out_of_memory
+
+    if type(error).__module__.startswith("genflow."):
+        return str(error), int(getattr(error, "exit_code", EXIT_FAILED))
+    if is_out_of_memory(error):
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"out of memory: {reason}; take a smaller network, data set or batch", EXIT_MEMORY
+    if isinstance(error, OSError) and (error.errno in FULL or (error.errno and error.filename)):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}", EXIT_DISK if error.errno in FULL else EXIT_INPUT
+    return "", EXIT_FAILED
+
+
 def run() -> int:
     """Runs the command line and turns errors of the caller into one line and an exit code."""
     log, lines = logging.getLogger("genflow"), _Lines(logging.WARNING)
@@ -117,14 +135,15 @@ def run() -> int:
     except ValueError as error:
         click.echo(f"genflow: {error}", err=True)
         return EXIT_INPUT
-    except RuntimeError as error:
-        if not type(error).__module__.startswith("genflow."):
-            raise
-        click.echo(f"genflow: {error}", err=True)
-        return int(getattr(error, "exit_code", EXIT_FAILED))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (RuntimeError, MemoryError, OSError) as error:
+        line, code = _explain(error)
+        if not line:
+            raise
+        click.echo(f"genflow: {line}", err=True)
+        return code
     except KeyboardInterrupt:
         return EXIT_STOPPED
     finally:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genflow.registry import unknown
+from genflow.registry import registries, unknown
 
 
 class ConfigError(ValueError):
@@ -69,6 +69,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.may_skip()
+        for name in ("more_ema", "posthoc"):
+            values = [f"{value:g}" for value in getattr(self, name)]
+            if len(set(values)) != len(values):
+                raise ConfigError(f"train.{name} lists a value twice: {', '.join(values)}")
 
     def may_skip(self) -> int:
         """How many steps may be passed over because their loss is not finite.
@@ -134,7 +138,9 @@ class BenchConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
-    sample_batch: int = option(250, "samples at a time; does not change them", least=1)
+    sample_batch: int = option(
+        250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
+    )
     device: str = option("cpu", "torch device")
     shard: int = option(2, "sample batches that are saved together while a cell is drawn; does not change it", least=1)
     jobs: int = option(0, "worker processes; 0: one per CPU core, at most one per trained model", least=0)
@@ -142,6 +148,11 @@ class BenchConfig:
         (), "KEY=VALUE,... of Slurm jobs to work in, e.g. partition=gpu,time=4h,gpus=1; see docs/bench.md"
     )
     out: str = option("runs/bench", "output folder")
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if getattr(self, f.name) == () and f.default:
+                raise ConfigError(f"{f.name} is empty; give at least one value")
 
 
 # ---- leaves ----------------------------------------------------------------------------------------------
@@ -214,6 +225,8 @@ def _whole(value: Any) -> int:
     """A whole number, also written as 1e3."""
     if isinstance(value, int):
         return value
+    if not isinstance(value, str | float):  # YAML has dates, too
+        raise ValueError
     try:
         return int(value) if isinstance(value, str) else _whole_float(value)
     except ValueError:
@@ -246,7 +259,18 @@ def _range(leaf: Leaf) -> str:
 
 
 def _options(leaf: Leaf, value: Any) -> Options:
-    """Options by name from a mapping, or from words NAME.OPTION=VALUE."""
+    """Options by name from a mapping, or from words NAME.OPTION=VALUE; those that are the program's are refused."""
+    found = _options_by_name(leaf, value)
+    owner = leaf.metadata.get("registry")
+    reserved = registries()[owner].reserved if owner else ()
+    for name, given in found.items():
+        for key in given:
+            if key in reserved:
+                raise ConfigError(f"{leaf.path}: {name}.{key} follows from the data and the process; leave it out")
+    return found
+
+
+def _options_by_name(leaf: Leaf, value: Any) -> Options:
     import yaml
 
     if value is None:
@@ -266,7 +290,7 @@ def _options(leaf: Leaf, value: Any) -> Options:
             raise ConfigError(f"{leaf.path}: '{word}' is not of the form NAME.OPTION=VALUE")
         try:
             result.setdefault(name, {})[inner_key] = number(yaml.safe_load(text))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"{leaf.path}: '{text}' in '{word}' is not a value; quote it as YAML would") from None
     return result
 

@@ -18,12 +18,14 @@ def read_yaml(path: Path, config: type) -> tuple[dict[str, Any], dict[str, str]]
     """
     import yaml
 
+    if path == Path():
+        raise ConfigError("the config has no name; give --config a YAML file, or leave it out")
     try:
         text = path.read_text()
         node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"the config {path} can not be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"the config {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"the config {path} is {_kind(data)}, not a mapping of keys to values")
@@ -42,10 +44,14 @@ def read_yaml(path: Path, config: type) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def _pairs(path: Path, node: Any, known: Mapping[str, Leaf]) -> Iterator[tuple[str, Any, int]]:
+    import yaml
+
     try:
         yield from _walk(node, known, "")
     except ConfigError as error:
         raise ConfigError(f"{path}, {error}") from None
+    except yaml.YAMLError as error:  # an alias within what it stands for
+        raise ConfigError(f"the config {path} can not be used: {' '.join(str(error).split())}") from None
 
 
 def _kind(data: Any) -> str:

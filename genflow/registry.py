@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -65,10 +66,11 @@ class Registry:
         kind: The noun used in messages, e.g. "process".
         module: Module whose `CATALOG` lists the built-in entries.
         group: Entry-point group of the plugins.
+        reserved: Options that the program gives, never the user.
     """
 
-    def __init__(self, kind: str, module: str, group: str) -> None:
-        self.kind, self.module, self.group = kind, module, group
+    def __init__(self, kind: str, module: str, group: str, reserved: tuple[str, ...] = ()) -> None:
+        self.kind, self.module, self.group, self.reserved = kind, module, group, reserved
         self._added: dict[str, Entry] = {}
         self._classes: dict[str, Callable[..., Any]] = {}
         self.broken: dict[str, str] = {}
@@ -117,7 +119,16 @@ class Registry:
         entry = self.entry(name)
         factory = self.load(name)
         check_options(f"{self.kind} '{name}'", factory, options)
-        return factory(**{**entry.preset, **options})
+        try:
+            return factory(**{**entry.preset, **options})
+        except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            given = ", ".join(f"{k} = {v!r}" for k, v in options.items() if k not in self.reserved)
+            if not given:
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"no {self.kind} '{name}' can be made with {given}: a value is of the wrong kind ({reason})"
+            ) from error
 
     def load(self, name: str) -> Callable[..., Any]:
         """The class behind a name; a plugin that does not import is reported, not raised through."""
@@ -147,15 +158,36 @@ class Registry:
 
 
 def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuses options that a constructor does not take, naming the nearest one that it does."""
+    """Refuses options that a constructor does not take, naming the nearest one that it does, and switches and words
+    that are none."""
     import inspect
 
     parameters = inspect.signature(factory).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    for name in options:
+    for name, value in options.items():
         if name not in parameters:
             raise unknown(f"option of {owner}", name, parameters)
+        allowed = why_not(parameters[name].annotation, value)
+        if allowed:
+            raise ValueError(f"{owner}: {name} = {value!r} is not allowed; give {allowed}")
+
+
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "str": ((str, os.PathLike), "a word"),
+}
+"""Annotations of constructors' options that are checked here, by what they take; numbers are for the classes."""
+
+
+def why_not(annotation: Any, value: object) -> str | None:
+    """What an option annotated as a switch or a word, or None, takes; None where the value is that."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    kinds = {part.strip() for part in text.split("|")}
+    if value is None and "None" in kinds:
+        return None
+    types, words = KINDS.get("".join(kinds - {"None"}), ((object,), ""))
+    return None if isinstance(value, types) else words
 
 
 @cache
@@ -163,9 +195,9 @@ def registries() -> dict[str, Registry]:
     """Every registry by its plural, which is also the word of `genflow list`."""
     kinds = {
         "processes": ("process", "genflow.process"),
-        "backbones": ("backbone", "genflow.backbone"),
+        "backbones": ("backbone", "genflow.backbone", "shape", "extra_channels"),
         "solvers": ("solver", "genflow.solver"),
         "datasets": ("dataset", "genflow.data"),
         "metrics": ("metric", "genflow.evaluate"),
     }
-    return {plural: Registry(kind, module, f"genflow.{plural}") for plural, (kind, module) in kinds.items()}
+    return {plural: Registry(k, m, f"genflow.{plural}", tuple(rest)) for plural, (k, m, *rest) in kinds.items()}

@@ -131,6 +131,13 @@ def test_words_too_many_or_too_few(genflow, line):
         (f"{TINY} --backbone-options mlp.widht=4", "'widht'; did you mean 'width'?"),
         (f"{TINY} --dataset-options checkerboard.sise=4", "'sise'; did you mean 'size'?"),
         (f"{TINY} --backbone-options mlp.depth=0", "depth = 0 is not allowed"),
+        (f"{TINY} --backbone-options mlp.shape=3", "mlp.shape follows from the data and the process; leave it out"),
+        ("bench --backbone-options ncsnv2.extra_channels=2", "ncsnv2.extra_channels follows from the data"),
+        (f"{TINY} --backbone-options mlp.normalise=abc", "normalise = 'abc' is not allowed; give true or false"),
+        (f"{TINY} --dataset cifar10 --dataset-options cifar10.root=5", "unknown name in dataset_options"),
+        (f"{TINY} --process-options vp_ode.beta_min=abc", "beta_min = 'abc' is not allowed"),
+        ("bench --metric-options fidd.mode=clean", "'fidd'"),
+        ("bench --metric=", "metric has an empty entry"),
     ],
 )
 def test_bad_constructor_options(genflow, line, what):
@@ -140,6 +147,45 @@ def test_bad_constructor_options(genflow, line, what):
 def test_a_bench_refuses_constructor_options_before_it_writes(genflow):
     line = "bench --process-options pfgm.gama=1 --process pfgm --backbone mlp --jobs 1 --out new"
     assert "'gama'; did you mean 'gamma'?" in refused(genflow(line))
+
+
+@pytest.mark.parametrize(
+    ("metric", "options", "what"),
+    [
+        ("fid", "fid.mode=nope", "mode = 'nope' is not one of clean, legacy_tensorflow, legacy_pytorch"),
+        ("fid", "fid.colour=3", "'colour'"),
+    ],
+)
+def test_options_of_a_metric_are_refused_before_anything_is_trained(genflow, metric, options, what):
+    quick = "--process vp_ode --backbone mlp --solver euler --jobs 1 --out new"
+    assert what in refused(genflow(f"bench --metric {metric} --metric-options {options} {quick} --dry-run"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--backbone-options mlp.width=1e9", "--dataset-options checkerboard.size=1e12"],
+)
+def test_what_can_not_fit_in_memory_has_an_exit_code_of_its_own(genflow, words):
+    done = genflow(f"{TINY} {words} --out new")
+    assert done.code == 70
+    assert done.untouched
+    assert done.err.startswith("genflow: out of memory: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("--train-more-ema 0.9,0.9", "train.more_ema lists a value twice: 0.9, 0.9"),
+        ("--train-posthoc 0.05,0.0500000001", "train.posthoc lists a value twice: 0.05, 0.05"),
+        ("--process si_linear --process-options si_linear.source=digits", "'digits' has samples of shape (1, 8, 8)"),
+        ("--process si_linear --process-options si_linear.coupling=paired", "needs a data set that gives partners"),
+        ("--allow-config-change foo", "unknown key in allow_config_change 'foo'"),
+        ("--allow-config-change train.stpes", "'train.stpes'; did you mean 'train.steps'?"),
+    ],
+)
+def test_a_refused_training_leaves_no_folder(genflow, words, what):
+    assert what in refused(genflow(f"{TINY} {words} --out new"))
 
 
 def test_a_name_given_twice(genflow):
@@ -187,8 +233,9 @@ def test_a_list_with_a_hole_and_one_bad_entry(genflow):
     assert "nfe = 'x'" in refused(genflow("bench --nfe 5,x"))
 
 
-def test_an_unknown_device(genflow):
-    assert "nonsense" in refused(genflow(f"{TINY} --device nonsense --out run"))
+@pytest.mark.parametrize("device", ["nonsense", "meta"])
+def test_an_unknown_device(genflow, device):
+    assert f"device = '{device}' is not here; found: cpu" in refused(genflow(f"{TINY} --device {device} --out run"))
 
 
 # ---- folders and files -----------------------------------------------------------------------------------
@@ -214,6 +261,10 @@ def test_an_out_that_is_a_file_or_below_one(genflow, tmp_path, command, out):
         ("on: 4", "c.yaml:1: unknown config key 'on'"),
         ("train: {steps: no}", "c.yaml:1: train.steps = False"),
         ("process: pfmg", "unknown process 'pfmg'"),
+        ("seed: 2020-01-01", "c.yaml:1: seed = datetime.date(2020, 1, 1) is not a whole number"),
+        ("seed: 2020-13-45", "c.yaml is not YAML"),
+        ("seed: &a [*a]", "the config c.yaml can not be used: found unconstructable recursive node"),
+        ("samples: " + 3000 * "[", "c.yaml is not YAML"),
     ],
 )
 def test_bad_configs(genflow, tmp_path, text, what):
@@ -222,6 +273,10 @@ def test_bad_configs(genflow, tmp_path, text, what):
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     message = refused(genflow("bench --config c.yaml --out new"))
     assert what in message
+
+
+def test_a_config_without_a_name(genflow):
+    assert "the config has no name; give --config a YAML file" in refused(genflow(["bench", "--config", ""]))
 
 
 def test_a_config_that_is_a_folder(genflow, tmp_path):
@@ -320,10 +375,65 @@ def test_an_out_that_can_not_be_written(genflow, model, tmp_path, out):
     assert f"out = '{out}'" in refused(genflow(f"{SAMPLE} --out {out}"))
 
 
+@pytest.mark.parametrize("out", ["/proc/x.png", "/proc/x.npz", "/proc/new/x.npz"])
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_a_place_that_can_not_be_written_is_refused_before_the_work(genflow, model, out, monkeypatch):
+    monkeypatch.setattr("genflow.load", lambda *_: pytest.fail("the model was opened"))
+    assert f"out = '{out}' can not be written: " in refused(genflow(f"{SAMPLE} --out {out}"))
+
+
+def test_looking_whether_a_file_can_be_written_leaves_it_alone(genflow, model, tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"mine")
+    assert "does not exist" in refused(genflow("sample --checkpoint missing --out x.npz"))
+
+
+@pytest.mark.parametrize("ending", ["npz", "png"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_that_is_full_when_it_is_written_is_one_line(genflow, model, tmp_path, ending):
+    (tmp_path / f"x.{ending}").symlink_to("/dev/full")
+    done = genflow(f"{SAMPLE} --out x.{ending}")
+    assert done.code == 74
+    assert done.out == ""
+    assert done.err.startswith("genflow: ")
+    assert done.err.endswith("No space left on device\n")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "gone.csv"), 2, "gone.csv: No such file or directory"),
+        (OSError(28, "No space left on device", "big.csv"), 74, "big.csv: No space left on device"),
+        (MemoryError("Unable to allocate 8 TiB"), 70, "out of memory: Unable to allocate 8 TiB; take a smaller"),
+        (RuntimeError("CUDA out of memory."), 70, "out of memory: CUDA out of memory.; take a smaller"),
+    ],
+)
+def test_errors_of_the_machine_are_one_line(genflow, monkeypatch, error, code, line):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    done = genflow("doctor")
+    assert done.code == code
+    assert done.err.startswith(f"genflow: {line}")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("a bug"), ConnectionError()])
+def test_other_errors_are_not_hidden(genflow, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    with pytest.raises(type(error)):
+        genflow("doctor")
+
+
 @pytest.mark.parametrize("place", ["missing", "model/config.json", "empty"])
 def test_a_checkpoint_that_is_none(genflow, model, tmp_path, place):
     (tmp_path / "empty").mkdir()
-    assert place in refused(genflow(f"sample --checkpoint {place} --out x.npz"))
+    said = {"missing": "missing does not exist; give the folder", "empty": "empty is not a finished checkpoint"}
+    assert said.get(place, place) in refused(genflow(f"sample --checkpoint {place} --out x.npz"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "MANIFEST.json"])
@@ -376,6 +486,7 @@ def test_a_picture_of_a_checkpoint_that_names_no_dataset(genflow, model):
         ("--solver heum", "unknown solver 'heum'; did you mean 'heun'?"),
         ("--solver rk45 --solver-options rk45.rtoll=1", "'rtoll'; did you mean 'rtol'?"),
         ("--solver rk45 --solver-options rk54.rtol=1", "'rk54'; did you mean 'rk45'?"),
+        ("--solver-options heun.grid=3", "grid = 3 is not allowed; give a name or at least two finite times"),
         ("--device nonsense", "nonsense"),
     ],
 )

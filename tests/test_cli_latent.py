@@ -272,7 +272,7 @@ def test_every_verb_has_help_with_an_example(genflow, verb):
 def test_a_checkpoint_that_is_none(genflow, tmp_path, verb):
     ending = {"evaluate": "csv"}.get(verb, "npz")
     np.savez(tmp_path / "latents.npz", latent=np.zeros((1, 1, 8, 8), np.float32))
-    assert "missing is not a finished checkpoint" in refused(genflow(f"{verb} --checkpoint missing --out x.{ending}"))
+    assert "missing does not exist" in refused(genflow(f"{verb} --checkpoint missing --out x.{ending}"))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -342,6 +342,23 @@ def test_what_is_refused(genflow, line, what):
 def test_latents_that_do_not_fit(genflow, tmp_path, arrays, what):
     np.savez(tmp_path / "latents.npz", **arrays)
     assert what in refused(genflow("decode --checkpoint vp --out x.npz"))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda data: data[: len(data) // 2], "can not be read"),
+        (lambda data: data.replace(b"\x00" * 64, b"\x01" * 64, 1), "can not be read"),
+        (lambda data: b"", "can not be read"),
+        (lambda data: data[data.index(b"\x93NUMPY") :], "are one array; give a .npz file with an array 'latent'"),
+    ],
+    ids=["cut", "flipped", "empty", "one array"],
+)
+def test_latents_that_are_damaged(genflow, tmp_path, change, what):
+    path = tmp_path / "latents.npz"
+    np.savez(path, latent=np.zeros((2, 1, 8, 8), np.float32))
+    path.write_bytes(change(path.read_bytes()))
+    assert f"the latents latents.npz {what}" in refused(genflow("decode --checkpoint vp --out x.npz"))
 
 
 def test_the_new_commands_are_listed_without_torch():

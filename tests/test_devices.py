@@ -191,3 +191,5 @@ def test_a_device_that_is_not_there_is_named():
     devices.check_device("cpu")
     with pytest.raises(ValueError, match="device = 'cuda:99' is not here; found: cpu"):
         devices.check_device("cuda:99")
+    with pytest.raises(ValueError, match="device = 'meta' is not here; found: cpu"):
+        devices.check_device("meta")

@@ -1,6 +1,7 @@
 """Catalogues, plugins good and bad, and what importing genflow costs."""
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -248,3 +249,75 @@ print("HEAVY:", *[name for name in {HEAVY!r} if name in sys.modules])
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "HEAVY:"
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- options ---------------------------------------------------------------------------------------------
+
+
+class Options:
+    """A stand-in for a class with options of every annotation."""
+
+    def __init__(self, flip: bool = True, root: "str | None" = None, size: int = 1, either: "str | float" = 1.0):
+        self.root = root
+        self.half = size / 2
+
+
+@pytest.fixture
+def registry():
+    found = Registry("thing", "genflow.backbone", "genflow.none", ("size",))
+    found.add("thing", Options)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"flip": "abc"}, "thing 'thing': flip = 'abc' is not allowed; give true or false"),
+        ({"flip": 1}, "flip = 1 is not allowed"),
+        ({"flip": None}, "flip = None is not allowed"),
+        ({"root": 5}, "root = 5 is not allowed; give a word"),
+        ({"root": "x", "size": [1]}, "no thing 'thing' can be made with root = 'x': a value is of the wrong kind"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named(registry, options, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        registry.get("thing", **options)
+
+
+def test_options_of_the_right_kind_pass_and_errors_without_options_stay(registry, tmp_path):
+    for options in (
+        {},
+        {"flip": False},
+        {"root": None},
+        {"root": "x"},
+        {"root": tmp_path},
+        {"either": "x"},
+        {"size": 4},
+    ):
+        assert registry.get("thing", **options).root == options.get("root")
+    with pytest.raises(TypeError):
+        registry.get("thing", size=[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("ncsnv2", "normalise", "abc"),
+        ("ncsnv2", "centre", "abc"),
+        ("ncsnv2", "size", [1]),
+        ("ddpmpp", "size", [1]),
+        ("ddpmpp", "attention", "abc"),
+        ("ddpmpp", "fir", "abc"),
+        ("ddpmpp", "deep", "abc"),
+        ("mlp", "normalise", "abc"),
+        ("mlp", "width", [1]),
+    ],
+)
+def test_backbones_refuse_values_of_the_wrong_kind(name, option, value):
+    with pytest.raises(ValueError, match=re.escape(f"{option} = {value!r} is not allowed")):
+        genflow.get_backbone(name, shape=(1, 8, 8), **{option: value})
+
+
+def test_a_data_set_s_folder_is_a_word():
+    with pytest.raises(ValueError, match="dataset 'cifar10': root = 5 is not allowed; give a word"):
+        genflow.get_dataset("cifar10", root=5)

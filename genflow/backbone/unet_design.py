@@ -139,7 +139,7 @@ def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mappin
     shape, size = given["shape"], given["size"]
     require(owner, {"shape": (shape, len(shape) == 3, "(channels, height, width)")})
     size = ("tiny" if max(shape[1:]) < 16 else "small") if size is None else size
-    require(owner, {"size": (size, size in sizes, " or ".join(sizes))})
+    require(owner, {"size": (size, isinstance(size, str) and size in sizes, " or ".join(sizes))})
     widths = {name: value for name, value in sizes[size].items() if name != "shape"}
     if given.get("deep"):
         widths["num_res_blocks"] *= 2

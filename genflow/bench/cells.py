@@ -239,11 +239,18 @@ def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int)
         "nfe": nfe,
         "samples": config.samples,
         "seed": seed,
+        **({"sample_batch": config.sample_batch} if _shares_batch(config, model.solver) else {}),
         **model.identity,
     }
     labels = {**model.labels, "solver": model.solver.name, "nfe": nfe}
     cost = float(config.samples * (nfe or OWN_NFE))
     return Cell("sample", spec, labels, model.parents, cost, model.folder)
+
+
+def _shares_batch(config: BenchConfig, solver: Entry) -> bool:
+    """Whether a solver's options make a sample depend on those drawn with it; the tag `batch_options` says which do."""
+    options = {**solver.preset, **config.solver_options.get(solver.name, {})}
+    return any(options.get(name) == value for name, value in solver.tags.get("batch_options", {}).items())
 
 
 def _metric_cell(
@@ -259,6 +266,8 @@ def _metric_cell(
     spec["of"] = "real data" if model is None else "model" if sampled is None else "samples"
     options = {**metric.preset, **config.metric_options.get(metric.name, {})}
     spec |= stamp(options, config.inception if "weights" in metric.tags else None)
+    if model is None and metric.tags.get("needs", "samples") == "samples":
+        spec |= {"samples": config.samples}  # the floor is measured at their number
     if model is None or sampled is not None:
         return Cell("metric", _plain(spec), labels, (sampled.key,) if sampled else (), 1.0)
     spec |= {"samples": config.samples, "norm": asdict(config.norm), "bpd": asdict(config.bpd)}

@@ -91,5 +91,5 @@ class SingleWorker(Worker):
             for what, labels in (("real data", {"process": REAL, "seed": seed}), (of, own)):
                 spec = {"metric": metric, "seed": seed, "of": what}
                 files = self._metric({"spec": spec, "labels": labels, "parents": [""]}, tick)
-                found += json.loads(files["rows.json"])
+                found += [row | {"entry": metric} for row in json.loads(files["rows.json"])]
         return found

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genflow.bench.cells import Cell
-from genflow.checkpoint import MANIFEST, CheckpointError, read_folder, write_file
+from genflow.checkpoint import MANIFEST, CheckpointError, holds_run, read_folder, write_file
 from genflow.config import ConfigError
 
 State = Literal["cached", "missing", "damaged", "unavailable"]
-"""Of a cell's result. Unavailable: it says which data are not here, and is tried again."""
+"""Of a cell's result. Unavailable: it says which data or weights are not here, and is tried again."""
 
 UNAVAILABLE = "unavailable.json"
-"""File of a metric cell whose data are not here, with the reason."""
+"""File of a metric cell whose data or weights are not here, with the reason."""
 
 
 class BusyError(RuntimeError):
@@ -75,6 +75,17 @@ class Store:
         """The files of a finished cell, hashes checked."""
         return read_folder(self.folder(key))
 
+    def contents(self, key: str) -> str:
+        """What is in a cell, by the hashes of its files; a cell that was tried again and found no more is the same."""
+        place = self.folder(key) if self.folder(key).exists() else self.folder(f"{key}.old")
+        try:
+            hashes = dict(json.loads((place / MANIFEST).read_text())["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        if UNAVAILABLE in hashes:
+            hashes.pop("cell.json", None)
+        return json.dumps(hashes, sort_keys=True)
+
     def rows(self, key: str) -> list[dict[str, Any]]:
         """The measured rows of a finished cell."""
         return json.loads(self.files(key).get("rows.json", b"[]"))
@@ -112,10 +123,14 @@ class Store:
             ) from None
 
     def check_place(self) -> None:
-        """Raises ConfigError where a file stands in the folder's way; writes nothing."""
+        """Raises ConfigError where a file stands in the folder's way, or a training run is kept; writes nothing."""
         for part in (self.root, *self.root.parents):
             if part.exists() and not part.is_dir():
                 raise ConfigError(f"out = '{self.root}': {part} is a file, not a folder; choose another folder")
+        if holds_run(self.root):
+            raise ConfigError(
+                f"out = '{self.root}' holds a training run or a checkpoint, no bench; choose another folder"
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

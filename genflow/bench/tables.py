@@ -10,7 +10,7 @@ from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.evaluate.protocol import is_missing, reason
+from genflow.evaluate.protocol import FD_WORDS, is_missing, reason
 from genflow.registry import registries
 
 COLUMNS = (
@@ -26,7 +26,10 @@ COLUMNS = (
     "seed",
     "protocol",
     "seconds",
+    "stopped",
 )
+"""Of results.csv. `stopped`: samples that the solver left short of the data's end, empty for none."""
+
 Row = dict[str, Any]
 OWN_TABLES = ("norm_spread", "norm_tied", "bits/dim", "nll[nats]")
 """How names of metrics begin that have tables of another kind."""
@@ -139,8 +142,35 @@ def floor_of(rows: Sequence[Row]) -> Row | None:
     return next((r for r in rows if r["process"] == REAL and is_frechet(r["metric"])), None)
 
 
-def _protocol(rows: Sequence[Row]) -> str:
-    return "; ".join(_unique(r["protocol"] for r in rows))
+def floor_name(row: Row) -> str:
+    """What a row of real data measures in place of samples: the test split, or what its metric's tag `floor` says."""
+    entry = registries()["metrics"].entries().get(row.get("entry", ""))
+    return f"real {entry.tags.get('floor', 'test split') if entry else 'test split'}"
+
+
+def _ways(rows: Sequence[Row]) -> str:
+    """How rows of one metric were measured, and at what n; where that is not the same for all, which in which way."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        way = f"{row['protocol']}; n = {row['n']}"
+        found.setdefault(way, []).append(" ".join(str(row[k]) for k in ("process", "solver") if row[k]))
+    if len(found) < 2:
+        return "".join(found)
+    return f"Measured in {len(found)} ways. " + ". ".join(
+        f"{', '.join(_unique(names))}: {way}" for way, names in found.items()
+    )
+
+
+def _short(rows: Sequence[Row]) -> str:
+    """Which rows have samples that a solver left short of the end, and how many."""
+    stuck = ", ".join(
+        f"{r['stopped']} of {r['process']} {r['solver']} (seed {r['seed']})" for r in rows if r.get("stopped")
+    )
+    return f". Samples left short of the data's end, where the field is stiff: {stuck}" if stuck else ""
+
+
+def _floor(real: Row) -> str:
+    return f". Floor: {real['protocol']}, n = {real['n']}"
 
 
 def of_samples(rows: Sequence[Row]) -> list[str]:
@@ -174,10 +204,11 @@ def _quality_table(rows: Sequence[Row]) -> Table:
         _quality_line(found, pair, budgets, adaptive, digits)
         for pair in _unique((r["process"], r["solver"]) for r in found)
     ]
-    caption = _protocol(found[:1]) + f"; n = {found[0]['n']}"
+    caption = _ways(found)
     if real:
-        lines.insert(0, ["real test split", "–", *[_number(real["value"], digits)] * (len(header) - 2)])
-        caption += f". Floor: {_protocol([real])}, n = {real['n']}"
+        lines.insert(0, [floor_name(real), "–", *[_number(real["value"], digits)] * (len(header) - 2)])
+        caption += _floor(real)
+    caption += _short(found)
     caption += ". NFE counts every backbone call per sample" + _seed_words(found) + "."
     return Table(f"{found[0]['metric']} against NFE", header, lines, caption)
 
@@ -222,13 +253,13 @@ def norm_table(rows: Sequence[Row]) -> Table | None:
     for process in _unique(r["process"] for r in found):
         values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
         lines.append([process, *(_with_spread(v, 3) for v in values)])
-    words = [f"`{m}`: {_protocol([next(r for r in found if r['metric'] == m)])}" for m in metrics]
+    words = [f"`{m}`: {next(r for r in found if r['metric'] == m)['protocol']}" for m in metrics]
     caption = ". ".join(words) + f". n = {found[0]['n']}" + _seed_words(found) + "."
     return Table("Norm against noise level", ["process", *metrics], lines, caption)
 
 
 def push_table(rows: Sequence[Row]) -> Table | None:
-    """Fréchet distance after |x| was multiplied mid-way."""
+    """Fréchet distance after |x| was multiplied mid-way, below what real data get."""
     found = [r for r in rows if "@norm*" in r["metric"]]
     if not found:
         return None
@@ -237,13 +268,23 @@ def push_table(rows: Sequence[Row]) -> Table | None:
     for process in _unique(r["process"] for r in found):
         values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
         lines.append([process, *(_with_spread(v) for v in values)])
-    each = [next(r for r in found if r["process"] == p) for p in _unique(r["process"] for r in found)]
-    tails = ((r["process"], r["protocol"].partition(" at t")[1:]) for r in each)
-    caption = ". ".join(f"{process}: |x| times the factor{''.join(tail)}" for process, tail in tails)
     header = ["process", *(f"|x| × {m.split('*')[1]}" for m in metrics)]
     name = metrics[0].split("@")[0]
-    caption += f". n = {found[0]['n']}, NFE {_number(found[0]['nfe'], 0)}" + _seed_words(found) + "."
+    real = next((r for r in rows if r["process"] == REAL and r["metric"] == name), None)
+    if real:
+        lines.insert(0, [floor_name(real), *[_number(real["value"])] * len(metrics)])
+    caption = _push_caption(found) + (_floor(real) if real else "")
+    caption += f". NFE {_number(found[0]['nfe'], 0)}" + _seed_words(found) + "."
     return Table(f"{name} after the norm is pushed off mid-way", header, lines, caption)
+
+
+def _push_caption(found: Sequence[Row]) -> str:
+    """Where each process was pushed, and how the distance was measured."""
+    each = [next(r for r in found if r["process"] == p) for p in _unique(r["process"] for r in found)]
+    parts = [(r, *r["protocol"].partition(FD_WORDS)[::2]) for r in each]
+    pushes = [f"{r['process']}: |x| times the factor{''.join(push.partition(' at t')[1:])}" for r, push, _ in parts]
+    sizes = ", ".join(str(n) for n in _unique(r["n"] for r in found))
+    return ". ".join([*pushes, *_unique(words for *_, words in parts if words), f"n = {sizes}"])
 
 
 def likelihood_table(rows: Sequence[Row]) -> Table | None:
@@ -262,7 +303,7 @@ def likelihood_table(rows: Sequence[Row]) -> Table | None:
         ]
         for r in found
     ]
-    caption = _protocol(found[:1]) + ". ± is one standard error over examples."
+    caption = _ways(found) + ". ± is one standard error over examples."
     return Table(found[0]["metric"], ["process", found[0]["metric"], "solver", "NFE", "n", "seed"], lines, caption)
 
 

@@ -31,6 +31,7 @@ from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dic
 from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.protocol import MISSING
 from genflow.evaluate.weight_files import WeightsError
+from genflow.memory import MemoryExhaustedError
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample
@@ -42,12 +43,6 @@ Tick = Callable[[float, str], None]
 
 OUT_OF_REACH = (NotMeasurable, WeightsError, DataError)
 """What keeps one metric from being measured here, and nothing else."""
-
-
-def _short(sampled: dict[str, Any]) -> str:
-    """What the protocol says of samples that a solver left short of the end."""
-    count = sampled.get("stopped", 0)
-    return f"{count} samples were left short of the data's end, where the field is stiff" if count else ""
 
 
 class Stopped(Exception):
@@ -97,6 +92,12 @@ class Worker:
         for name in () if config.checkpoint else config.process:
             _, backbone = self.fresh(name)
             check_data(self.dataset, getattr(backbone, "classes", 0))
+        for name in config.metric:
+            self._measure_of(name)
+
+    def _measure_of(self, name: str) -> Metric:
+        metric: Metric = registries()["metrics"].get(name, **self.config.metric_options.get(name, {}))
+        return metric
 
     def fresh(self, name: str) -> tuple[Process, Any]:
         """A process of the bench, fitted to the data, and a network for it that is not trained."""
@@ -239,6 +240,15 @@ class Worker:
         tick: Tick,
     ) -> Solution:
         count = part[1] - part[0]
+
+        def drawn(done: int) -> None:
+            if "sample_batch" in spec and done % self.config.sample_batch and done != count:
+                raise MemoryExhaustedError(
+                    f"{self.config.sample_batch} samples at a time do not fit in memory, and with these options of "
+                    f"{spec['solver']} samples depend on their batch; give a smaller --sample-batch"
+                )
+            self._tick(done / count, tick)
+
         return sample(
             process,
             backbone,
@@ -250,7 +260,7 @@ class Worker:
             batch_size=self.config.sample_batch,
             device=self.config.device,
             labels=labels,
-            on_batch=lambda done: self._tick(done / count, tick),
+            on_batch=drawn,
             first_index=part[0],
         )
 
@@ -263,17 +273,16 @@ class Worker:
             result, sampled = self._measure(cell, tick)
         except OUT_OF_REACH as error:
             return self._unmeasured(cell, error)
-        seconds = sampled.get("seconds", round(time.monotonic() - started, 3))
+        took = 0.0 if result.wanting else round(time.monotonic() - started, 3)
+        seconds = sampled.get("seconds", took)
         rows = [self._row(row, labels, sampled, seconds) for row in rows_as_dicts(result.rows)]
-        files = {"rows.json": json.dumps(rows, indent=1).encode()}
+        files = {"rows.json": json.dumps(rows, indent=1).encode()} | _again(result.wanting)
         return files | ({"arrays.npz": pack(result.arrays)} if result.arrays else {})
 
     def _measure(self, cell: dict[str, Any], tick: Tick) -> tuple[Result, dict[str, Any]]:
         """What a metric finds, and what is known of the samples or the model that it looked at."""
         spec = cell["spec"]
-        metric: Metric = registries()["metrics"].get(
-            spec["metric"], **self.config.metric_options.get(spec["metric"], {})
-        )
+        metric = self._measure_of(spec["metric"])
         context = Context(self.config, self.dataset, spec["seed"], tick=lambda share: self._tick(share, tick))
         if spec["of"] == "real data":
             return metric.floor(context), {}
@@ -286,13 +295,12 @@ class Worker:
         return result, {"told": "told no class"} if getattr(context.backbone, "classes", 0) else {}
 
     def _unmeasured(self, cell: dict[str, Any], error: Exception) -> dict[str, bytes]:
-        """A row that says why there is no number, and where data are missing, a mark to try again."""
+        """A row that says why there is no number, and where data or weights are missing, a mark to try again."""
         metric, labels = cell["spec"]["metric"], cell["labels"]
         bare = rows_as_dicts([Measured(metric, math.nan, 0, f"{MISSING}{error}")])
         rows = [] if labels["process"] == REAL else [self._row(bare[0], labels, {}, 0.0)]
-        files = {"rows.json": json.dumps(rows, indent=1).encode()}
-        again = json.dumps({"reason": str(error)}).encode()
-        return files | ({UNAVAILABLE: again} if isinstance(error, DataError) else {})
+        wanting = str(error) if isinstance(error, DataError | WeightsError) else ""
+        return {"rows.json": json.dumps(rows, indent=1).encode()} | _again(wanting)
 
     def _row(
         self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
@@ -310,14 +318,20 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told"), _short(sampled)))),
+            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told")))),
             "seconds": seconds,
+            "stopped": sampled.get("stopped") or None,
         }
 
     def _tick(self, share: float, tick: Tick) -> None:
         tick(share, "")
         if self.should_stop():
             raise Stopped
+
+
+def _again(reason: str) -> dict[str, bytes]:
+    """The file that marks a cell as one to try again; none without a reason."""
+    return {UNAVAILABLE: json.dumps({"reason": reason}).encode()} if reason else {}
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:

@@ -68,7 +68,8 @@ def bench_command(config_file: Path | None, **given: Any) -> int:
         _print_plan(config, origin, plan, costs)
         return 0
     plan.store.check_place()
-    costs = _check(config, plan, sum(cell.cost for cell in plan.todo)) if plan.todo else None
+    calls = sum(cell.cost for cell in plan.todo if cell.model)
+    costs = _check(config, plan, calls) if plan.todo else None
     plan.store.prepare()
     try:
         with plan.store.lock(), crew(config, plan.store) as hire:
@@ -125,7 +126,7 @@ def _code(number: int) -> int:
 
 def _given(config: BenchConfig) -> bool:
     """Whether a part of the bench has options that it may refuse."""
-    return any((config.process_options, config.backbone_options, config.solver_options, config.dataset_options))
+    return any(getattr(config, f"{part}_options") for part in ("process", "backbone", "solver", "dataset", "metric"))
 
 
 def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:

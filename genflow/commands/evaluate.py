@@ -39,7 +39,9 @@ class EvaluateConfig:
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     seed: int = option(0, "seed", least=0)
-    sample_batch: int = option(250, "samples at a time; does not change them", least=1)
+    sample_batch: int = option(
+        250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
+    )
     device: str = option("cpu", "torch device")
     out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol")
 

@@ -180,16 +180,30 @@ def run_decode(config: DecodeConfig) -> str:
     return f"{out}: {len(latents)} examples of {model.name}{kind}, {config.solver}, NFE {found.nfe:g}"
 
 
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a .npz file; raises ConfigError where it is damaged or another kind of file."""
+    import zlib
+    from zipfile import BadZipFile
+
+    import numpy as np
+
+    damaged = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
+    try:
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            with found:
+                return dict(found)
+    except damaged as error:
+        raise ConfigError(f"the latents {path} can not be read: {error}") from None
+    raise ConfigError(f"the latents {path} are one array; give a .npz file with an array 'latent'")
+
+
 def _read_latents(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """The array 'latent' of a .npz file, float32, in a model's shape; and its array 'labels', where it has one."""
     import numpy as np
     import torch
 
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file) if hasattr(file, "files") else {}
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"the latents {path} can not be read: {error}") from None
+    arrays = _read_arrays(path)
     if "latent" not in arrays:
         raise ConfigError(f"{path} has no array 'latent'; it has: {', '.join(arrays) or 'none'}")
     found = arrays["latent"]

@@ -109,14 +109,14 @@ def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | No
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """A .npz file of tensors and numbers."""
+    """A .npz file of tensors and numbers; raises OSError with its name where it can not be written."""
     import numpy as np
 
     make_folder(path.parent)
     try:
         np.savez_compressed(path, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
     except OSError as error:
-        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}") from None
+        raise OSError(error.errno, error.strerror, str(path)) from None  # zip files do not say which they are
 
 
 GUIDANCE_HELP = "classifier-free guidance towards the class; other than 1 takes two calls"

@@ -82,11 +82,9 @@ def run_sampling(config: SampleConfig) -> str:
     """Draws samples and writes them; returns a line that says what was done, "" on ranks that do not print."""
     import json
 
-    import numpy as np
-
     import genflow
     from genflow.checkpoint import CheckpointError, read_folder
-    from genflow.commands.loaded import stored_scaling
+    from genflow.commands.loaded import stored_scaling, write_arrays
     from genflow.devices import check_device
     from genflow.distributed import open_team
     from genflow.report.pictures import save_samples
@@ -114,8 +112,7 @@ def run_sampling(config: SampleConfig) -> str:
             return ""
     make_folder(out.parent)
     if out.suffix == ".npz":
-        arrays = {"x": solution.x, **({} if labels is None else {"labels": labels})}
-        np.savez_compressed(out, **{name: value.numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+        write_arrays(out, {"x": solution.x, **({} if labels is None else {"labels": labels})})
     elif scaling is not None:
         save_samples(out, scaling.decode(solution.x).numpy(), scaling.levels)
     kind = "" if labels is None else f", class {config.label}, guidance {config.guidance:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def check_out(out: str, endings: Sequence[str]) -> Path:
     """The path of a file to write.
 
     Raises:
-        ConfigError: Another ending, a folder, or a place below a file.
+        ConfigError: Another ending, a folder, a place below a file, or one that can not be written.
     """
     path = Path(out)
     if path.suffix not in endings:
@@ -41,4 +42,18 @@ def check_out(out: str, endings: Sequence[str]) -> Path:
     if path.is_dir():
         raise ConfigError(f"out = '{path}' is a folder; give a file")
     check_parents(path, path.parent)
+    check_writable(path)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raises ConfigError where a file can not be written; nothing is left behind, and a file that is there stays."""
+    try:
+        if path.exists():
+            path.open("r+b").close()
+        else:
+            there = next(folder for folder in path.absolute().parents if folder.exists())
+            with tempfile.TemporaryFile(dir=there):
+                pass
+    except OSError as error:
+        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}; choose another place") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,13 +30,14 @@ from genflow.config import ConfigError
 @click.option(
     "--allow-mixed",
     is_flag=True,
-    help="Give differences of numbers that were measured by different protocols or at different n, too.",
+    help="Take numbers that were measured by different protocols or at different n into one table, or into a "
+    "difference, too.",
 )
 def report_command(folder: Path, other: Path | None, out: Path | None, allow_mixed: bool) -> int:
     if other is None:
-        if out or allow_mixed:
-            raise ConfigError("--out and --allow-mixed belong to a comparison: give a second folder")
-        return _again(folder)
+        if out:
+            raise ConfigError("--out belongs to a comparison: give a second folder")
+        return _again(folder, allow_mixed)
     from genflow.report.compare import compare, read_run
 
     target = out or Path("comparison")
@@ -44,13 +46,14 @@ def report_command(folder: Path, other: Path | None, out: Path | None, allow_mix
     return 0
 
 
-def _again(folder: Path) -> int:
+def _again(folder: Path, allow_mixed: bool) -> int:
     from genflow.bench.cells import plan
     from genflow.bench.store import Store
     from genflow.report.record import OUTPUTS, read_bench
     from genflow.report.write import write_outputs
 
     config = read_bench(folder)
+    config = replace(config, allow_mixed=config.allow_mixed or allow_mixed)
     store = Store(folder)
     cells = plan(config)
     done = [cell for cell in cells if store.look(cell)[0] in ("cached", "unavailable")]

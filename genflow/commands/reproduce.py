@@ -9,6 +9,7 @@ import click
 
 from genflow.cli import EXIT_CELLS, say
 from genflow.commands.options import command_line, examples
+from genflow.commands.paths import check_folder
 from genflow.config import ConfigError
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def reproduce_command(
         raise ConfigError("give the name of a recipe; `genflow reproduce --list` shows them")
     recipe = get_recipe(name)
     settings = Settings(scale, out or ROOT / name, cells, published, train, changes)
+    check_folder(settings.out)
+    check_folder(settings.shared)
     if dry_run:
         for line in plan_lines(recipe, settings):
             say(line)

@@ -9,6 +9,7 @@ import click
 
 from genflow.cli import EXIT_BUSY, EXIT_CELLS, say
 from genflow.commands.options import command_line, config_options, examples, resolve
+from genflow.commands.paths import check_folder
 from genflow.study import STUDIES
 from genflow.study.config import UNREAD, StudyConfig, entry, settled
 
@@ -40,6 +41,8 @@ def study_command(name: str, config_file: Path | None, **given: Any) -> int:
 
     entry(name)
     config = settled(name, *resolve(StudyConfig, config_file, given))
+    check_folder(Path(config.out))
+    check_folder(Path(config.models))
     with ProgressLine() as line:
         try:
             found = run_study(name, config, command_line(), line.show)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -105,11 +106,12 @@ def run_training(config: ModelConfig) -> Outcome:
     parts = build_parts(config)
     if config.tensorboard:
         check_tensorboard()
+    fresh = not out.exists()
     make_run_folder(out)
     patience = 2.0 if launched() else 0.0
     with StopFlag(patience) as stop, open_team(config.device, config.timeout) as team, ExitStack() as held:
         if team.leads:
-            held.enter_context(locked(out))
+            held.enter_context(locked(out, fresh))
         result = _train(config, parts, team, stop)
         return Outcome(result, 0 if result.finished else stop.number, team.leads, team.size)
 
@@ -117,7 +119,7 @@ def run_training(config: ModelConfig) -> Outcome:
 def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
     """Process, fitted to the data, network and data set; what does not fit is refused before anything is written."""
     import genflow
-    from genflow.training import check_data
+    from genflow.training import check_data, check_pairs
 
     dataset = genflow.get_dataset(config.dataset, **data_options(config))
     process = genflow.get_process(config.process, **config.process_options.get(config.process, {}))
@@ -127,6 +129,7 @@ def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
         config.backbone, shape=dataset.shape, extra_channels=process.extra_channels, **options
     )
     check_data(dataset, getattr(backbone, "classes", 0))
+    check_pairs(process, dataset)
     return process, backbone, dataset
 
 
@@ -138,11 +141,14 @@ def data_options(config: ModelConfig) -> dict[str, Any]:
 
 def check_run_folder(out: Path) -> None:
     """Raises ConfigError where a run can not be kept, before hours are spent."""
+    from genflow.bench.store import Store
     from genflow.checkpoint import MANIFEST
 
     check_folder(out)
     if (out / MANIFEST).exists():
         raise ConfigError(f"out = '{out}' is a checkpoint, not the folder of a run; choose another folder")
+    if Store(out).cells.exists():
+        raise ConfigError(f"out = '{out}' holds a bench, not a run; choose another folder")
 
 
 def make_run_folder(out: Path) -> None:
@@ -157,24 +163,32 @@ def make_run_folder(out: Path) -> None:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Holds a run's folder, so that no second training writes to it."""
+def locked(out: Path, fresh: bool) -> Iterator[None]:
+    """Holds a run's folder, so that no second training writes to it.
+
+    Arguments:
+        out: The folder.
+        fresh: Whether it was made for this run; then it goes again where an error leaves nothing in it.
+    """
     from genflow.bench.store import Store
 
     with Store(out).lock():
-        yield
+        try:
+            yield
+        except BaseException:
+            if fresh and [path.name for path in out.glob("*")] == [".lock"]:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
 
 
 def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team, stop: Any) -> TrainResult:
     """The run itself."""
     import yaml
 
-    from genflow.checkpoint import describe, write_file
+    from genflow.checkpoint import describe
     from genflow.training import Keeping, train
 
     out, (process, backbone, dataset) = Path(config.out), parts
-    if team.leads:
-        write_file(out / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
     about = describe(config.process, process, config.backbone, backbone)
     about |= {"dataset": {"name": config.dataset, "options": data_options(config)}}
     keeping = Keeping(
@@ -185,6 +199,7 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
         allow=config.allow_config_change,
         verify=config.verify,
         last=True,
+        notes={"config.yaml": yaml.safe_dump(to_dict(config), sort_keys=False)},
     )
     with _bar(config.train.steps, team.leads) as bar, Watcher(config, dataset) as watcher:
 

@@ -50,7 +50,7 @@ CATALOG = [
         "genflow.evaluate.vectors:TwoSampleMetric",
         "vectors: sliced Wasserstein, MMD, energy distance and classifier tests against the test split",
         "Gretton et al. 2012, JMLR 13; Lopez-Paz & Oquab 2017, arXiv:1610.06545",
-        tags={"needs": "samples"},
+        tags={"needs": "samples", "floor": "training split"},
     ),
     Entry(
         "norm_z",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,9 @@ from genflow.config import BenchConfig
 from genflow.data.base import Dataset
 from genflow.evaluate.features import Space, extract
 from genflow.evaluate.frechet import Gaussian, frechet, moments_of
+from genflow.evaluate.protocol import MISSING
 from genflow.evaluate.reference import reference
+from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import BackboneLike, Process
 
 
@@ -35,10 +37,18 @@ class Measured:
 
 @dataclass
 class Result:
-    """Rows of a measurement, and arrays that its plots need."""
+    """Rows of a measurement, and arrays that its plots need.
+
+    Arguments:
+        rows: The numbers.
+        arrays: By name.
+        wanting: What is wanting on this machine where that kept a number from being measured, so that a bench tries
+            again.
+    """
 
     rows: list[Measured]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    wanting: str = ""
 
 
 @dataclass
@@ -80,9 +90,20 @@ class Context:
             return moments_of(extract(self.space.features, data.train))
         return reference(data, "train", self.space)[0]
 
+    @property
+    def floor_size(self) -> int:
+        """How many real examples stand in for as many samples: all of the test split where it has fewer."""
+        return min(self.config.samples, self.dataset.count("test"))
+
     def frechet(self, raw: Tensor) -> float:
         """Fréchet distance of raw examples to the training split, in the data set's own space."""
         return frechet(self.real, moments_of(extract(self.space.features, raw)))
+
+
+def unmeasured(error: Exception, names: Iterable[str], n: int) -> Result:
+    """For each number a row that says why there is none; tried again where a weight file is the reason."""
+    rows = [Measured(name, math.nan, n, f"{MISSING}{error}") for name in names]
+    return Result(rows, wanting=str(error) if isinstance(error, WeightsError) else "")
 
 
 class Metric(ABC):

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.evaluate.resize import resize
-from genflow.evaluate.weight_files import Found, WeightsError
-
-MODES = {
-    "clean": ("inception", "inception_pytorch"),
-    "legacy_tensorflow": ("inception", "inception_pytorch"),
-    "legacy_pytorch": ("inception_pytorch",),
-}
-"""The weight files that serve a protocol, the published one first."""
+from genflow.evaluate.weight_files import MODES, Found, WeightsError
 
 
 class Inception:

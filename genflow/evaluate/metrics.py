@@ -9,15 +9,15 @@ from pathlib import Path
 from torch import Tensor
 
 from genflow.data.base import Dataset
-from genflow.evaluate.base import Context, Measured, Metric, Result
+from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.features import Space, extract, extractor_for
 from genflow.evaluate.frechet import Gaussian, frechet, frechet_distance, moments_of
 from genflow.evaluate.likelihood import LikelihoodMetric as LikelihoodMetric
 from genflow.evaluate.norm_z import norm_study
-from genflow.evaluate.protocol import MISSING, bias_note, rank_note
+from genflow.evaluate.protocol import FD_WORDS, bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, reference
-from genflow.evaluate.spaces import space_for
+from genflow.evaluate.spaces import check_features, space_for
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
 
@@ -33,29 +33,30 @@ class FrechetMetric(Metric):
     def __init__(self, features: str = "own") -> None:
         if features == "inception":
             raise ValueError("features = 'inception' is the metric 'fid', which has its protocols; give --metric fid")
+        check_features(features)
         self.features = features
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
-        return self._rows(context, context.samples, "generated samples")
+        raw = context.samples
+        return self._rows(context, raw, min(len(raw), context.dataset.count("test")), "generated samples")
 
     def floor(self, context: Context) -> Result:
-        data = context.dataset
-        raw = data.test if data.held else next(first_chunks(data, "test", context.config.samples, data.count("test")))
-        return self._rows(context, raw, "the test split")
+        data, n = context.dataset, context.floor_size
+        raw = data.test if data.held else next(first_chunks(data, "test", n, n))
+        return self._rows(context, raw, n, "the test split")
 
-    def _rows(self, context: Context, raw: Tensor, what: str) -> Result:
-        """The mean over blocks of the test split's size, so that the distance's bias is that of the floor."""
+    def _rows(self, context: Context, raw: Tensor, size: int, what: str) -> Result:
+        """The mean over blocks of one size for samples and floor, so that the distance's bias is the same."""
         try:
             space, real = self._real(context)
         except (WeightsError, NotMeasurable) as refusal:
-            return Result([Measured(f"FD[{Path(self.features).stem}]", math.nan, len(raw), f"{MISSING}{refusal}")])
-        size = min(len(raw), context.dataset.count("test"))
+            return unmeasured(refusal, [f"FD[{Path(self.features).stem}]"], len(raw))
         blocks = [block for block in raw.split(size) if len(block) == size]
         values = [frechet(real, moments_of(extract(space.features, block))) for block in blocks]
         protocol = (
             f"Fréchet distance in float64 between {what} and the training split (n = {real.n}), "
-            f"{space.about if self.features != 'own' else self._own_words(space, real)}, samples decoded to the data's "
+            f"{space.about if self.features != 'own' else _own_words(space, real)}, samples decoded to the data's "
             f"own units; mean and standard error over {len(values)} block{'s' * (len(values) > 1)} of n"
             + rank_note(size, len(real.mean))
             + bias_note(size)
@@ -63,14 +64,15 @@ class FrechetMetric(Metric):
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return Result([Measured(space.title("FD"), statistics.fmean(values), size, protocol, error)])
 
-    def _own_words(self, space: Space, real: Gaussian) -> str:
-        return f"features '{space.name}' (d = {len(real.mean)})"
-
     def _real(self, context: Context) -> tuple[Space, Gaussian]:
         if self.features == "own":
             return context.space, context.real
         space = space_for(self.features, context.dataset, device=context.config.device)
         return space, reference(context.dataset, "train", space)[0]
+
+
+def _own_words(space: Space, real: Gaussian) -> str:
+    return f"features '{space.name}' (d = {len(real.mean)})"
 
 
 def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
@@ -82,6 +84,15 @@ def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
     """
     name, extractor = extractor_for(dataset.name, dataset.shape)
     return f"FD[{name}]", frechet_distance(extractor(dataset.train), extractor(dataset.scaling.decode(x)))
+
+
+def _pushed_words(space: Space, real: Gaussian, n: int) -> str:
+    """How the Fréchet distance of pushed paths is measured."""
+    return (
+        f"Fréchet distance in float64 to the training split (n = {real.n}), {_own_words(space, real)}, one block of n"
+        + rank_note(n, len(real.mean))
+        + bias_note(n)
+    )
 
 
 class NormMetric(Metric):
@@ -100,11 +111,11 @@ class NormMetric(Metric):
         n, cfg = study.count, context.config.norm
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
-        name = context.space.name
+        name, words = context.space.name, _pushed_words(context.space, context.real, n)
         for factor, raw in study.pushed.items():
             protocol = (
                 f"|x| times {factor:g} at t = {study.push_time:.4g}, where noise to signal is {cfg.level:g}; "
-                f"then the same {cfg.solver} path on; FD as in its own row"
+                f"then the same {cfg.solver} path on{FD_WORDS}{words}"
             )
             value = context.frechet(raw)
             rows.append(

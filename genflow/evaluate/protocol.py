@@ -8,6 +8,9 @@ from typing import Any
 MISSING = "not measured: "
 """How the protocol of a row without a number begins; the reason follows."""
 
+FD_WORDS = "; FD: "
+"""In the protocol of a pushed path: what follows says how its Fréchet distance is measured."""
+
 SMALL = 10_000
 """Fewer samples than this and a Fréchet distance's upward bias is told beside it."""
 

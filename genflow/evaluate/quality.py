@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from genflow.evaluate.base import Context, Measured, Metric, Result
+from genflow.data.files import DataError
+from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import Gaussian, frechet
 from genflow.evaluate.kernels import kernel_distance
 from genflow.evaluate.manifold import manifold
 from genflow.evaluate.passes import Seen, feature_pass
-from genflow.evaluate.protocol import MISSING, bias_note, rank_note
+from genflow.evaluate.protocol import bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, published, reference
-from genflow.evaluate.spaces import space_for
+from genflow.evaluate.spaces import check_features, check_mode, space_for
 from genflow.evaluate.weight_files import WeightsError
 
 MEASURES = ("fid", "kid", "is", "prdc")
+SAMPLES = "generated samples"
 
 
 class QualityMetric(Metric):
@@ -58,6 +59,10 @@ class QualityMetric(Metric):
         for name, value in (("keep", keep), ("subsets", subsets), ("subset_size", subset_size), ("splits", splits)):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} = {value} is not a whole number above 0")
+        check_features(features)
+        check_mode(mode)
+        if reference and not Path(reference).expanduser().is_file():
+            raise ValueError(f"reference = '{reference}' is not a file; want published statistics (.npz)")
         self.features, self.mode, self.published = features, mode, reference
         self.keep, self.subsets, self.subset_size = int(keep), int(subsets), int(subset_size)
         self.splits, self.neighbours = int(splits), int(neighbours)
@@ -65,11 +70,12 @@ class QualityMetric(Metric):
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
         samples = context.samples
-        return self._result(context, lambda: iter(samples.split(1000)), len(samples), "generated samples")
+        return self._result(context, lambda: iter(samples.split(1000)), len(samples), SAMPLES)
 
     def floor(self, context: Context) -> Result:
-        data = context.dataset
-        return self._result(context, lambda: first_chunks(data, "test"), data.count("test"), "the test split")
+        data, n = context.dataset, context.floor_size
+        what = "the test split" + (f" (first {n})" if n < data.count("test") else "")
+        return self._result(context, lambda: first_chunks(data, "test", n), n, what)
 
     def _result(self, context: Context, chunks: Callable[[], Iterator[Tensor]], n: int, what: str) -> Result:
         """Rows, or for each measure a row that says why there is none."""
@@ -81,7 +87,7 @@ class QualityMetric(Metric):
             if "is" in self.measures and space.logits is None:
                 raise NotMeasurable(f"the features '{space.name}' have no classes, so there is no class score")
         except (WeightsError, NotMeasurable) as error:
-            return Result([Measured(self._label(m), math.nan, n, f"{MISSING}{error}") for m in self.measures])
+            return unmeasured(error, map(self._label, self.measures), n)
         keep = self.keep if {"kid", "prdc"} & set(self.measures) else 0
         split_of = self._splits(n, context.seed) if "is" in self.measures else None
         seen = feature_pass(chunks(), space, keep=keep, split_of=split_of, tick=lambda k: context.tick(k / n))
@@ -124,11 +130,14 @@ class QualityMetric(Metric):
         return self.keep if {"kid", "prdc"} & set(self.measures) else 0
 
     def _bias(self, context: Context, space: Space, real: Gaussian, n: int, what: str) -> str:
-        """The note on small n, with the distance of as many real examples (all where there are fewer)."""
-        if not bias_note(n) or what == "the test split":
+        """The note on small n, with the distance of as many real examples (all where there are fewer), if here."""
+        if not bias_note(n) or what != SAMPLES:
             return bias_note(n)
-        count = min(n, context.dataset.count("test"))
-        held, _ = reference(context.dataset, "test", space, count=count)
+        try:
+            count = min(n, context.dataset.count("test"))
+            held, _ = reference(context.dataset, "test", space, count=count)
+        except DataError:  # published statistics stand in for the training split, and for nothing else
+            return bias_note(n)
         return bias_note(n, frechet(real, held), count)
 
     def _kept_pair(self, context: Context, space: Space, seen: Seen) -> tuple[Tensor, Tensor]:

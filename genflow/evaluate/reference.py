@@ -99,25 +99,39 @@ def published(path: Path) -> tuple[Gaussian, str]:
     `pool_3` (n, d) of a whole data set (score_sde, PFGM).
 
     Raises:
-        ValueError: No such file, or neither of the two; the message says what is in it.
+        ValueError: No such file, neither of the two, or numbers that are not finite; the message says what is in it.
     """
     from genflow.evaluate.weight_files import sha256
 
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-            arrays = {name: torch.from_numpy(file[name]) for name in names & {"mu", "sigma", "pool_3", "n"}}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"the reference statistics {path} can not be read: {error}") from None
+    arrays = _published_arrays(path)
+    for name, values in arrays.items():
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{path}: {name} is not finite everywhere; fetch or compute the statistics again")
     if "pool_3" in arrays:
-        features = arrays["pool_3"].flatten(1)
-        return moments_of(features), sha256(path)
-    if not {"mu", "sigma"} <= set(arrays):
-        raise ValueError(f"{path} holds {', '.join(sorted(names))}; want mu and sigma, or pool_3")
+        features = arrays["pool_3"]
+        if features.ndim < 2 or len(features) < 2:
+            raise ValueError(f"{path}: pool_3 has shape {tuple(features.shape)}; want (n, d) with n >= 2")
+        return moments_of(features.flatten(1)), sha256(path)
     mean, cov = arrays["mu"].double().flatten(), arrays["sigma"].double()
     if cov.shape != (len(mean), len(mean)):
         raise ValueError(f"{path}: mu has {len(mean)} entries and sigma the shape {tuple(cov.shape)}")
     return Statistics(mean, cov, int(arrays["n"]) if "n" in arrays else 0), sha256(path)
+
+
+def _published_arrays(path: Path) -> dict[str, Tensor]:
+    """mu and sigma, or pool_3, and n where it is there."""
+    try:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it is a single array (.npy); want an .npz with mu and sigma, or pool_3")
+            names = set(file.files)
+            arrays = {name: torch.from_numpy(file[name]) for name in names & {"mu", "sigma", "pool_3", "n"}}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the reference statistics {path} can not be read: {error}") from None
+    if "pool_3" not in arrays and not {"mu", "sigma"} <= set(arrays):
+        raise ValueError(f"{path} holds {', '.join(sorted(names))}; want mu and sigma, or pool_3")
+    return arrays
 
 
 def save_published(path: Path, moments: Gaussian) -> None:

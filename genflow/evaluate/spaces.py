@@ -14,10 +14,28 @@ from torch import Tensor, nn
 from genflow.data.base import Dataset
 from genflow.evaluate.checks import ImageCheck, NotMeasurable, conversion, to_grey
 from genflow.evaluate.features import SHIPPED, Space, TinyNet, own_space, shipped_space
-from genflow.evaluate.inception import MODES, Inception
-from genflow.evaluate.weight_files import WeightsError, check, find
+from genflow.evaluate.inception import Inception
+from genflow.evaluate.weight_files import MODES, WeightsError, check, find
 
 NAMES = ("own", "digits", "mnist", "tiny", "identity", "inception")
+
+
+def check_features(features: object) -> None:
+    """Refuses what names no feature space, before anything is computed.
+
+    Raises:
+        ValueError: It is neither one of NAMES nor a file that is there.
+    """
+    if features not in NAMES and not (isinstance(features, str) and Path(features).expanduser().is_file()):
+        raise ValueError(
+            f"features = '{features}' is neither one of {', '.join(NAMES)} nor a TorchScript file (.pt) that is there"
+        )
+
+
+def check_mode(mode: object) -> None:
+    """Refuses what is no protocol of Inception's; raises ValueError."""
+    if mode not in tuple(MODES):
+        raise ValueError(f"mode = '{mode}' is not one of {', '.join(MODES)}")
 
 
 def space_for(
@@ -46,7 +64,7 @@ def space_for(
         return _tiny(dataset)
     if name == "inception":
         return inception_space(dataset, mode, inception, device)
-    return script_space(Path(features), device)
+    return script_space(features, device)
 
 
 def _fitting(name: str, dataset: Dataset) -> Space:
@@ -68,8 +86,7 @@ def _tiny(dataset: Dataset) -> Space:
 
 def inception_space(dataset: Dataset, mode: str, inception: str, device: str) -> Space:
     """Inception's space in one of clean-fid's protocols."""
-    if mode not in MODES:
-        raise ValueError(f"mode = '{mode}' is not one of {', '.join(MODES)}")
+    check_mode(mode)
     to_grey(torch.zeros(1, *dataset.shape), dataset.scaling.levels, 3)  # refuses other data before weights are sought
     found = find(MODES[mode], inception)
     net = Inception(found, mode, device)
@@ -118,12 +135,10 @@ def module_space(features: Callable[[Tensor], Any], name: str, *, digest: str = 
     return Space(name, digest, f"features '{name}'{size}, sha256 {digest[:12]}", call)
 
 
-def script_space(path: Path, device: str = "cpu") -> Space:
+def script_space(file: str, device: str = "cpu") -> Space:
     """A space from a TorchScript file, named by the file. Its code runs, so its content must be trusted first."""
-    if not path.suffix:
-        raise ValueError(f"features = '{path}' is neither one of {', '.join(NAMES)} nor a TorchScript file (.pt)")
-    if not path.is_file():
-        raise WeightsError(f"features = '{path}' is not a file; want one of {', '.join(NAMES)}, or a TorchScript file")
+    check_features(file)
+    path = Path(file).expanduser()
     found = check(path)
     try:
         with warnings.catch_warnings():

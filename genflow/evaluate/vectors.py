@@ -44,7 +44,7 @@ class TwoSampleMetric(Metric):
         return self._rows(context, context.samples[: self.points], "generated samples")
 
     def floor(self, context: Context) -> Result:
-        return self._rows(context, self._real(context, "train"), "the training split")
+        return self._rows(context, self._real(context, "train")[: context.config.samples], "the training split")
 
     def _real(self, context: Context, split: str) -> Tensor:
         return torch.cat(list(first_chunks(context.dataset, split, self.points)))

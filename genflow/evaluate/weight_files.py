@@ -72,6 +72,14 @@ fetched where this was written, so neither hash was recomputed here.
 """
 
 
+MODES = {
+    "clean": ("inception", "inception_pytorch"),
+    "legacy_tensorflow": ("inception", "inception_pytorch"),
+    "legacy_pytorch": ("inception_pytorch",),
+}
+"""The weight files that serve a protocol, the published one first."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A weight file whose content is known.
@@ -276,13 +284,27 @@ def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
     """What a measurement depends on outside the package, for a bench's cell key: the metric's options, and hashes of
     the files they name and of Inception's weights, so a new file means a new measurement; {} for nothing.
 
+    A file that would be refused has another stamp than the same file once it is trusted.
+
     Arguments:
         options: The metric's options.
         inception: Path of the weights, "" for those that a search finds, None for a metric that needs none.
     """
-    named = [value for value in options.values() if isinstance(value, str) and Path(value).expanduser().is_file()]
-    found = {"options": dict(options), "files": {value: sha256(Path(value).expanduser()) for value in named}}
+    named = {k: v for k, v in options.items() if isinstance(v, str) and Path(v).expanduser().is_file()}
+    files = {v: _stamp_of(Path(v).expanduser(), loaded=k == "features") for k, v in named.items()}
+    found = {"options": dict(options), "files": files}
     if inception is None or options.get("features", "inception") != "inception":
         return found if options else {}
-    path = Path(inception).expanduser() if inception else next(candidates(tuple(KNOWN)), None)
-    return found | {"inception": sha256(path) if path is not None and path.is_file() else "missing"}
+    try:
+        weights = find(MODES.get(str(options.get("mode", "clean")), tuple(KNOWN)), inception).sha256
+    except WeightsError:
+        weights = "missing"
+    return found | {"inception": weights}
+
+
+def _stamp_of(path: Path, loaded: bool) -> str:
+    """Hash of a file that an option names; of one that is loaded as a network, also that it would be refused."""
+    try:
+        return check(path).sha256 if loaded else sha256(path)
+    except WeightsError:
+        return f"refused {sha256(path)}"

@@ -306,6 +306,11 @@ def is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
 
+def is_above(value: Any, bound: Any) -> bool:
+    """A finite number above another."""
+    return is_number(value) and is_number(bound) and value > bound
+
+
 def require(owner: str, checks: Mapping[str, tuple[Any, bool, str]]) -> None:
     """Raises ValueError for the first option whose check failed: name -> (value, passed, what is allowed)."""
     for name, (value, passed, allowed) in checks.items():

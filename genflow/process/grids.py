@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,7 +71,9 @@ def check_spacing(spacing: Spacing) -> None:
     """Raises ValueError for a spacing that no process could use."""
     if isinstance(spacing, str):
         parse(spacing)
-    elif len(spacing) < 2 or not all(isinstance(t, int | float) and math.isfinite(t) for t in spacing):
+        return
+    times = list(spacing) if isinstance(spacing, Collection) else []
+    if len(times) < 2 or not all(isinstance(t, int | float) and math.isfinite(t) for t in times):
         raise ValueError(f"grid = {spacing!r} is not allowed; give a name or at least two finite times")
 
 

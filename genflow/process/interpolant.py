@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, Perturbed, dimension, is_number, is_positive, require
+from genflow.process.base import Coefficients, Perturbed, dimension, is_count, is_number, is_positive, require
 from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
 from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
@@ -74,6 +75,7 @@ class Interpolant(AffineProcess):
 
     def __post_init__(self) -> None:
         fits = is_positive(self.margin) and self.margin < 0.5
+        named, channels = self.source_options, self.channels
         steady = self.epsilon == "natural" or (is_number(self.epsilon) and float(self.epsilon) >= 0)
         require(
             type(self).__name__,
@@ -83,6 +85,8 @@ class Interpolant(AffineProcess):
                 "gamma_scale": (self.gamma_scale, is_positive(self.gamma_scale), "a number above 0"),
                 "coupling": (self.coupling, self.coupling in COUPLINGS, f"one of {', '.join(COUPLINGS)}"),
                 "epsilon": (self.epsilon, steady, "'natural' or a number of at least 0"),
+                "source_options": (named, named is None or isinstance(named, Mapping), "options by name"),
+                "channels": (channels, channels is None or is_count(channels), "a whole number above 0"),
             },
         )
         self.drawn = make_source(self.source, self.source_options)

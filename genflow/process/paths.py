@@ -162,7 +162,7 @@ class SIFourier(Interpolant):
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
             terms = getattr(self, name)
-            good = len(terms) == len(self.alpha) > 0 and all(is_number(v) for v in terms)
+            good = isinstance(terms, Sequence) and len(terms) == len(self.alpha) > 0 and all(map(is_number, terms))
             require("SIFourier", {name: (terms, good, "a list of numbers, as many in alpha as in beta")})
             setattr(self, name, tuple(float(v) for v in terms))
         self._terms = {n: torch.tensor(getattr(self, n), dtype=torch.float64) for n in ("alpha", "beta")}

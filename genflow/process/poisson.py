@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -14,6 +15,7 @@ from genflow.process.base import (
     Coefficients,
     Perturbed,
     dimension,
+    is_above,
     is_number,
     is_positive,
     like_rows,
@@ -84,7 +86,7 @@ class PFGM(AffineProcess):
     def __post_init__(self) -> None:
         self._check()
         self.steps = self.published_m() if self.m_max is None else self.m_max
-        growth = self.sigma_end * (1 + self.tau) ** self.steps
+        growth = self._growth()
         self.t_data = self.z_min
         self.t_prior = math.sqrt(2 / math.pi) * growth if self.z_max is None else self.z_max
         self.radius_limit = math.sqrt(self.setting("dim")) * growth if self.upper_norm is None else self.upper_norm
@@ -109,14 +111,27 @@ class PFGM(AffineProcess):
             "perturbation": ("exact", "published"),
             "restrict": ("absolute", "signed", "none"),
         }
+        found = self.found is None or (isinstance(self.found, Mapping) and all(map(is_number, self.found.values())))
         require(
             "PFGM",
             {
                 **{n: (v, is_positive(v), "a number above 0") for n, v in positive.items()},
                 **{n: (v, v is None or is_positive(v), "a number above 0") for n, v in optional.items()},
                 **{n: (getattr(self, n), getattr(self, n) in c, " or ".join(c)) for n, c in choices.items()},
+                "z_exp": (self.z_exp, is_number(self.z_exp), "a number"),
+                "found": (self.found, found, "what for_data finds: numbers by name"),
             },
         )
+
+    def _growth(self) -> float:
+        """σ (1+τ)^M."""
+        try:
+            return self.sigma_end * (1 + self.tau) ** self.steps
+        except OverflowError:
+            raise ValueError(
+                f"PFGM: sigma_end (1 + tau)^m_max is no number with tau = {self.tau:g} and m_max = {self.steps:g}; "
+                "give a smaller m_max"
+            ) from None
 
     def published_m(self) -> int:
         """M of the published rule; 287 at the CIFAR-10 defaults (its configuration rounds to 291)."""
@@ -252,7 +267,7 @@ class PFGMPP(AffineProcess):
             {
                 "D": (self.D, is_positive(self.D), "a number above 0"),
                 "sigma_min": (self.sigma_min, is_positive(self.sigma_min), "a number above 0"),
-                "sigma_max": (high, is_positive(high) and high > self.sigma_min, "a number above sigma_min"),
+                "sigma_max": (high, is_above(high, self.sigma_min), "a number above sigma_min"),
                 "training": (self.training, self.training in rules, " or ".join(rules)),
                 "P_mean": (self.P_mean, is_number(self.P_mean), "a number"),
                 "P_std": (self.P_std, is_positive(self.P_std), "a number above 0"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, is_count, is_number, is_positive, require
+from genflow.process.base import Coefficients, is_above, is_count, is_number, is_positive, require
 
 WEIGHTINGS = ("unit", "likelihood")
 
@@ -84,20 +84,17 @@ class VP(ScoreSDE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        low, high, near, end = self.beta_min, self.beta_max, self.t_min, self.t_eps
         require(
             type(self).__name__,
             {
-                "beta_min": (self.beta_min, is_number(self.beta_min) and self.beta_min >= 0, "a number of at least 0"),
-                "beta_max": (
-                    self.beta_max,
-                    is_number(self.beta_max) and self.beta_max > self.beta_min,
-                    "a number above beta_min",
-                ),
-                "t_min": (self.t_min, is_positive(self.t_min) and self.t_min < 1, "a number between 0 and 1"),
-                "t_eps": (self.t_eps, is_positive(self.t_eps) and self.t_eps <= self.t_min, "above 0, at most t_min"),
+                "beta_min": (low, is_number(low) and low >= 0, "a number of at least 0"),
+                "beta_max": (high, is_above(high, low), "a number above beta_min"),
+                "t_min": (near, is_positive(near) and near < 1, "a number between 0 and 1"),
+                "t_eps": (end, is_positive(end) and not is_above(end, near), "above 0, at most t_min"),
                 "levels": (
                     self.levels,
-                    self.levels is None or self.levels > self.beta_max,
+                    self.levels is None or is_above(self.levels, high),
                     "a whole number above beta_max: DDPM's β_i = β1/levels must lie below 1",
                 ),
             },
@@ -182,7 +179,7 @@ class VE(ScoreSDE):
             "VE",
             {
                 "sigma_min": (low, is_positive(low), "a number above 0"),
-                "sigma_max": (high, is_positive(high) and high > low, "a number above sigma_min"),
+                "sigma_max": (high, is_above(high, low), "a number above sigma_min"),
             },
         )
         super().__post_init__()

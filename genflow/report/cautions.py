@@ -25,8 +25,8 @@ def cautions(config: BenchConfig, rows: Sequence[Row], missing: Sequence[Cell], 
         notes: What the bench itself had to say, e.g. on damaged cells.
     """
     rows = [row for row in rows if not is_missing(row)]  # a table of its own has these, with the reasons
-    found = [*_missing(missing), *_unknown_numbers(rows), *_protocols(rows), *_seeds(config, rows), *_small(rows)]
-    return list(dict.fromkeys([*found, *_left_out(config), *notes]))
+    found = [*_missing(missing), *_unknown_numbers(rows), *_stuck(rows), *_protocols(rows), *_seeds(config, rows)]
+    return list(dict.fromkeys([*found, *_small(rows), *_left_out(config), *notes]))
 
 
 def _missing(cells: Sequence[Cell]) -> list[str]:
@@ -43,6 +43,16 @@ def _unknown_numbers(rows: Sequence[Row]) -> list[str]:
         if r["value"] is None and not is_missing(r)
     ]
     return [f"{len(lost)} measurements gave no finite number: {', '.join(lost[:6])}."] if lost else []
+
+
+def _stuck(rows: Sequence[Row]) -> list[str]:
+    """Samples that a solver left short of the end, of each setting once."""
+    found = {(r["process"], r["solver"], r["budget"], r["seed"]): r["stopped"] for r in rows if r.get("stopped")}
+    return [
+        f"{count} samples of {process} by {solver} (seed {seed}) were left short of the data's end, where the field is "
+        "stiff, and are measured as they are."
+        for (process, solver, _, seed), count in found.items()
+    ]
 
 
 def _protocols(rows: Sequence[Row]) -> list[str]:

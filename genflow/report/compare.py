@@ -25,7 +25,7 @@ from genflow.report.latex import to_latex
 from genflow.report.measures import ENOUGH, Estimate, apart, estimate, short
 from genflow.report.palette import GREY, palette
 from genflow.report.record import Record, read_bench, read_record
-from genflow.report.words import FLOOR
+from genflow.report.words import REAL_DATA, is_floor
 
 Key = tuple[str, str, Any, str]
 """process, solver, budget (None for adaptive solvers), metric."""
@@ -140,7 +140,7 @@ def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list
     tables = []
     for metric in budgeted:
         lines = [_line(one) for one in found if one.key[3] == metric]
-        tables.append(Table(metric, header, sorted(lines, key=lambda line: line[0] != FLOOR), ""))
+        tables.append(Table(metric, header, sorted(lines, key=lambda line: not is_floor(line[0])), ""))
     others = [[line[0], one.key[3], *line[1:]] for one in found for line in [_line(one)] if one.key[3] not in budgeted]
     rest = Table("Other measurements", ["process", "metric", *header[1:]], others, "")
     return [*tables, *([rest] if others else [])]
@@ -152,7 +152,7 @@ def _line(one: Difference) -> list[str]:
     calls = str(budget) if budget else "–" if math.isnan(one.a.nfe) else f"{one.a.nfe:.3g}, {one.b.nfe:.3g}"
     sign = "+" if gap > 0 else "−" if gap < 0 else ""
     return [
-        FLOOR if process == REAL else process,
+        REAL_DATA if process == REAL else process,
         solver or "–",
         calls,
         one.a.text,
@@ -192,7 +192,7 @@ def lonely_table(a: Run, b: Run) -> Table | None:
     """Settings that only one run has."""
     names, both = names_of(a, b), (grouped(a.rows), grouped(b.rows))
     lines = [
-        [FLOOR if key[0] == REAL else key[0], key[1] or "–", str(key[2] or "–"), key[3], name]
+        [REAL_DATA if key[0] == REAL else key[0], key[1] or "–", str(key[2] or "–"), key[3], name]
         for name, own, other in zip(names, both, both[::-1], strict=True)
         for key in own
         if key not in other

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, mean_over_seeds
+from genflow.bench.tables import Row, floor_name, mean_over_seeds
 from genflow.report.palette import GREY
 from genflow.report.style import (
     INK,
@@ -62,7 +62,7 @@ def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str,
     found = [r for r in known(rows) if r["metric"] == metric and r["process"] != REAL and r["nfe"] is not None]
     if not found:
         return False
-    real = next((r["value"] for r in known(rows) if r["metric"] == metric and r["process"] == REAL), None)
+    real = next((r for r in known(rows) if r["metric"] == metric and r["process"] == REAL), None)
     solvers, names = unique(r["solver"] for r in found), unique(r["process"] for r in found)
     several = len({(r["process"], r["solver"]) for r in found}) > MOST_LINES
     groups = solvers if several else [""]
@@ -74,7 +74,7 @@ def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str,
             line, marker = styles[process] if several else styles[solver]
             draw_curve(panel, own, colours.get(process, GREY), "-" if several else line, marker)
         panel.set_title(group)
-    scale_axes(axes[0], found, [r["value"] for r in found] + ([real] if real is not None else []))
+    scale_axes(axes[0], found, [r["value"] for r in [*found, *([real] if real else [])]])
     for panel in axes:
         _floor(panel, real)
     figure.supxlabel("NFE (backbone calls per sample)", fontsize=9, color=SOFT)
@@ -131,13 +131,13 @@ def scale_axes(axes: Any, rows: Sequence[Row], values: Sequence[float]) -> None:
         log_axis(axes.yaxis)
 
 
-def _floor(axes: Any, real: float | None) -> None:
+def _floor(axes: Any, real: Row | None) -> None:
     if real is None:
         return
-    axes.axhline(real, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(real["value"], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
-        f"real test split {real:.3g}",
-        (0.995, real),
+        f"{floor_name(real)} {real['value']:.3g}",
+        (0.995, real["value"]),
         xycoords=("axes fraction", "data"),
         xytext=(0, 2),
         textcoords="offset points",

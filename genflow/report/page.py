@@ -33,7 +33,7 @@ from genflow.report.measures import (
 )
 from genflow.report.palette import palette
 from genflow.report.record import OUTPUTS, Record
-from genflow.report.words import FLOOR, WORDS
+from genflow.report.words import FLOOR, WORDS, is_floor
 
 HERE = Path(__file__).parent
 
@@ -109,7 +109,7 @@ def render(template: str, colours: Mapping[str, str], **values: Any) -> str:
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         classes=classes,
         words=WORDS,
-        floor=FLOOR,
+        is_floor=is_floor,
         **values,
     )
 
@@ -164,7 +164,7 @@ def marked(table: Table, rows: Sequence[Row]) -> set[tuple[int, int]]:
     found = set()
     for column, name in enumerate(table.header):
         if sign and name.startswith(("NFE ", "own NFE")):
-            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if row[0] != FLOOR}
+            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_floor(row[0])}
             known = {i: v for i, v in values.items() if v is not None}
             if len(known) > 1:
                 found.add((min(known, key=lambda i: sign * known[i]), column))

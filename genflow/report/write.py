@@ -39,6 +39,8 @@ def write_outputs(
 ) -> Outcome:
     """Writes all outputs of the finished cells; where they are up to date nothing is drawn again.
 
+    Numbers, settings and the record of the run are written first, so that a refusal to mix protocols leaves them.
+
     Arguments:
         config: The bench.
         store: Its folder.
@@ -47,30 +49,34 @@ def write_outputs(
         again: Write even where nothing changed, and keep what the folder knows of the run that filled it.
         origin: Where each configured value is from, as `genflow.commands.options.resolve` says.
         notes: What the bench found out on the way, in sentences.
+
+    Raises:
+        ValueError: Numbers of one metric that were made in different ways, where the bench does not allow it.
     """
     rows = labelled(store, cells)
-    check_protocols(rows, config.allow_mixed)
     gaps = gaps_table(config.process, config.metric)
     found = [*tables(rows), *([gaps] if gaps else [])]
     record, held = read_record(store.root)
     text = to_markdown(found, record.commands[-1] if again and record.commands else command)
-    stamp = digest(config, cells)
-    if not again and held == stamp and all((store.root / name).is_file() for name in OUTPUTS):
+    stamp = digest(config, store, cells)
+    if not (again or notes) and held == stamp and all((store.root / name).is_file() for name in OUTPUTS):
         return Outcome((store.root / "tables.md").read_text(), False)
     if not again:
         record = joined(record, config, command, origin, notes)
     elif not record.commands:
         record = late(config, command)
+    write_file(store.root / "results.csv", to_csv(rows))
+    write_file(store.root / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_record(store.root, record, "")
+    check_protocols(rows, config.allow_mixed)
     from genflow.report.citations import bibtex, cite, used
     from genflow.report.figures import draw
     from genflow.report.latex import to_latex
     from genflow.report.page import Content, page
 
-    write_file(store.root / "results.csv", to_csv(rows))
     write_file(store.root / "tables.md", text)
     write_file(store.root / "tables.tex", to_latex(found, record.commands[-1]))
     write_file(store.root / "citations.bib", bibtex(cite(used(config))))
-    write_file(store.root / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
     figures = draw(config, store, cells, rows)
     content = Content(config, store, cells, unfinished(config, cells), rows, found, figures, record)
     write_file(store.root / "report.html", page(content))
@@ -94,10 +100,10 @@ def unfinished(config: BenchConfig, cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in plan(config) if cell.key not in done]
 
 
-def digest(config: BenchConfig, cells: Sequence[Cell]) -> str:
-    """Hash of what the outputs show and of the code that draws them."""
+def digest(config: BenchConfig, store: Store, cells: Sequence[Cell]) -> str:
+    """Hash of what the outputs show, the contents of the cells among it, and of the code that draws them."""
     here = Path(__file__).parent
     sources = sorted([*here.iterdir(), here.parent / "bench" / "tables.py"])
     content = b"".join(path.read_bytes() for path in sources if path.is_file())
-    facts: Any = json.dumps([to_dict(config), [cell.key for cell in cells]]).encode()
+    facts: Any = json.dumps([to_dict(config), [[cell.key, store.contents(cell.key)] for cell in cells]]).encode()
     return hashlib.sha256(content + facts).hexdigest()

@@ -110,6 +110,8 @@ def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"'{text}' is not of the form KEY=VALUE, e.g. train.steps=100")
+    if key == "out":
+        raise ConfigError("--set out: folders are given by --out (tables) and --cells (finished work)")
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError:

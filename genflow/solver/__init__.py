@@ -84,14 +84,14 @@ CATALOG = [
         "genflow.solver.adaptive:RK45",
         "order 5(4), steps chosen per sample by tolerance; its NFE is a result",
         "Dormand & Prince 1980",
-        tags={"mode": "ode", "order": 5, "budget": False},
+        tags={"mode": "ode", "order": 5, "budget": False, "batch_options": {"control": "batch"}},
     ),
     Entry(
         "rk23",
         "genflow.solver.adaptive:RK23",
         "order 3(2), steps chosen per sample by tolerance; its NFE is a result",
         "Bogacki & Shampine 1989",
-        tags={"mode": "ode", "order": 3, "budget": False},
+        tags={"mode": "ode", "order": 3, "budget": False, "batch_options": {"control": "batch"}},
     ),
     *(
         Entry(
@@ -161,7 +161,13 @@ CATALOG = [
         "genflow.solver.predictor:PredictorCorrector",
         "a reverse step and n_steps of Langevin dynamics at every time, 1 + n_steps calls; needs a score",
         "Song et al. 2021, arXiv:2011.13456",
-        tags={"mode": "sde", "order": 1, "budget": True, "needs": ("sde", *_SCORE)},
+        tags={
+            "mode": "sde",
+            "order": 1,
+            "budget": True,
+            "needs": ("sde", *_SCORE),
+            "batch_options": {"norms": "batch"},
+        },
     ),
     *(
         Entry(

@@ -9,11 +9,14 @@ from typing import Any
 from genflow.bench.checkpoints import settle
 from genflow.bench.pairs import check_names
 from genflow.config import BenchConfig, ConfigError, build, flatten, option
-from genflow.registry import unknown
+from genflow.registry import registries, unknown
 from genflow.study import STUDIES, Entry
 
 UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "slurm", "norm.nfe")
 """Keys of a bench that no study heeds; `nfe` says what the pushed paths of norm_z spend, too."""
+
+MOST_BITS = 24
+"""Bits of a float32's significand."""
 
 KINDS, CARRIERS = ("fresh", "held"), ("drift", "mean")
 """How injected noise is drawn, and what carries it."""
@@ -87,6 +90,14 @@ def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyC
         for value in getattr(own, key):
             if value not in allowed:
                 raise unknown(key, value, allowed)
+    if registries()["solvers"].entry(own.reference).tags.get("budget", True):
+        raise ConfigError(f"reference = '{own.reference}' is a solver of fixed steps: give one of own steps, as rk45")
+    if any(bits > MOST_BITS for bits in own.bits):
+        raise ConfigError(f"bits = {','.join(map(str, own.bits))}: at most {MOST_BITS}, a float32 has no more")
+    for key in ("nfe", "seed", "bits", "dims", "drift_noise", "stages"):
+        values = getattr(own, key)
+        if len(set(values)) != len(values):
+            raise ConfigError(f"{key} lists a value twice: {', '.join(map(str, values))}")
     settled_bench, _ = settle(bench_of(own), origin)
     brought = {f: getattr(settled_bench, f) for f in ("process", "backbone", "dataset", "dataset_options")}
     own = replace(own, **brought)

@@ -38,12 +38,11 @@ def run_study(name: str, config: StudyConfig, command: str, tell: Tell = lambda 
     study: Study = next(
         v() for v in vars(module).values() if isinstance(v, type) and issubclass(v, Study) and v is not Study
     )
-    folder = Path(config.out)
+    found, folder = study.run(Lab(name, config, tell, study.code)), Path(config.out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out = '{folder}' can not be written: {error.strerror}; choose another folder") from None
-    found = study.run(Lab(name, config, tell, study.code))
     write_file(folder / "results.csv", to_csv(found.rows))
     write_file(folder / "table.md", "\n".join(table.markdown() for table in found.tables))
     for file, text in found.files.items():

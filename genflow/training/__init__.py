@@ -1,6 +1,6 @@
 """Training: one loop for every process, with averages, resumption and several ranks."""
 
-from genflow.training.batches import STREAMS, Batches, check_data, stream
+from genflow.training.batches import STREAMS, Batches, check_data, check_pairs, stream
 from genflow.training.loop import NonFiniteLossError, Trainer
 from genflow.training.run import Keeping, Progress, Run, TrainResult, train
 
@@ -14,6 +14,7 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "check_data",
+    "check_pairs",
     "stream",
     "train",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from genflow.backbone.base import check_labels
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
+from genflow.process.base import Process
 from genflow.process.field import NO_CLASS
 from genflow.solver.base import sample_generator
 
@@ -158,6 +159,12 @@ class Batches:
 
 def _key(rows: Tensor) -> bytes:
     return rows.numpy().tobytes()
+
+
+def check_pairs(process: Process, dataset: Dataset) -> None:
+    """Raises ValueError where no training pairs can be drawn: a base of another shape, partners that are missing."""
+    batches = Batches(dataset, 2, seed=0)
+    process.training_pairs(batches.batch(0), generator=stream(0, "noise", 0), partner=batches.partners(0))
 
 
 def check_data(dataset: Dataset, classes: int) -> None:

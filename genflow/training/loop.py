@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ from genflow.devices import Fast, loss_scaler, multiplying, prepare
 from genflow.distributed import ALONE, Team
 from genflow.memory import MemoryExhaustedError, is_out_of_memory
 from genflow.process.base import Perturbed, Process
+from genflow.registry import unknown
 from genflow.training.averages import Averages, Weights
 from genflow.training.batches import Batches, check_data, stream
 
@@ -37,6 +39,12 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.facts = dict(facts)
+
+
+class RefusedError(CheckpointError):
+    """A state on disk that may not be taken up as it was asked for; nothing was changed."""
+
+    exit_code = 2
 
 
 class Trainer:
@@ -286,6 +294,16 @@ class Trainer:
         run |= {f"process.{k}": v for k, v in self.process.config().items()}
         return json.loads(json.dumps(run))
 
+    def check_allowed(self, allow: Collection[str], before: Collection[str] = ()) -> None:
+        """Raises RefusedError for a key that is none of this run's, nor of the configuration it was begun with."""
+        parts = {"process": self.process, "backbone": self.backbone}
+        known = {f"{name}.{key}" for name, part in parts.items() for key in signature(type(part)).parameters}
+        known |= {*self.identity(), *before}
+        known |= {key.partition(".")[0] for key in known}
+        for key in allow:
+            if key not in known:
+                raise RefusedError(str(unknown("key in allow_config_change", key, known)))
+
     def restore(self, facts: Mapping[str, Any], model: Weights, rest: Weights, allow: Collection[str] = ()) -> None:
         """Takes up a saved state.
 
@@ -296,8 +314,9 @@ class Trainer:
             allow: Keys of the configuration that may have changed; "train" stands for all that begin with it.
 
         Raises:
-            CheckpointError: The state belongs to a run of another configuration; each difference is named.
+            RefusedError: The state belongs to a run of another configuration; each difference is named.
         """
+        self.check_allowed(allow, facts["config"])
         check_same(facts["config"], self.identity(), allow)
         groups: dict[str, Weights] = {"model": {}, "adam": {}}
         extra = self.averages.extra()
@@ -331,13 +350,13 @@ class Trainer:
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], allow: Collection[str]) -> None:
-    """Raises CheckpointError where a run's configuration has changed in a key that is not allowed to."""
+    """Raises RefusedError where a run's configuration has changed in a key that is not allowed to."""
     missing = object()
     changed = [k for k in {**before, **now} if before.get(k, missing) != now.get(k, missing)]
     refused = [k for k in changed if not any(k == key or k.startswith(f"{key}.") for key in allow)]
     if refused:
         each = "; ".join(f"{k} was {before.get(k, 'not there')} and is {now.get(k, 'not there')}" for k in refused)
-        raise CheckpointError(
+        raise RefusedError(
             f"this run was begun with another configuration: {each}. Give the old values, another folder, or allow it: "
             f"--allow-config-change {','.join(refused)}"
         )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from genflow.backbone.base import Backbone
-from genflow.checkpoint import CheckpointError, Checkpoints, SaveError, write_file, write_folder
+from genflow.checkpoint import STATS, CheckpointError, Checkpoints, SaveError, write_file, write_folder
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
@@ -24,7 +24,6 @@ from genflow.training.loop import NonFiniteLossError, Trainer
 
 LOG = logging.getLogger("genflow")
 
-STATS = "stats.jsonl"
 SNAPSHOTS = "posthoc"
 """Folder of the snapshots that post-hoc EMA is made from."""
 
@@ -56,6 +55,7 @@ class Keeping:
         allow: Keys of the configuration that may differ from those of the checkpoint that is taken up.
         verify: False takes up files whose hash differs.
         last: Whether the end of the run is a checkpoint too.
+        notes: Text files by name, written once the run is begun or taken up, so that a refused one changes none.
     """
 
     root: Path
@@ -65,6 +65,7 @@ class Keeping:
     allow: tuple[str, ...] = ()
     verify: bool = True
     last: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Run:
@@ -174,6 +175,7 @@ class Run:
         assert keeping is not None
         files, wrong = self.checkpoints.newest(verify=keeping.verify)
         if not files:
+            self.trainer.check_allowed(keeping.allow)
             return
         for reason in wrong:
             LOG.warning("%s; the checkpoint before it is taken up", reason)
@@ -191,6 +193,13 @@ class Run:
         if self.writes:
             write_file(keeping.root / STATS, "".join(json.dumps(line) + "\n" for line in self.losses))
         self._began = time.monotonic() - (self.losses[-1]["seconds"] if self.losses else 0.0)
+
+    def note(self) -> None:
+        """Writes the notes of the run."""
+        if self.keeping is None or not self.writes:
+            return
+        for name, text in self.keeping.notes.items():
+            write_file(self.keeping.root / name, text)
 
     def dump(self, facts: Mapping[str, Any]) -> str:
         """Writes what is known of a batch that failed; returns where, for a message."""
@@ -287,6 +296,7 @@ def train(
     run = Run(trainer, keeping)
     if keeping is not None and keeping.root.exists():
         run.restore()
+    run.note()
     team.wait()
     finished = _steps(run, progress, should_stop, watch)
     if keeping is not None and (keeping.last or not finished):

@@ -19,6 +19,9 @@ from genflow import cli
 from genflow.bench import shards
 from genflow.bench.choose import prepare
 from genflow.bench.tables import collect
+from genflow.data.files import DataError
+from genflow.evaluate.base import Measured, Metric, Result
+from genflow.registry import registries
 
 WORDS = [f"--{key.replace('.', '-').replace('_', '-')}={value}" for key, value in inline.TINY.items()]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -130,6 +133,59 @@ def test_shards_that_are_there_are_told_in_the_dry_run(genflow, tiny, tmp_path):
     worker.run(plan.todo[1].to_json(), lambda *_: None)
     worker.run(plan.todo[2].to_json(), lambda *_: None, (16, 32))
     assert f"{plan.todo[2].name} (1 of 4 shards saved)" in genflow("--dry-run").out
+
+
+# ---- results that change under the same key --------------------------------------------------------------
+
+
+class Sometimes(Metric):
+    """A metric whose data may not be here."""
+
+    here, value = False, 1.5
+
+    def measure(self, context):
+        if not self.here:
+            raise DataError("the data of 'sometimes' are not in /data")
+        return Result([Measured("sometimes", self.value, len(context.samples), "by hand")])
+
+
+@pytest.fixture
+def sometimes(monkeypatch):
+    """Its class, registered, and pictures that are not drawn, which takes the most time and is proved elsewhere."""
+    monkeypatch.setattr("genflow.report.figures.draw", lambda *_: [])
+    monkeypatch.setattr(Sometimes, "here", False)
+    registries()["metrics"].add("sometimes", Sometimes, tags={"needs": "samples"})
+    yield Sometimes
+    registries()["metrics"].remove("sometimes")
+
+
+def test_what_is_measured_later_under_the_same_key_comes_into_the_tables(genflow, sometimes, tmp_path, monkeypatch):
+    words = ("--metric", "sometimes", "--nfe", "2", "--solver", "euler")
+    table, page = tmp_path / "run" / "tables.md", tmp_path / "run" / "report.html"
+    assert genflow(*words).code == 0
+    assert "are not in /data" in table.read_text(encoding="utf-8")
+    before = page.stat().st_mtime_ns
+    assert genflow(*words).code == 0
+    assert page.stat().st_mtime_ns == before, "tried again and found no more: nothing to write"
+    monkeypatch.setattr(sometimes, "here", True)
+    assert genflow(*words).code == 0
+    text = table.read_text(encoding="utf-8")
+    assert "| vp_ode | euler | 1.500 |" in text
+    assert "are not in /data" not in text
+    monkeypatch.setattr(sometimes, "value", 2.5)
+    assert "| vp_ode | euler | 1.500 |" in genflow(*words).out
+    assert genflow(*words, "--force").code == 0
+    assert "| vp_ode | euler | 2.500 |" in table.read_text(encoding="utf-8")
+
+
+def test_a_cell_that_was_damaged_and_comes_out_the_same_is_told_on_the_page(genflow, sometimes, tmp_path, monkeypatch):
+    monkeypatch.setattr(sometimes, "here", True)
+    words = ("--metric", "sometimes", "--nfe", "2", "--solver", "euler")
+    assert genflow(*words).code == 0
+    rows = next(p for p in (tmp_path / "run" / "cells").glob("*/rows.json") if "1.5" in p.read_text())
+    rows.write_text("[]")
+    assert "does not match its hash" in genflow(*words).err
+    assert "is computed again" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 # ---- SIGTERM in the middle of a cell ---------------------------------------------------------------------

@@ -438,12 +438,35 @@ def test_keys_change_with_what_the_numbers_depend_on_and_with_nothing_else(leaf)
     assert changed == expected
 
 
-def test_the_floor_depends_on_the_data_only():
+def test_the_floor_depends_on_the_data_and_of_samples_on_their_number():
     def floor(**given):
-        return {c.key for c in plan(build(BenchConfig, {**BASE, **given})) if c.kind == "metric" and not c.parents}
+        cells = plan(build(BenchConfig, {**BASE, **given}))
+        return {c.spec["metric"]: c.key for c in cells if c.kind == "metric" and not c.parents}
 
-    assert floor() == floor(samples=50, seed=3, process="pfgm", backbone="mlp", nfe=7)
-    assert not floor() & floor(dataset="checkerboard")
+    assert floor() == floor(seed=3, process="pfgm", backbone="mlp", nfe=7)
+    assert not set(floor().values()) & set(floor(dataset="checkerboard").values())
+    fewer = floor(samples=50)
+    assert {metric for metric, key in floor().items() if fewer[metric] != key} == {"fd"}
+
+
+@pytest.mark.parametrize(
+    ("solver", "options", "depends"),
+    [
+        ("rk45", {}, False),
+        ("rk45", {"control": "sample"}, False),
+        ("rk45", {"control": "batch"}, True),
+        ("rk23", {"control": "batch"}, True),
+        ("pc", {"norms": "batch"}, True),
+        ("pc", {"norms": "sample"}, False),
+    ],
+)
+def test_samples_that_depend_on_their_batch_have_keys_that_do(solver, options, depends):
+    process = "vp_sde" if solver == "pc" else "vp_ode"
+    base = {"process": process, "solver": solver, "metric": "fd", "solver_options": {solver: options}}
+    found = [keys(build(BenchConfig, {**base, "sample_batch": size})) for size in (10, 50)]
+    assert (found[0]["sample"] != found[1]["sample"]) == depends
+    assert (found[0]["fd"] != found[1]["fd"]) == depends
+    assert found[0]["train"] == found[1]["train"]
 
 
 def test_ode_and_sde_of_a_process_share_their_training():

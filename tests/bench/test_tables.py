@@ -215,3 +215,43 @@ def test_csv_keeps_every_digit_and_the_declared_columns():
     assert back[1]["value"] == ""
     assert "budget" not in back[0]
     assert to_csv([]).splitlines() == [",".join(COLUMNS)]
+
+
+def test_a_floor_is_called_what_it_is_of():
+    """The two-sample numbers compare with the test split; their floor is the training split."""
+    real = row("data", "", None, metric="energy", value=0.1, entry="two_sample")
+    table = only([real, row(metric="energy", value=0.3, entry="two_sample")])
+    assert [line[0] for line in table.rows] == ["real training split", "pfgm"]
+
+
+def test_push_table_stands_below_the_floor_and_says_how_it_was_measured():
+    told = "|x| times {} at t = 0.5, where noise to signal is 1; then the same heun path on; FD: by some distance"
+    pushed = [
+        row(p, metric=f"FD[digits]@norm*{f}", value=3.0, budget=None, nfe=20, protocol=told.format(f))
+        for p in ("pfgm", "vp_ode")
+        for f in ("0.5", "2")
+    ]
+    table = only([FLOOR, *pushed])
+    assert table.rows[0] == ["real test split", "0.12", "0.12"]
+    assert table.caption.count("by some distance") == 1
+    assert "pfgm: |x| times the factor at t = 0.5, where noise to signal is 1; then the same heun" in table.caption
+    assert "n = 500. Floor: real against real, n = 400. NFE 20" in table.caption
+
+
+@pytest.mark.parametrize("metric", ["FD[digits]", "bits/dim"])
+def test_a_caption_lists_every_way_of_measuring_with_its_n(metric):
+    rows = [
+        row("a", metric=metric, protocol="one way"),
+        row("b", metric=metric, protocol="other way", n=50),
+        row("c", metric=metric, protocol="one way"),
+    ]
+    caption = only(rows).caption
+    assert "Measured in 2 ways. a heun, c heun: one way; n = 500. b heun: other way; n = 50" in caption
+    assert "ways" not in only([rows[0], rows[2]]).caption
+
+
+def test_samples_that_were_left_short_are_told_in_caption_and_csv():
+    rows = [row(solver="rk45", budget=None, stopped=3), row("vp_ode", solver="rk45", budget=None, stopped=None)]
+    assert "left short of the data's end, where the field is stiff: 3 of pfgm rk45 (seed 0)." in only(rows).caption
+    assert [line["stopped"] for line in csv.DictReader(io.StringIO(to_csv(rows)))] == ["3", ""]
+    assert "left short" not in only(rows[1:]).caption

@@ -243,14 +243,49 @@ def test_the_mnist_classifier_reaches_97_percent_on_held_out_digits():
         ({"measures": ()}, "want some of fid, kid, is, prdc"),
         ({"subsets": 0}, "subsets = 0"),
         ({"keep": 2.5}, "keep = 2.5"),
+        ({"mode": "nope"}, "mode = 'nope' is not one of clean, legacy_tensorflow, legacy_pytorch"),
+        ({"mode": ["clean"]}, "is not one of clean"),
+        ({"features": "nope.pt"}, "features = 'nope.pt' is neither one of own"),
+        ({"features": 3}, "features = '3' is neither one of own"),
+        ({"reference": "nope.npz"}, "reference = 'nope.npz' is not a file"),
     ],
 )
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         QualityMetric(**options)
+    with pytest.raises(ValueError, match="features = 'tinny' is neither one of own"):
+        FrechetMetric("tinny")
     with pytest.raises(ValueError, match="--metric fid"):
         FrechetMetric("inception")
     with pytest.raises(ValueError, match="mode = 'cleen'"):
         space_for("inception", Colours(), mode="cleen")
     with pytest.raises(ValueError, match="neither one of"):
         space_for("tinny", Colours())
+
+
+def test_the_floor_is_measured_at_the_samples_n(nothing):
+    scene = Context(build(BenchConfig, {"samples": 60}), Digits(), 0, samples=Digits().train[:60])
+    (row,), (floor,) = FrechetMetric().measure(scene).rows, FrechetMetric().floor(scene).rows
+    blocks = [scene.frechet(Digits().test[i : i + 60]) for i in range(0, 480, 60)]
+    assert (row.n, floor.n) == (60, 60)
+    assert floor.value == pytest.approx(means.fmean(blocks), rel=1e-12)
+    assert floor.stderr == pytest.approx(means.stdev(blocks) / 8**0.5, rel=1e-12)
+    assert abs(row.value - floor.value) < 0.3 * floor.value, "the training split's own images carry the same bias"
+    many = context(Digits(), Digits().train[:1000])
+    assert FrechetMetric().floor(many).rows[0].value == pytest.approx(5.612861386275426, rel=1e-9)
+    few = QualityMetric(("fid", "kid"), features="digits", subsets=3)
+    assert {(r.n, "the test split (first 60)" in r.protocol) for r in few.floor(scene).rows} == {(60, True)}
+    assert {(r.n, "(first 500)" in r.protocol) for r in few.floor(many).rows if "FD" in r.metric} == {(500, False)}
+
+
+def test_published_statistics_serve_where_the_data_are_not_here(graph, tmp_path):
+    from genflow.bench.real import Absent
+    from genflow.evaluate.frechet import statistics
+
+    save_published(tmp_path / "ref.npz", statistics(by_hand(graph, Colours().train)))
+    metric = QualityMetric(reference=str(tmp_path / "ref.npz"))
+    gone = Absent("colours", (3, 8, 8), Scaling.grey(256), "the files are not here")
+    (row,), (here,) = metric.measure(context(gone)).rows, metric.measure(context()).rows
+    assert row.value == here.value
+    assert row.protocol.endswith("; n = 70 is small and the distance biased upward")
+    assert "real data gets" in here.protocol

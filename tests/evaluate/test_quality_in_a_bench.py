@@ -6,7 +6,9 @@ from inception_stub import write_stub
 import genflow
 from genflow.bench.cells import plan
 from genflow.bench.single import SingleWorker
+from genflow.bench.store import missing
 from genflow.bench.tables import tables
+from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, build
 from genflow.data.digits import Digits
 from genflow.evaluate import weight_files as weights
@@ -45,11 +47,13 @@ def test_without_weights_the_rest_is_measured_and_fid_has_its_reason_in_a_table(
 def test_a_cell_is_measured_anew_when_the_weights_arrive_or_an_option_changes(tmp_path):
     before = keys(plan(config()))
     write_stub(tmp_path / "graph.pt")
-    given = keys(plan(config(inception=str(tmp_path / "graph.pt"))))
+    given = config(inception=str(tmp_path / "graph.pt"))
+    refused = keys(plan(given))
     weights.add(tmp_path / "graph.pt", "inception")
     after = keys(plan(config()))
-    assert before["fd"] == given["fd"] == after["fd"]
-    assert before["fid"] != after["fid"] == given["fid"]
+    assert before["fd"] == refused["fd"] == after["fd"]
+    assert after["fid"] == keys(plan(given))["fid"]
+    assert after["fid"] not in (before["fid"], refused["fid"])
     other = keys(plan(config(metric_options={"fid": {"mode": "legacy_tensorflow"}})))
     assert other["fid"] != after["fid"]
     assert other["fd"] == after["fd"]
@@ -58,3 +62,30 @@ def test_a_cell_is_measured_anew_when_the_weights_arrive_or_an_option_changes(tm
 def test_options_of_a_metric_that_is_not_measured_are_refused():
     with pytest.raises(ValueError, match="metric_options"):
         plan(config(metric_options={"kid": {"subsets": 3}}))
+
+
+@pytest.mark.parametrize("metric", ["fid", "fd"])
+def test_what_a_weight_file_keeps_from_being_measured_is_tried_again(tmp_path, metric):
+    """Also under the same key: the message says what to do, and doing it must help."""
+    write_stub(tmp_path / "graph.pt")
+    where = {"inception": str(tmp_path / "graph.pt")}
+    if metric == "fd":
+        where = {"metric_options": {"fd": {"features": str(tmp_path / "graph.pt")}}}
+    setting = config(metric=metric, out=str(tmp_path / "run"), **where)
+    worker = Worker(setting, lambda: False)
+    floor = next(cell for cell in plan(setting) if cell.kind == "metric" and not cell.parents)
+    worker.store.prepare()
+    worker.run(floor.to_json(), lambda *_: None)
+    state, why = worker.store.look(floor)
+    assert state == "unavailable"
+    assert "genflow weights add" in why
+    assert missing(worker.store, [floor])[0] == [floor]
+
+
+def test_what_can_never_be_measured_is_not_tried_again(tmp_path):
+    setting = config(metric="fid", dataset="two_moons", out=str(tmp_path / "run"))
+    worker = Worker(setting, lambda: False)
+    floor = next(cell for cell in plan(setting) if cell.kind == "metric" and not cell.parents)
+    worker.store.prepare()
+    worker.run(floor.to_json(), lambda *_: None)
+    assert worker.store.look(floor)[0] == "cached"

@@ -110,7 +110,17 @@ def test_other_files_are_refused_by_what_they_hold(tmp_path):
     np.savez(tmp_path / "crooked.npz", mu=np.zeros(3), sigma=np.eye(4))
     np.savez(tmp_path / "pickle.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
     (tmp_path / "text.npz").write_text("no archive")
+    np.save(tmp_path / "single.npy", np.eye(3))
+    np.savez(tmp_path / "words.npz", mu=np.array(["a"]), sigma=np.eye(1))
+    np.savez(tmp_path / "flat.npz", pool_3=np.zeros(5))
+    np.savez(tmp_path / "holes.npz", mu=np.zeros(2), sigma=np.array([[1.0, np.nan], [0.0, 1.0]]))
+    np.savez(tmp_path / "endless.npz", mu=np.array([np.inf, 0.0]), sigma=np.eye(2))
     for name, message in (
+        ("single.npy", "single.npy can not be read: it is a single array"),
+        ("words.npz", "can not be read"),
+        ("flat.npz", "pool_3 has shape"),
+        ("holes.npz", "sigma is not finite everywhere"),
+        ("endless.npz", "mu is not finite everywhere"),
         ("other.npz", "holds samples; want mu and sigma, or pool_3"),
         ("crooked.npz", "mu has 3 entries and sigma the shape"),
         ("pickle.npz", "can not be read"),

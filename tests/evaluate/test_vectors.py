@@ -172,3 +172,10 @@ def test_bias_is_told_at_small_n_only():
 def test_errors_of_rows_are_numbers():
     rows = TwoSampleMetric(points=40).measure(context(Table(), Table().train)).rows
     assert all(np.isfinite(r.stderr) for r in rows)
+
+
+def test_the_two_sample_floor_is_at_the_samples_n():
+    data = Table()
+    scene = Context(build(BenchConfig, {"samples": 80}), data, 0, samples=data.fresh[:80])
+    metric = TwoSampleMetric()
+    assert {row.n for row in metric.measure(scene).rows} == {row.n for row in metric.floor(scene).rows} == {80}

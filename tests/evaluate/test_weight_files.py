@@ -113,10 +113,9 @@ def test_a_cells_stamp_follows_the_files(tmp_path):
     assert stamp({}, "")["inception"] == "missing"
     add_me = tmp_path / "a.pt"
     write_stub(add_me)
-    before = stamp({}, str(add_me))
-    assert before["inception"] == weights.sha256(add_me)
+    assert stamp({}, str(add_me))["inception"] == "missing", "nobody has vouched for it"
     add(add_me, "inception")
-    assert stamp({}, "") == before
+    assert stamp({}, "") == stamp({}, str(add_me)) == {**stamp({}, ""), "inception": weights.sha256(add_me)}
     reference = tmp_path / "stats.npz"
     reference.write_bytes(b"one")
     first = stamp({"reference": str(reference)}, "")
@@ -145,3 +144,26 @@ def test_commands_list_add_path_verify(tmp_path, monkeypatch):
     assert verified.return_value == 1
     assert "refused" in run("list").output
     assert "did you mean 'inception'" in str(run("add", stored, "--name", "inceptoin").exception)
+
+
+def test_a_stamp_follows_the_file_of_its_protocol(tmp_path, monkeypatch):
+    """A graph that is here does not serve legacy_pytorch, and does not hide the state dict's coming."""
+    port = {"mode": "legacy_pytorch"}
+    (tmp_path / "graph.pt").write_bytes(b"graph")
+    add(tmp_path / "graph.pt", "inception")
+    assert stamp({}, "")["inception"] == weights.sha256(tmp_path / "graph.pt")
+    assert stamp(port, "")["inception"] == "missing"
+    publish(monkeypatch, b"state dict", "inception_pytorch")
+    (tmp_path / "port.pth").write_bytes(b"state dict")
+    add(tmp_path / "port.pth")
+    assert stamp(port, "")["inception"] == weights.sha256(tmp_path / "port.pth")
+
+
+def test_a_stamp_tells_a_trusted_network_from_the_same_file_before(tmp_path):
+    path = tmp_path / "mine.pt"
+    path.write_bytes(b"mine")
+    before = stamp({"features": str(path)}, None)
+    add(path)
+    after = stamp({"features": str(path)}, None)
+    assert before != after
+    assert after["files"] == {str(path): weights.sha256(path)}

@@ -4,6 +4,7 @@ A sentence is a ValueError of the package's own; what torch says of a shape is n
 """
 
 import math
+import re
 
 import pytest
 import torch
@@ -249,3 +250,38 @@ def test_an_empty_or_flat_batch_is_refused(process):
     for shape in ((0, 2), (4,)):
         with pytest.raises(ValueError, match="at least one"):
             process.perturb(torch.zeros(shape, dtype=F64), generator=generator())
+
+
+# ---- options ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("vp_ode", "beta_min", "abc"),
+        ("vp_ode", "beta_max", [1]),
+        ("vp_ode", "t_min", "abc"),
+        ("vp_ode", "t_eps", "abc"),
+        ("vp_ode", "levels", "abc"),
+        ("subvp_ode", "beta_min", "abc"),
+        ("ve_ode", "sigma_min", "abc"),
+        ("ve_ode", "sigma_max", "abc"),
+        ("pfgmpp", "sigma_min", "abc"),
+        ("pfgm", "found", 3),
+        ("pfgm", "found", {"dim": "abc"}),
+        ("pfgm", "z_exp", "abc"),
+        ("si_fourier", "alpha", 3),
+        ("si_fourier", "beta", "abcd"),
+        ("si_linear", "source_options", 3),
+        ("si_linear", "channels", "abc"),
+        ("si_linear", "channels", 0),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_named(name, option, value):
+    with pytest.raises(ValueError, match=re.escape(f": {option} = {value!r} is not allowed; give ")):
+        genflow.get_process(name, **{option: value})
+
+
+def test_a_count_that_no_number_holds_is_named():
+    with pytest.raises(ValueError, match=r"no number with tau = 0\.03 and m_max = 1e\+09; give a smaller m_max"):
+        genflow.get_process("pfgm", m_max=1e9)

@@ -60,3 +60,12 @@ def test_pairs_that_can_not_run_are_named_with_the_reason(row):
     config = BenchConfig(seed=FIVE.seed, process=("si_encdec",), solver=("heun", "unipc"))
     (found,) = cautions(config, five(row), [], [])
     assert found.startswith("Not run: si_encdec by unipc, which needs 'affine'")
+
+
+def test_samples_that_a_solver_left_short_are_told_once_for_a_setting(row):
+    rows = [*five(row, n=5000), *five(row, n=5000, metric="FD[tiny]")]
+    assert cautions(FIVE, rows, [], []) == []
+    for one in (rows[0], rows[5]):
+        one["stopped"] = 7
+    (found,) = cautions(FIVE, rows, [], [])
+    assert found.startswith("7 samples of pfgm by heun (seed 0) were left short of the data's end")

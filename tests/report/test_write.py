@@ -8,6 +8,7 @@ import pytest
 
 from genflow.bench.cells import plan
 from genflow.bench.store import Store
+from genflow.checkpoint import write_folder
 from genflow.commands.report import report_command
 from genflow.config import ConfigError
 from genflow.report.record import OUTPUTS, STAMP, read_record
@@ -113,7 +114,58 @@ def test_a_folder_without_a_bench_is_refused(tmp_path):
 
 def test_options_of_a_comparison_need_a_second_folder(bench):
     with pytest.raises(ConfigError, match="give a second folder"):
-        report_command.main([str(bench[1]), "--allow-mixed"], standalone_mode=False)
+        report_command.main([str(bench[1]), "--out", "there"], standalone_mode=False)
+
+
+def change(store, cell, **values):
+    """Another result of a metric cell under the same key."""
+    files = store.files(cell.key)
+    rows = [{**row, **values} for row in json.loads(files["rows.json"])]
+    write_folder(store.folder(cell.key), {**files, "rows.json": json.dumps(rows).encode()})
+
+
+def of_metric(cells, metric):
+    return next(cell for cell in cells if cell.spec.get("metric") == metric and cell.parents)
+
+
+def test_a_cell_that_changed_under_its_key_is_written(bench):
+    config, folder, cells = bench
+    change(Store(folder), of_metric(cells, "fd"), value=987.654)
+    assert write_outputs(config, Store(folder), cells, "genflow bench").written
+    assert all("987.65" in (folder / name).read_text(encoding="utf-8") for name in ("tables.md", "tables.tex"))
+    assert not write_outputs(config, Store(folder), cells, "genflow bench").written
+
+
+def test_a_note_is_written_also_where_no_number_changed(bench):
+    config, folder, cells = bench
+    assert write_outputs(config, Store(folder), cells, "genflow bench", notes=["it was damaged again"]).written
+    assert "it was damaged again" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_refusal_to_mix_protocols_leaves_the_numbers_and_the_way_out_works(bench):
+    config, folder, cells = bench
+    for name in OUTPUTS:
+        (folder / name).unlink()
+    change(Store(folder), of_metric(cells, "fd"), protocol="another way", n=123)
+    with pytest.raises(ValueError, match="--allow-mixed"):
+        write_outputs(config, Store(folder), cells, "genflow bench")
+    with (folder / "results.csv").open() as file:
+        assert "another way" in {row["protocol"] for row in csv.DictReader(file)}
+    with pytest.raises(ValueError, match="--allow-mixed"):
+        report_command.main([str(folder)], standalone_mode=False)
+    assert report_command.main([str(folder), "--allow-mixed"], standalone_mode=False) == 0
+    assert "another way; n = 123" in (folder / "tables.md").read_text(encoding="utf-8")
+    assert read_record(folder)[0].origin == ORIGIN
+
+
+def test_different_counts_of_samples_left_short_are_no_two_ways(bench):
+    config, folder, cells = bench
+    for cell, count in zip([c for c in cells if c.spec.get("metric") == "fd" and c.parents], (0, 3, 8)):
+        change(Store(folder), cell, stopped=count or None)
+    assert write_outputs(config, Store(folder), cells, "genflow bench").written
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "3 samples of" in page
+    assert "8 samples of" in page
 
 
 def test_points_instead_of_images(tmp_path, made_up_bench):

@@ -34,7 +34,16 @@ def test_a_dry_run_shows_the_commands_by_hand(tmp_path):
     assert "missing here:" in done.output
 
 
-@pytest.mark.parametrize(("words", "told"), [((), "--list"), (("pfgm_nfee",), "pfgm_nfe")])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--list"),
+        (("pfgm_nfee",), "pfgm_nfe"),
+        (("pfgm_nfe", "--out", __file__), "is a file, not a folder"),
+        (("pfgm_nfe", "--cells", __file__), "is a file, not a folder"),
+        (("pfgm_nfe", "--set", "out=elsewhere", "--dry-run"), "folders are given by --out"),
+    ],
+)
 def test_a_wrong_name_is_refused(words, told):
     done = call(*words)
     assert done.exit_code != 0

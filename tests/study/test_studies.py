@@ -295,6 +295,10 @@ def test_an_unknown_study_names_the_nearest():
         ("split", {}, "leave oracle out"),
         ("dimension", {}, "one process"),
         ("noise", {"solver": "rk45"}, "needs a fixed-step solver"),
+        ("split", {"reference": "rk4_5"}, "unknown solver 'rk4_5'"),
+        ("split", {"reference": "heun"}, "a solver of fixed steps"),
+        ("quantise", {"bits": "99"}, "at most 24"),
+        ("norm_z", {"seed": "0,0"}, "seed lists a value twice"),
     ],
 )
 def test_what_does_not_fit_a_study_is_refused_with_the_reason(tmp_path, name, given, words):
@@ -302,6 +306,7 @@ def test_what_does_not_fit_a_study_is_refused_with_the_reason(tmp_path, name, gi
         given = {"process": "pfgm,pfgmpp"}
     with pytest.raises(ValueError, match=words):
         run_study(name, config(name, tmp_path, **given), "")
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize("key", UNREAD)

@@ -165,17 +165,33 @@ def test_a_manifest_that_is_none(trained, content, says):
 
 
 def test_a_changed_configuration_is_refused_with_the_difference(called, trained):
+    before = (trained / "config.yaml").read_bytes()
     code, _, errors = called.train(*GO_ON, "--train-lr", 0.5, "--seed", 3)
-    assert code == 1
+    assert code == 2
     assert "train.lr was 0.005 and is 0.5" in errors
     assert "seed was 0 and is 3" in errors
     assert "--allow-config-change" in errors
     code, _, errors = called.train(*GO_ON, "--train-lr", 0.5, "--allow-config-change", "train.steps")
-    assert code == 1
+    assert code == 2
     assert "train.steps" not in errors
+    code, _, errors = called.train(*GO_ON, "--allow-config-change", "train,sed")
+    assert code == 2
+    assert "unknown key in allow_config_change 'sed'; did you mean 'seed'?" in errors
+    assert called.train(*GO_ON, "--process", "pfgm")[0] == 2
+    assert (trained / "config.yaml").read_bytes() == before
     code, out, errors = called.train(*GO_ON, "--train-lr", 0.5, "--allow-config-change", "train.steps,train.lr")
     assert code == 0, errors
     assert "step 40" in out
+    assert "lr: 0.5" in (trained / "config.yaml").read_text()
+
+
+def test_keys_of_parts_that_keep_their_defaults_may_be_allowed_to_change(called, tmp_path):
+    allowed = "process.t_min,backbone.width,backbone,train.steps,seed"
+    code, _, errors = called.train("--train-steps", 1, "--allow-config-change", allowed)
+    assert code == 0, errors
+    code, _, errors = called.train("--train-steps", 1, "--process-options", "vp_ode.t_min=0.002")
+    assert code == 2
+    assert "process.t_min was not there and is 0.002" in errors
 
 
 def test_another_batch_size_goes_on_by_images_seen(called, trained):
@@ -230,6 +246,23 @@ def test_folders_that_can_not_take_a_run_are_refused_first(called, tmp_path):
     code, _, errors = called.train()
     assert code == 2
     assert "is a checkpoint, not the folder of a run" in errors
+
+
+def test_runs_and_benches_do_not_take_each_other_s_folders(called, trained, tmp_path):
+    def written(root):
+        return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    (tmp_path / "bench" / "cells").mkdir(parents=True)
+    (tmp_path / "bench" / "config.yaml").write_text("samples: 20\n")
+    before = written(tmp_path)
+    code, _, errors = called.train("--out", "bench")
+    assert code == 2
+    assert "out = 'bench' holds a bench, not a run" in errors
+    for root in (trained, trained / "step-00000030"):
+        code, _, errors = called("bench", "--process", "vp_ode", "--backbone", "mlp", "--out", root)
+        assert code == 2
+        assert "holds a training run or a checkpoint, no bench" in errors
+    assert written(tmp_path) == before
 
 
 def test_two_trainings_do_not_share_a_folder(called, program):
