@@ -134,7 +134,6 @@ def test_words_too_many_or_too_few(genflow, line):
         (f"{TINY} --backbone-options mlp.shape=3", "mlp.shape follows from the data and the process; leave it out"),
         ("bench --backbone-options ncsnv2.extra_channels=2", "ncsnv2.extra_channels follows from the data"),
         (f"{TINY} --backbone-options mlp.normalise=abc", "normalise = 'abc' is not allowed; give true or false"),
-        (f"{TINY} --dataset cifar10 --dataset-options cifar10.root=5", "unknown name in dataset_options"),
         (f"{TINY} --process-options vp_ode.beta_min=abc", "beta_min = 'abc' is not allowed"),
         ("bench --metric-options fidd.mode=clean", "'fidd'"),
         ("bench --metric=", "metric has an empty entry"),
