@@ -183,9 +183,14 @@ def run_decode(config: DecodeConfig) -> str:
 def _read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of a .npz file; raises ConfigError where it is damaged or another kind of file."""
     import zlib
-    from zipfile import BadZipFile
+    from zipfile import BadZipFile, is_zipfile
 
     import numpy as np
+
+    if path.is_file() and not is_zipfile(path) and path.suffix != ".npy":
+        raise ConfigError(
+            f"the latents {path} are no .npz file, or one that was cut off; give what genflow encode wrote"
+        )
 
     damaged = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
     try:

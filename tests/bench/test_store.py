@@ -206,7 +206,11 @@ def test_what_is_no_folder_of_ours_is_named(tmp_path, kind):
         path.mkdir()
     if kind == "file":
         path.touch()
-    said = "is a file, not a checkpoint folder" if kind == "file" else "is not a finished checkpoint"
+    said = {
+        "missing": "does not exist; give the folder",
+        "empty": "is not a finished checkpoint",
+        "file": "is a file, not a checkpoint folder",
+    }[kind]
     with pytest.raises(CheckpointError, match=f"{path} {said}"):
         read_folder(path)
 
