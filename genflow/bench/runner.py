@@ -68,7 +68,7 @@ def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:
     On a cluster the cores here do not count.
     """
     models = {cell.model for cell in todo if cell.model}
-    errands = sum(max(1, len(shards.parts(cell, config))) for cell in todo)
+    errands = sum(max(1, shards.number(cell, config)) for cell in todo)
     if config.jobs:
         return min(config.jobs, max(1, errands))
     return min(len(todo) + 1 if config.slurm else usable_cores(), max(1, len(models) or min(len(todo), 2)))

@@ -33,6 +33,12 @@ def parts(cell: Cell, config: BenchConfig) -> list[Part]:
     return cut(cell.spec["samples"], config) if cell.kind == "sample" else []
 
 
+def number(cell: Cell, config: BenchConfig) -> int:
+    """How many shards a cell has, 0 where it is done in one go; counted without making the list."""
+    samples, size = cell.spec["samples"] if cell.kind == "sample" else 0, config.shard * config.sample_batch
+    return -(-samples // size) if samples > size else 0
+
+
 def shard_path(store: Store, key: str, part: Part) -> Path:
     return store.shard_folder(key) / f"{part[0]:08d}-{part[1]:08d}"
 
@@ -50,6 +56,8 @@ def read_shard(store: Store, key: str, part: Part) -> dict[str, bytes]:
 def saved(store: Store, cell: Cell, config: BenchConfig) -> list[Part]:
     """Shards of a cell that are there and whole."""
     if not store.shard_folder(cell.key).exists():
+        return []
+    if not store.shard_folder(cell.key).is_dir():
         return []
     return [part for part in parts(cell, config) if is_whole(store, cell.key, part)]
 

@@ -98,7 +98,7 @@ class Tasks:
             return
         left = self._left[task.cell.key]
         left.discard(task.part)
-        total = len(shards.parts(task.cell, self.config))
+        total = shards.number(task.cell, self.config)
         shards.mark(self.store, task.cell, total - len(left), total)
         if not left:
             self._ready.append(Task(task.cell, None, 0.0))

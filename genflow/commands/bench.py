@@ -236,7 +236,7 @@ def _print_plan(config: BenchConfig, origin: dict[str, str], plan: Plan, costs: 
     for cell in plan.cells:
         state = "to do " if cell.key in missing else "cached" if cell.key in there else "left  "
         begun = len(shards.saved(plan.store, cell, config)) if cell.key in missing else 0
-        parts = f" ({begun} of {len(shards.parts(cell, config))} shards saved)" if begun else ""
+        parts = f" ({begun} of {shards.number(cell, config)} shards saved)" if begun else ""
         say(f"  {state} {cell.key} {cell.name}{parts}")
     for note in plan.notes:
         say(f"  note: {note}")
