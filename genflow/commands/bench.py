@@ -62,12 +62,12 @@ def bench_command(config_file: Path | None, **given: Any) -> int:
     if here and here.rank:
         return 0 if flags.dry_run else _code(follow(config, here))
     plan = prepare(config, flags.only, flags.force)
+    plan.store.check_place()
     if flags.dry_run:
         calls = math.inf if flags.calibrate else 0.0
         costs = _check(config, plan, calls) if plan.todo and (calls or _given(config)) else None
         _print_plan(config, origin, plan, costs)
         return 0
-    plan.store.check_place()
     calls = sum(cell.cost for cell in plan.todo if cell.model)
     costs = _check(config, plan, calls) if plan.todo else None
     plan.store.prepare()
