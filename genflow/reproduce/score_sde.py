@@ -201,7 +201,8 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
         parts.append(base)
         for variant, predictor in (("ancestral", "ancestral"), ("corrector", "none")):
             changes = [f"process=[{family}_sde]", "solver=[pc]"]
-            changes.append(f"solver_options={{pc: {{predictor: {predictor}{norms}}}}}")
+            published = ", variance: posterior" if (family, predictor) == ("ve", "ancestral") else ""
+            changes.append(f"solver_options={{pc: {{predictor: {predictor}{published}{norms}}}}}")
             if scale == "full":
                 changes += ["nfe=[2000]", f"process_options={{{family}_sde: {_FULL_OPTIONS[family]}}}"]
             parts.append(Variant(f"sde_pc_{family}_{variant}_{scale}", base, tuple(changes)))
@@ -295,7 +296,7 @@ pc = Recipe(
         "All at equal numbers of network calls: N is 100 at the small scale and 1,000 at the full one; a predictor "
         "with a corrector makes N steps of two calls.",
         "The probability flow is Euler's step of the ODE; with a corrector it is not built. VE's ancestral sampler "
-        "has the published variance by itself and the upper one in company of a corrector.",
+        "has the variance of the published one: of the next level, given the data as well.",
         "At full scale VP's file has DDPM's network, as the paper's table; VE's is NCSN++, for want of the other file "
         "among the presets.",
     ),

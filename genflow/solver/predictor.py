@@ -90,6 +90,9 @@ class ReverseDiffusion(Discrete):
         return reverse_diffusion_mean(x, score, r, variance)
 
 
+VARIANCES = ("upper", "posterior")
+
+
 class Ancestral(Discrete):
     """(x + V s)/r, the mean of x_s given x_t.
 
@@ -101,8 +104,7 @@ class Ancestral(Discrete):
 
     def __init__(self, variance: str = "upper", grid: Spacing = "process") -> None:
         super().__init__(grid)
-        known = ("upper", "posterior")
-        require("ancestral", {"variance": (variance, variance in known, " or ".join(known))})
+        require("ancestral", {"variance": (variance, variance in VARIANCES, " or ".join(VARIANCES))})
         self.variance = variance
 
     def mean(self, x: Tensor, score: Tensor, r: float, variance: float) -> Tensor:
@@ -147,6 +149,8 @@ class PredictorCorrector(FixedStep):
         n_steps: Langevin steps at each time.
         norms: "sample": norms of each sample, so that no sample depends on its batch. "batch": their means over the
             batch, as published.
+        variance: Of the predictor "ancestral"; see `Ancestral`. "posterior" is the published choice for VE, whose
+            "upper" is reverse diffusion. Other predictors have one variance only.
         grid: Spacing of the times; see `genflow.process.grids`.
 
     Source: Song et al. 2021, arXiv:2011.13456.
@@ -167,9 +171,12 @@ class PredictorCorrector(FixedStep):
         snr: float = 0.16,
         n_steps: int = 1,
         norms: str = "sample",
+        variance: str = "upper",
         grid: Spacing = "process",
     ) -> None:
         super().__init__(grid)
+        choices = VARIANCES if predictor == "ancestral" else VARIANCES[:1]
+        of_what = "" if predictor == "ancestral" else "; only the predictor ancestral has another"
         require(
             "pc",
             {
@@ -178,10 +185,11 @@ class PredictorCorrector(FixedStep):
                 "snr": (snr, is_positive(snr), "a number above 0"),
                 "n_steps": (n_steps, is_count(n_steps), "a whole number above 0"),
                 "norms": (norms, norms in NORMS, " or ".join(NORMS)),
+                "variance": (variance, variance in choices, " or ".join(choices) + of_what),
             },
         )
         make = PREDICTORS[predictor]
-        self.predictor = make() if make else None
+        self.predictor = Ancestral(variance) if make is Ancestral else make() if make else None
         self.corrector, self.snr, self.n_steps, self.norms = corrector, snr, int(n_steps), norms
 
     def plan(self, nfe: int) -> list[int]:

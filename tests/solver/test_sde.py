@@ -265,6 +265,23 @@ def test_pc_plans_spend_every_budget(predictor, n_steps):
         assert bool(found.x.isfinite().all())
 
 
+def test_pc_hands_the_variance_to_its_ancestral_predictor():
+    """A step of one call has no correction, so it is the predictor's own."""
+    field, x = GaussianField(), POINTS[:3, :2]
+    t, s = torch.tensor([0.3, 0.8], dtype=F64)
+    for variance in ("upper", "posterior"):
+        alone = Ancestral(variance).step(field, x, t, s, Noise(0, range(3)), 1)
+        cast = PredictorCorrector(predictor="ancestral", variance=variance)
+        assert torch.equal(cast.step(field, x, t, s, Noise(0, range(3)), 1), alone)
+    assert not torch.equal(alone, Ancestral("upper").step(field, x, t, s, Noise(0, range(3)), 1))
+
+
+@pytest.mark.parametrize("predictor", ["reverse_diffusion", "none"])
+def test_pc_refuses_a_variance_that_its_predictor_does_not_have(predictor):
+    with pytest.raises(ValueError, match="variance = 'posterior' is not allowed; give upper; only the predictor anc"):
+        PredictorCorrector(predictor=predictor, variance="posterior")
+
+
 def test_correction_mends_the_predictor():
     """Two coarse predictors at an equal number of steps: the corrected one ends nearer the variance."""
     errors = []
