@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from genflow.memory import is_out_of_memory
 
 BEAT_SECONDS = 0.5
 """Time between two signs of life of a rank."""
@@ -62,9 +66,9 @@ class Team:
         """The network with gradients averaged over the ranks."""
         return network
 
-    def explain(self, error: Exception) -> Exception:
-        """The error to raise for a failed call: which rank is gone, where one is."""
-        return error
+    def naming(self) -> AbstractContextManager[None]:
+        """Around work where ranks wait for each other; raises LostRankError, with the rank's name, if one is gone."""
+        return nullcontext()
 
     def close(self) -> None:
         """Ends the connection."""
@@ -84,6 +88,11 @@ class Parallel(DistributedDataParallel):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
+
+
+def _is_connection(error: RuntimeError) -> bool:
+    """Whether an error tells of the ranks' connection; gloo's errors have no type of their own."""
+    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in ("gloo", "connection"))
 
 
 class Ranks(Team):
@@ -126,8 +135,19 @@ class Ranks(Team):
         except RuntimeError:
             return [0] if self.rank else []
 
-    def explain(self, error: Exception) -> LostRankError:
-        gone = self.lost()
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            gone = self.lost()
+            if gone or _is_connection(error):
+                raise self._loss(error, gone) from error
+            raise  # this rank's own fault
+
+    def _loss(self, error: Exception, gone: list[int]) -> LostRankError:
         who = f"rank {' and rank '.join(map(str, gone))} of {self.size}" if gone else "a rank that can not be told"
         return LostRankError(
             f"{who} is gone, and rank {self.rank} can not go on without it; the last checkpoint is whole. Start the "
@@ -161,10 +181,8 @@ class Ranks(Team):
         return Parallel(network)
 
     def _do(self, call: Any) -> None:
-        try:
+        with self.naming():
             call()
-        except RuntimeError as error:
-            raise self.explain(error) from error
 
     def close(self) -> None:
         self._over.set()

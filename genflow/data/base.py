@@ -45,8 +45,10 @@ class Scaling:
         if generator is None:
             return self.scale * (raw + 0.5) + self.shift
         u = torch.rand(raw.shape, generator=generator, dtype=raw.dtype, device=generator.device)
-        inside = self.EDGE + (1 - 2 * self.EDGE) * u
-        return self.scale * (raw + inside) + self.shift
+        inside = u.mul_(1 - 2 * self.EDGE).add_(
+            self.EDGE
+        )  # in place: with many rows new arrays cost more than the sums
+        return inside.add_(raw).mul_(self.scale).add_(self.shift)
 
     def decode(self, x: Tensor) -> Tensor:
         """Data units to raw values, on whole levels where there are levels."""
@@ -107,7 +109,7 @@ class Dataset(ABC):
 
     def examples(self, split: str, rows: Tensor) -> Tensor:
         """Raw examples of a split by their rows (k,): shape (k, *shape), float32. Data on a disk read only these."""
-        return self.split(split)[rows]
+        return self.split(split).index_select(0, rows)
 
     def chunks(self, split: str, size: int = 1000) -> Iterator[Tensor]:
         """All raw examples of a split in order, at most `size` at a time."""

@@ -199,7 +199,7 @@ class Trainer:
                 told = None if labels is None else labels[rows]
                 last = high == own.stop
                 wait = nullcontext() if last or self.team.size == 1 else self.parallel.no_sync()  # type: ignore[operator]
-                with wait:
+                with wait, self.team.naming():
                     loss = self.process.losses(self.network, part, told).mean()
                     share = (high - low) / count
                     scaled = loss if share * self.team.size == 1.0 else loss * (share * self.team.size)
@@ -208,14 +208,9 @@ class Trainer:
         return self.team.total(total)
 
     def _take(self, loss: Tensor) -> None:
-        """The backward pass; a rank that is gone is named."""
-        try:
-            with multiplying(self.fast) if self.fast.tf32 else nullcontext():
-                self.scaler.scale(loss).backward()
-        except RuntimeError as error:
-            if self.team.size == 1 or is_out_of_memory(error):
-                raise
-            raise self.team.explain(error) from error
+        """The backward pass."""
+        with multiplying(self.fast) if self.fast.tf32 else nullcontext():
+            self.scaler.scale(loss).backward()
 
     @contextmanager
     def _dropout_seed(self, rank: int) -> Iterator[None]:

@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genflow.distributed import ALONE, Team, open_team
+import genflow
+from genflow.config import TrainConfig
+from genflow.distributed import ALONE, LostRankError, Ranks, Team, open_team
+from genflow.training import Trainer
 
 TORCHRUN = (
     sys.executable,
@@ -61,9 +64,53 @@ def test_a_killed_rank_ends_the_other_with_its_name(program, tmp_path):
     assert process.returncode != 0
     assert "rank 1 of 2 is gone" in errors
     assert "Start the same command again" in errors
-    import genflow
-
     genflow.load(tmp_path / "pair")
+
+
+GLOO = "[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:33: Connection reset by peer"
+
+
+def ranks(gone):
+    """Rank 0 of 2, without a connection; `gone` are those that show no sign of life."""
+    team = object.__new__(Ranks)
+    team.rank, team.size, team.lost = 0, 2, lambda: gone
+    return team
+
+
+@pytest.mark.parametrize(
+    ("gone", "told", "kind", "what"),
+    [
+        ([1], GLOO, LostRankError, "rank 1 of 2 is gone"),
+        ([1], "an odd error", LostRankError, "rank 1 of 2 is gone"),
+        ([], GLOO, LostRankError, "a rank that can not be told is gone"),
+        ([], "mat1 and mat2 shapes cannot be multiplied", RuntimeError, "mat1 and mat2"),
+        ([1], "CUDA out of memory", RuntimeError, "CUDA out of memory"),
+    ],
+)
+def test_only_what_the_connection_did_names_a_rank(gone, told, kind, what):
+    with pytest.raises(RuntimeError, match=what) as caught, ranks(gone).naming():
+        raise RuntimeError(told)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("when", ["forward", "backward"])
+def test_a_rank_that_goes_during_a_pass_is_named(when):
+    """The forward pass talks to the others too: it sends buffers round."""
+    data = genflow.get_dataset("digits")
+    process = genflow.get_process("vp_ode").for_data(data.fitting_points())
+    network = genflow.get_backbone("mlp", shape=data.shape, extra_channels=0)
+    trainer = Trainer(process, network, data, TrainConfig(batch_size=8))
+
+    def fail(*_):
+        raise RuntimeError(GLOO)
+
+    if when == "forward":
+        network.register_forward_pre_hook(fail)
+    else:
+        next(network.parameters()).register_hook(fail)
+    trainer.team = type("Pair", (Team,), {"naming": lambda self: ranks([1]).naming()})()
+    with pytest.raises(LostRankError, match="rank 1 of 2 is gone"):
+        trainer.advance()
 
 
 def test_sigterm_to_the_launcher_saves_once_and_all_stop_after_the_same_step(program, tmp_path):
