@@ -87,7 +87,8 @@ def board(work: Work) -> list[Row]:
             words = "share of samples where the data have no density, in per cent; error of a share"
             rows.append(row(OUTSIDE, 100 * share, protocol=words, n=len(x), **more))
             drawn.setdefault(name, x)
-    _board_picture(work.folder / "board.png", drawn)
+    words = "Samples of each model, 2,000 of its first seed, on the board of unit squares"
+    _board_picture(work.picture("board.png", words), drawn)
     return rows
 
 
@@ -132,7 +133,8 @@ def shorter_paths(work: Work) -> list[Row]:
             found = _learn(data, config, seed, name == "learnt path")
             rows += _path_rows(name, seed, found, data)
             learnt += [found] if name == "learnt path" else []
-    _path_picture(work.folder / "path.png", learnt)
+    words = "Coefficients of the path before (dashed) and after learning, and its length while it is learnt"
+    _path_picture(work.picture("path.png", words), learnt)
     return rows
 
 

@@ -149,7 +149,7 @@ def _kept(recipe: Recipe, work: Work) -> tuple[list[Row], dict[str, str]]:
     before = {path: path.stat().st_mtime_ns for path in _pictures(work.folder)}
     rows = [{"part": "study", **row} for row in recipe.study(work)]
     drawn = sorted(p.name for p in _pictures(work.folder) if before.get(p) != p.stat().st_mtime_ns)
-    pictures = {name: work.captions.get(name, Path(name).stem.replace("_", " ")) for name in drawn}
+    pictures = {name: work.captions[name] for name in drawn}
     found = {"digest": digest, "pictures": pictures, "rows": rows}
     write_file(mark, json.dumps(found, indent=1, ensure_ascii=False))
     return rows, pictures

@@ -120,7 +120,8 @@ def _completed(
         shown.append(draws[:12])
     if data.held:
         rows.append(_pasted(work, process, backbone, data, x, mask, told))
-    _rows_picture(work.folder / f"inpainting_{who[0]}.png", data, x[:12], mask, shown)
+    words = f"Test images, their known halves, and two completions each by replacement and with correctors, {who[0]}"
+    _rows_picture(work.picture(f"inpainting_{who[0]}.png", words), data, x[:12], mask, shown)
     return rows
 
 
@@ -283,7 +284,8 @@ def _coloured(
     ]
     as_grey = raw.mean(1, keepdim=True).expand_as(raw)
     shown = {"image": raw[:12, None], "grey": as_grey[:12, None], "coloured": data.scaling.decode(found.x[:12])}
-    save_rows(work.folder / f"coloured_{who[0]}.png", {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
+    picture = work.picture(f"coloured_{who[0]}.png", f"Coloured test images, their grey ones, colourings by {who[0]}")
+    save_rows(picture, {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
     return rows, found.x, told
 
 
