@@ -95,6 +95,11 @@ class Number:
         """How many seeds it is a mean of."""
         return len({row["seed"] for row in self.rows})
 
+    @property
+    def trained(self) -> bool:
+        """Whether a trained model is behind it, whose seed could have been another."""
+        return any(row["backbone"] != EXACT for row in self.rows)
+
     def __str__(self) -> str:
         if not (math.isfinite(self.value) and math.isfinite(self.error) and self.error > 0):
             return figure(self.value) + (f" ± {figure(self.error)}" if math.isfinite(self.error) else "")
@@ -281,6 +286,10 @@ Study = Callable[[Work], list[Row]]
 
 Draw = Callable[[Results, Path], list[tuple[str, str]]]
 """Draws into a folder; returns (file name, caption) of each picture."""
+
+
+EXACT = "exact field"
+"""The backbone in rows of a study that trains nothing."""
 
 
 def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
-from genflow.reproduce.base import Work, row
+from genflow.reproduce.base import EXACT, Work, row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ def _evenness(charges: Tensor, height: float | None) -> Row:
         f"{len(ends.x)} draws of the prior, a uniform hemisphere seen from the plane z = {process.t_prior:.4g}, "
         f"led by the exact field of {len(charges)} charges, RK45 at 1e-4, counted by nearest charge; error: √(2/dof)"
     )
-    more: dict[str, Any] = {"process": "pfgm", "dataset": "heart", "solver": "rk45", "nfe": ends.nfe}
+    more: dict[str, Any] = {"process": "pfgm", "backbone": EXACT, "dataset": "heart", "solver": "rk45", "nfe": ends.nfe}
     return row(evenness(height), chi2, protocol=told, n=len(ends.x), stderr=math.sqrt(2 / dof), **more)
 
 
@@ -197,7 +197,7 @@ def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Ro
     nearest, gap = torch.cdist(ends, charges).min(1).indices, torch.cdist(charges, ends).min(1).values
     reached = 100 * len(nearest.unique()) / len(charges)
     far = sliced_wasserstein(real, ends, generator=torch.Generator().manual_seed(0))
-    told: dict[str, Any] = {"process": flow, "dataset": "heart", "n": len(ends)}
+    told: dict[str, Any] = {"process": flow, "backbone": EXACT, "dataset": "heart", "n": len(ends)}
     even = 100 * (1 - math.exp(-len(ends) / len(charges)))
     how = {
         SPREAD: "root of the summed variance of the middle nine tenths of ends, over that of new data",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genflow.bench.tables import Row
-from genflow.reproduce.base import Results, Work, row
+from genflow.reproduce.base import EXACT, Results, Work, row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,8 +75,8 @@ def calls_against_size(work: Work) -> list[Row]:
             f"mean backbone calls of RK45 at 1e-4 with the exact field of {len(points)} digits enlarged to "
             f"{side}x{side}"
         )
-        more = {"process": f"pfgm, {side}x{side}", "solver": "rk45", "nfe": found.nfe, "dataset": "digits"}
-        rows.append(row("NFE", found.nfe, protocol=told, n=len(found.x), **more))
+        more = {"process": f"pfgm, {side}x{side}", "backbone": EXACT, "solver": "rk45", "dataset": "digits"}
+        rows.append(row("NFE", found.nfe, protocol=told, n=len(found.x), nfe=found.nfe, **more))
     _calls_picture(
         work.picture("calls.png", "Calls of RK45 at 1e-4 with the exact field, by the side of the images"),
         [float(r["value"]) for r in rows],

@@ -144,8 +144,8 @@ sweep = Recipe(
     parts={"small": _variants("small", SMALL), "full": _variants("full", FULL)},
     draw=_draw,
     notes=(
-        "The small scale has digits (N = 64) for CIFAR-10 (N = 3,072) and an MLP: what counts as a large D depends on "
-        "N, so the best D of the two scales need not agree.",
+        "The small scale has digits (N = 64) for CIFAR-10 (N = 3,072) and a small NCSNv2: what counts as a large D "
+        "depends on N, so the best D of the two scales need not agree.",
         "That small D bears errors better is `genflow study noise` and `genflow study quantise`'s matter.",
     ),
 )

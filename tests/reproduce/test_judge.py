@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from genflow.reproduce.base import Number, Results, row
+from genflow.reproduce.base import EXACT, Number, Results, row
 from genflow.reproduce.judge import asked, calls, compare, every, fewer_calls, grows_less, less, near, quality, ratio
 
 
@@ -54,6 +54,13 @@ def test_less_is_decided_by_errors(second, word):
     assert verdict.word == word
     assert "A 1.00 ± 0.10" in verdict.evidence
     assert "one seed" in verdict.evidence
+
+
+def test_an_exact_field_has_no_training_whose_spread_is_left_out():
+    exact = made(*(measured(name, [value], stderr=0.1, backbone=EXACT) for name, value in (("a", 1.0), ("b", 2.0))))
+    assert "one seed" not in less(quality("a"), quality("b"), ("A", "B"))(exact).evidence
+    mixed = made(measured("a", [1.0], stderr=0.1, backbone=EXACT), measured("b", [2.0], stderr=0.1, backbone="mlp"))
+    assert "one seed" in less(quality("a"), quality("b"), ("A", "B"))(mixed).evidence
 
 
 def test_the_difference_is_in_standard_errors():
