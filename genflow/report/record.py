@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from genflow.checkpoint import write_file
+from genflow.checkpoint import holds_run, write_file
 from genflow.config import BenchConfig, ConfigError, build
 from genflow.config_file import read_yaml
 
@@ -40,6 +40,10 @@ def read_bench(folder: Path) -> BenchConfig:
     Raises:
         ConfigError: It is not the folder of a bench.
     """
+    if holds_run(folder):
+        raise ConfigError(
+            f"'{folder}' holds a training run, no bench; measure it with `genflow bench --checkpoint {folder}`"
+        )
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"'{folder}' holds no bench: it has no config.yaml; give the --out folder of a bench")
     values, _ = read_yaml(folder / "config.yaml", BenchConfig)

@@ -11,7 +11,7 @@ from genflow.bench.store import Store
 from genflow.checkpoint import write_folder
 from genflow.commands.report import report_command
 from genflow.config import ConfigError
-from genflow.report.record import OUTPUTS, STAMP, read_record
+from genflow.report.record import OUTPUTS, STAMP, read_bench, read_record
 from genflow.report.write import write_outputs
 
 SMALL = {"process": ["pfgm", "vp_ode"], "solver": ["heun", "rk45"], "nfe": [5, 10], "samples": 70}
@@ -110,6 +110,13 @@ def test_cells_that_are_missing_are_told(bench):
 def test_a_folder_without_a_bench_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no bench"):
         report_command.main([str(tmp_path)], standalone_mode=False)
+
+
+def test_the_folder_of_a_training_run_is_told_from_a_bench(tmp_path):
+    (tmp_path / "config.yaml").write_text("process: vp_ode\n")
+    (tmp_path / "latest").write_text("step-00000001\n")
+    with pytest.raises(ConfigError, match=r"holds a training run, no bench; .* `genflow bench --checkpoint "):
+        read_bench(tmp_path)
 
 
 def test_options_of_a_comparison_need_a_second_folder(bench):
