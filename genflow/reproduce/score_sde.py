@@ -201,14 +201,16 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
         parts.append(base)
         for variant, predictor in (("ancestral", "ancestral"), ("corrector", "none")):
             changes = [f"process=[{family}_sde]", "solver=[pc]"]
-            published = ", variance: posterior" if (family, predictor) == ("ve", "ancestral") else ""
-            changes.append(f"solver_options={{pc: {{predictor: {predictor}{published}{norms}}}}}")
+            more = _ANCESTRAL[family] * (variant == "ancestral")
+            changes.append(f"solver_options={{pc: {{predictor: {predictor}{more}{norms}}}}}")
             if scale == "full":
                 changes += ["nfe=[2000]", f"process_options={{{family}_sde: {_FULL_OPTIONS[family]}}}"]
             parts.append(Variant(f"sde_pc_{family}_{variant}_{scale}", base, tuple(changes)))
     return tuple(parts)
 
 
+_ANCESTRAL = {"vp": "", "ve": ", variance: posterior"}
+"""Options of the published ancestral predictor of a family, beyond the defaults."""
 _FULL_OPTIONS = {"vp": "{levels: 1000}", "ve": "{head: score, sigma_min: 0.02, sigma_max: 100, levels: 1000}"}
 
 
