@@ -16,9 +16,10 @@ from typing import Any, Literal
 from genflow.bench.cells import Cell
 from genflow.checkpoint import MANIFEST, CheckpointError, holds_run, read_folder, write_file
 from genflow.config import ConfigError
+from genflow.evaluate.weight_files import is_without_weights
 
 State = Literal["cached", "missing", "damaged", "unavailable"]
-"""Of a cell's result. Unavailable: it says which data or weights are not here, and is tried again."""
+"""Of a cell's result. Unavailable: it says which data or weights are not here, and is tried again if that can help."""
 
 UNAVAILABLE = "unavailable.json"
 """File of a metric cell whose data or weights are not here, with the reason."""
@@ -168,6 +169,8 @@ def missing(store: Store, cells: Iterable[Cell], again: Container[str] = frozens
         state, why = store.look(cell)
         if state == "damaged":
             notes.append(f"{cell.name} is computed again: {why}")
+        if state == "unavailable" and is_without_weights(cell.spec):
+            state = "cached"  # the same reason still holds; another one, or weights, would be another cell
         if state != "cached" or cell.key in again or keys.intersection(cell.parents):
             todo.append(cell)
             keys.add(cell.key)

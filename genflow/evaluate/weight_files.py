@@ -280,6 +280,10 @@ def download(name: str, url: str = "") -> Found:
     return check(target)
 
 
+WITHOUT = "missing"
+"""What a stamp says in the place of a hash of weights."""
+
+
 def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
     """What a measurement depends on outside the package, for a bench's cell key: the metric's options, and hashes of
     the files they name and of Inception's weights, so a new file means a new measurement; {} for nothing.
@@ -297,9 +301,14 @@ def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
         return found if options else {}
     try:
         weights = find(MODES.get(str(options.get("mode", "clean")), tuple(KNOWN)), inception).sha256
-    except WeightsError:
-        weights = "missing"
+    except WeightsError as error:
+        weights = f"{WITHOUT} {hashlib.sha256(str(error).encode()).hexdigest()}"
     return found | {"inception": weights}
+
+
+def is_without_weights(told: Mapping[str, Any]) -> bool:
+    """Whether a stamp says that Inception's weights were not found or refused, for a reason that it has the hash of."""
+    return str(told.get("inception", "")).startswith(WITHOUT)
 
 
 def _stamp_of(path: Path, loaded: bool) -> str:

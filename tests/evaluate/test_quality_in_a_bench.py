@@ -66,7 +66,7 @@ def test_options_of_a_metric_that_is_not_measured_are_refused():
 
 @pytest.mark.parametrize("metric", ["fid", "fd"])
 def test_what_a_weight_file_keeps_from_being_measured_is_tried_again(tmp_path, metric):
-    """Also under the same key: the message says what to do, and doing it must help."""
+    """The message says what to do, and doing it must help."""
     write_stub(tmp_path / "graph.pt")
     where = {"inception": str(tmp_path / "graph.pt")}
     if metric == "fd":
@@ -79,7 +79,24 @@ def test_what_a_weight_file_keeps_from_being_measured_is_tried_again(tmp_path, m
     state, why = worker.store.look(floor)
     assert state == "unavailable"
     assert "genflow weights add" in why
-    assert missing(worker.store, [floor])[0] == [floor]
+    assert missing(worker.store, [floor])[0] == ([] if metric == "fid" else [floor])
+    weights.add(tmp_path / "graph.pt")
+    trusted = next(cell for cell in plan(setting) if cell.kind == "metric" and not cell.parents)
+    assert missing(worker.store, [trusted])[0] == [trusted]
+
+
+def test_without_weights_a_second_run_has_nothing_to_do_until_the_reason_is_another(tmp_path, monkeypatch):
+    """So it does not load torch either; and a reason that no longer holds is not shown."""
+    setting = config(metric="fid", out=str(tmp_path / "run"))
+    floors = [cell for cell in plan(setting) if cell.kind == "metric" and not cell.parents]
+    worker = Worker(setting, lambda: False)
+    worker.store.prepare()
+    worker.run(floors[0].to_json(), lambda *_: None)
+    assert worker.store.look(floors[0])[0] == "unavailable"
+    assert missing(worker.store, floors)[0] == []
+    monkeypatch.setenv("GENFLOW_WEIGHTS_DIR", str(tmp_path / "elsewhere"))
+    again = [cell for cell in plan(setting) if cell.kind == "metric" and not cell.parents]
+    assert missing(worker.store, again)[0] == again
 
 
 def test_what_can_never_be_measured_is_not_tried_again(tmp_path):
