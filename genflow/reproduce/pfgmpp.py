@@ -77,13 +77,17 @@ def _inner_best(end: str) -> Judge:
 
 
 def _few_calls(results: Results) -> Verdict:
-    """Claims that a small D loses less than D → ∞ when the budget is cut."""
+    """Claims that a finite D that is not clearly behind D → ∞ loses less when the budget is cut."""
     few, many = (_known(results, budget) for budget in (BUDGETS[0], BUDGETS[-1]))
     lost = {name: ratio(few[name], many[name]) for name in NAMED if name in few and name in many}
-    finite = [name for name in lost if name != "∞"]
-    if "∞" not in lost or not finite:
+    if "∞" not in lost:
         return NOT_MEASURED
-    text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {_told(lost)}"
+    finite = [name for name in lost if name != "∞" and word(compare(many[name], many["∞"])) != "does not hold"]
+    if not finite:
+        return NOT_MEASURED
+    text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {_told({k: lost[k] for k in (*finite, '∞')})}"
+    behind = [name for name in lost if name not in (*finite, "∞")]
+    text += f"; D = {', '.join(behind)} left out, clearly behind at {BUDGETS[-1]}" if behind else ""
     if max(one.value for one in lost.values()) <= 1:
         return Verdict("undecided", f"{text}; none loses anything")
     best = min(finite, key=lambda name: lost[name].value)

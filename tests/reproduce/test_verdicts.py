@@ -232,3 +232,16 @@ def test_what_a_dimension_loses(few, word):
             told = {"solver": "heun", "budget": budget, "process": "pfgmpp", "stderr": 0.4}
             rows.append(row("FD[digits]", value, protocol="", n=10, **told) | {"part": pfgmpp.part("small", name)})
     assert pfgmpp._few_calls(Results("small", rows)).word == word
+
+
+@pytest.mark.parametrize(("other", "word"), [(21.0, "holds"), (300.0, "undecided")])
+def test_a_dimension_that_is_behind_anyway_does_not_count_as_bearing_few_calls(other, word):
+    """D = 1 loses nothing, from 21 or from 300; D = 128 as much as D → ∞, from 20."""
+    rows = []
+    for name, nine, many in (("1", other, other), ("128", 30.0, 20.0), ("∞", 30.0, 20.0)):
+        for budget, value in ((9, nine), (35, many)):
+            told = {"solver": "heun", "budget": budget, "process": "pfgmpp", "stderr": 0.4}
+            rows.append(row("FD[digits]", value, protocol="", n=10, **told) | {"part": pfgmpp.part("small", name)})
+    found = pfgmpp._few_calls(Results("small", rows))
+    assert found.word == word
+    assert ("D = 1 left out" in found.evidence) == (word == "undecided")
