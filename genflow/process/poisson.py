@@ -233,6 +233,8 @@ class PFGMPP(AffineProcess):
     Σ_i (|x − y_i|² + r²)^(−(N+D)/2), and the perturbation's radius is R = r sqrt(B/(1 − B)) with B ~ Beta(N/2, D/2).
     D = 1 is Poisson flow with z = σ; D → ∞ is EDM, where the base is Gaussian. Time is σ.
 
+    Up to D = 2 T_D has no variance, and the loss of the default head no mean; head="data" has bounded targets there.
+
     Arguments:
         D: Augmented dimensions; any number above 0.
         sigma_min: End of sampling near the data, data units.
