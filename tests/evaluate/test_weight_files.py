@@ -9,7 +9,7 @@ from inception_stub import write_stub
 
 from genflow.commands.weights import weights_command
 from genflow.evaluate import weight_files as weights
-from genflow.evaluate.weight_files import KNOWN, WeightsError, add, check, download, find, stamp
+from genflow.evaluate.weight_files import KNOWN, WeightsError, add, check, download, find, is_without_weights, stamp
 
 BOTH = ("inception", "inception_pytorch")
 
@@ -110,11 +110,16 @@ def test_a_download_is_kept_only_with_the_right_hash(tmp_path, monkeypatch):
 
 def test_a_cells_stamp_follows_the_files(tmp_path):
     assert stamp({}, None) == {}
-    assert stamp({}, "")["inception"] == "missing"
+    absent = stamp({}, "")
+    assert is_without_weights(absent)
+    assert absent == stamp({}, "")
     add_me = tmp_path / "a.pt"
     write_stub(add_me)
-    assert stamp({}, str(add_me))["inception"] == "missing", "nobody has vouched for it"
+    refused = stamp({}, str(add_me))
+    assert is_without_weights(refused), "nobody has vouched for it"
+    assert refused["inception"] != absent["inception"], "another reason, which is to be told"
     add(add_me, "inception")
+    assert not is_without_weights(stamp({}, ""))
     assert stamp({}, "") == stamp({}, str(add_me)) == {**stamp({}, ""), "inception": weights.sha256(add_me)}
     reference = tmp_path / "stats.npz"
     reference.write_bytes(b"one")
@@ -152,7 +157,7 @@ def test_a_stamp_follows_the_file_of_its_protocol(tmp_path, monkeypatch):
     (tmp_path / "graph.pt").write_bytes(b"graph")
     add(tmp_path / "graph.pt", "inception")
     assert stamp({}, "")["inception"] == weights.sha256(tmp_path / "graph.pt")
-    assert stamp(port, "")["inception"] == "missing"
+    assert is_without_weights(stamp(port, ""))
     publish(monkeypatch, b"state dict", "inception_pytorch")
     (tmp_path / "port.pth").write_bytes(b"state dict")
     add(tmp_path / "port.pth")
