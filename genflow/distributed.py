@@ -140,7 +140,7 @@ class Ranks(Team):
         try:
             yield
         except RuntimeError as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, LostRankError):
                 raise
             gone = self.lost()
             if gone or _is_connection(error):

@@ -45,9 +45,7 @@ class Scaling:
         if generator is None:
             return self.scale * (raw + 0.5) + self.shift
         u = torch.rand(raw.shape, generator=generator, dtype=raw.dtype, device=generator.device)
-        inside = u.mul_(1 - 2 * self.EDGE).add_(
-            self.EDGE
-        )  # in place: with many rows new arrays cost more than the sums
+        inside = u.mul_(1 - 2 * self.EDGE).add_(self.EDGE)  # in place: new arrays cost more than their sums
         return inside.add_(raw).mul_(self.scale).add_(self.shift)
 
     def decode(self, x: Tensor) -> Tensor:

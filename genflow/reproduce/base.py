@@ -97,8 +97,8 @@ class Number:
 
     @property
     def trained(self) -> bool:
-        """Whether a trained model is behind it, whose seed could have been another."""
-        return any(row["backbone"] != EXACT for row in self.rows)
+        """Whether a trained model is behind it, or may be, whose seed could have been another."""
+        return not self.rows or any(row["backbone"] != EXACT for row in self.rows)
 
     def __str__(self) -> str:
         if not (math.isfinite(self.value) and math.isfinite(self.error) and self.error > 0):

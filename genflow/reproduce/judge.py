@@ -139,7 +139,8 @@ def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
 
 def seeds_note(*numbers: Number) -> str:
     """What the errors leave out, where a number is of one trained model alone."""
-    if not any(n.trained for n in numbers) or min(n.seeds for n in numbers if n.trained) > 1:
+    seeds = [n.seeds for n in numbers if n.trained]
+    if not seeds or min(seeds) > 1:
         return ""
     if not any(math.isfinite(n.error) for n in numbers):
         return f"; one seed and no error: less than {UNKNOWN:.0%} apart is undecided"

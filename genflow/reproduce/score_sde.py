@@ -201,7 +201,7 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
         parts.append(base)
         for variant, predictor in (("ancestral", "ancestral"), ("corrector", "none")):
             changes = [f"process=[{family}_sde]", "solver=[pc]"]
-            more = _ANCESTRAL[family] * (variant == "ancestral")
+            more = _ANCESTRAL[family] if variant == "ancestral" else ""
             changes.append(f"solver_options={{pc: {{predictor: {predictor}{more}{norms}}}}}")
             if scale == "full":
                 changes += ["nfe=[2000]", f"process_options={{{family}_sde: {_FULL_OPTIONS[family]}}}"]
@@ -211,6 +211,7 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
 
 _ANCESTRAL = {"vp": "", "ve": ", variance: posterior"}
 """Options of the published ancestral predictor of a family, beyond the defaults."""
+
 _FULL_OPTIONS = {"vp": "{levels: 1000}", "ve": "{head: score, sigma_min: 0.02, sigma_max: 100, levels: 1000}"}
 
 

@@ -91,6 +91,7 @@ class ReverseDiffusion(Discrete):
 
 
 VARIANCES = ("upper", "posterior")
+"""Of an ancestral step's noise; see `Ancestral`."""
 
 
 class Ancestral(Discrete):

@@ -59,6 +59,8 @@ def test_less_is_decided_by_errors(second, word):
 def test_an_exact_field_has_no_training_whose_spread_is_left_out():
     exact = made(*(measured(name, [value], stderr=0.1, backbone=EXACT) for name, value in (("a", 1.0), ("b", 2.0))))
     assert "one seed" not in less(quality("a"), quality("b"), ("A", "B"))(exact).evidence
+    assert not exact.find(process="a").trained
+    assert Number(1.0, math.nan, ()).trained, "of unknown rows nothing is left out"
     mixed = made(measured("a", [1.0], stderr=0.1, backbone=EXACT), measured("b", [2.0], stderr=0.1, backbone="mlp"))
     assert "one seed" in less(quality("a"), quality("b"), ("A", "B"))(mixed).evidence
 
