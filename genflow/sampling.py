@@ -306,6 +306,7 @@ def rectify(
         dataset.scaling.encode(dataset.test),
         known,
         dataset.classes if known else 0,
+        dataset.class_names if known else None,
     )
 
 

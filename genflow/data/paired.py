@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from torch import Tensor
@@ -22,6 +22,7 @@ class PairedDataset(Dataset):
         test: Held-out examples (m, *shape).
         labels: Classes of both splits, {"train": (n,), "test": (m,)}, where there are any.
         classes: Number of classes.
+        class_names: Their names; "0", "1", ... by default.
     """
 
     def __init__(
@@ -32,9 +33,12 @@ class PairedDataset(Dataset):
         test: Tensor,
         labels: Mapping[str, Tensor] | None = None,
         classes: int = 0,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.name, self.shape, self.partners = name, tuple(train.shape[1:]), partners
         self.classes = classes
+        if class_names is not None:
+            self.class_names = tuple(class_names)
         self._train, self._test, self._labels = train, test, labels
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class Cifar10(PublishedImages):
         "c58f30108f718f92721af3b95e74349a",
     )
     FOLDER = Published("cifar-10-batches-py")
+    META = "cifar-10-batches-py/batches.meta"
     BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 
     def __init__(self, root: str | None = None, download: bool = False, flip: bool = True) -> None:
@@ -105,40 +107,60 @@ class Cifar10(PublishedImages):
     def _read(self, split: str) -> ArrayPart:
         read = _folder_batches if self.place.is_dir() else _tar_batches
         wanted = {f"{self.FOLDER.name}/{name}" for part in self.BATCHES.values() for name in part}
-        found = read(self.place, wanted)
+        found = read(self.place, wanted, {self.META})
         for part, names in self.BATCHES.items():
             batches = [self._batch(found[f"{self.FOLDER.name}/{name}"], name) for name in names]
             images, labels = (np.concatenate(arrays) for arrays in zip(*batches))
             self._parts[part] = ArrayPart(images, labels)
+        if self.META in found:
+            self.class_names = self._names(found[self.META])
         return self._parts[split]
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """As batches.meta has them, which lies beside the batches; "0" to "9" where it is missing."""
+        self._part("train")
+        return self.__dict__.get("class_names") or super().class_names
+
+    def _names(self, data: bytes) -> tuple[str, ...]:
+        place = f"{self.place}: {self.META}"
+        names = self._fields(data, place).get("label_names")
+        if not isinstance(names, list) or len(names) != self.classes:
+            raise DataError(f"{place} does not name {self.classes} classes; fetch it again, or remove it")
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+
+    @staticmethod
+    def _fields(data: bytes, place: str) -> dict[str, Any]:
+        batch = unpickle.load(data, place)
+        return (
+            {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()} if isinstance(batch, dict) else {}
+        )
 
     def _batch(self, data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         place = f"{self.place}: {name}"
-        batch = unpickle.load(data, place)
-        fields = (
-            {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()} if isinstance(batch, dict) else {}
-        )
+        fields = self._fields(data, place)
         if not {"data", "labels"} <= set(fields):
             raise DataError(f"{place} has no data and labels; fetch it again")
         return self.checked(fields["data"], fields["labels"], place)
 
 
-def _folder_batches(folder: Path, wanted: set[str]) -> dict[str, bytes]:
+def _folder_batches(folder: Path, wanted: set[str], optional: set[str]) -> dict[str, bytes]:
+    names = wanted | {name for name in optional if (folder.parent / name).is_file()}
     try:
-        return {name: (folder.parent / name).read_bytes() for name in wanted}
+        return {name: (folder.parent / name).read_bytes() for name in names}
     except OSError as error:
         raise DataError(
             f"{error.filename or folder} can not be read: {error.strerror}; fetch the archive again"
         ) from error
 
 
-def _tar_batches(archive: Path, wanted: set[str]) -> dict[str, bytes]:
+def _tar_batches(archive: Path, wanted: set[str], optional: set[str]) -> dict[str, bytes]:
     """Members of a .tar.gz by name; nothing is unpacked to a disk."""
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                if member.name not in wanted:
+                if member.name not in wanted | optional:
                     continue
                 if not member.isreg() or member.size > BATCH_BYTES:
                     raise DataError(f"{archive} is refused: its member {member.name!r} is no batch of CIFAR-10")

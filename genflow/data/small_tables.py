@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows, stratified_rows
@@ -32,14 +33,20 @@ class SmallTable(ArrayDataset):
         self.shape = (columns,)
 
     def _read(self, split: str) -> ArrayPart:
-        from sklearn import datasets
-
-        options: dict[str, Any] = {"scaled": False} if self.name == "diabetes" else {}
-        bunch = getattr(datasets, f"load_{self.name}")(**options)
-        labels = bunch.target if self.classes else None
-        data = bunch.data
+        labels, data = self._bunch.target if self.classes else None, self._bunch.data
         rows = split_rows(len(data), self.SHARE, self.name) if labels is None else stratified_rows(labels, self.SHARE)
         known = data[rows["train"]]
         data = (data - known.mean(0)) / known.std(0)
         self._parts.update({part: ArrayPart(data, labels, kept) for part, kept in rows.items()})
         return self._parts[split]
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, self._bunch.target_names)) if self.classes else ()
+
+    @cached_property
+    def _bunch(self) -> Any:
+        from sklearn import datasets
+
+        options: dict[str, Any] = {"scaled": False} if self.name == "diabetes" else {}
+        return getattr(datasets, f"load_{self.name}")(**options)

@@ -21,9 +21,22 @@ def test_labels_are_there_exactly_where_classes_are(name):
         assert labels.shape == (len(data.split(split)),)
         assert labels.dtype == torch.int64
         assert labels.unique().tolist() == list(range(data.classes))
+    assert len(data.class_names) == data.classes
+    assert all(isinstance(name, str) for name in data.class_names)
     assert data.partners is None
     with pytest.raises(ValueError, match="split = 'valid'"):
         data.labels("valid")
+
+
+def test_class_names_are_the_data_s_own_where_there_are_any():
+    names = {name: genflow.get_dataset(name).class_names for name in ("iris", "breast_cancer", "digits", "diabetes")}
+    assert names["iris"] == ("setosa", "versicolor", "virginica")
+    assert names["breast_cancer"] == ("malignant", "benign")
+    assert names["digits"] == tuple("0123456789")
+    assert names["diabetes"] == ()
+    pairs = PairedDataset("pairs", *torch.randn(3, 5, 3), classes=2, class_names=["a", "b"])
+    assert pairs.class_names == ("a", "b")
+    assert PairedDataset("pairs", *torch.randn(3, 5, 3), classes=2).class_names == ("0", "1")
 
 
 def test_classes_of_a_mixture_are_the_gaussians_the_points_were_drawn_from():

@@ -63,7 +63,7 @@ def cifar_files(each=4, protocol="python2"):
             python2(batch) if protocol == "python2" else pickle.dumps(batch, protocol)
         )
         arrays[name] = images.reshape(each, 3, 32, 32), labels
-    meta = {b"label_names": [b"airplane"] * 10, b"num_cases_per_batch": each, b"num_vis": 3072}
+    meta = {b"label_names": [b"kind %d" % k for k in range(10)], b"num_cases_per_batch": each, b"num_vis": 3072}
     files["cifar-10-batches-py/batches.meta"] = python2(meta)
     return files, arrays
 
@@ -91,6 +91,8 @@ def test_cifar10_from_its_archive_or_folder(tmp_path, form, protocol):
     assert torch.equal(data.test, torch.from_numpy(arrays["test_batch"][0]).float())
     assert data.labels("train").tolist() == [label for b in BATCHES[:5] for label in arrays[b][1]]
     assert data.labels("test").tolist() == arrays["test_batch"][1]
+    assert data.class_names == tuple(f"kind {k}" for k in range(10))
+    assert genflow.get_dataset("cifar10", root=str(tmp_path)).class_names == data.class_names  # before any example
     assert data.flip
     assert not genflow.get_dataset("cifar10", root=str(tmp_path), flip=False).flip
     assert sorted(p.name for p in tmp_path.iterdir()) == [
