@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from genflow.data.order import Rows, is_inside, order_rows, permutation
 from genflow.process.base import is_count, require
 from genflow.registry import registries
 
@@ -72,7 +73,12 @@ def check_split(name: str) -> None:
 
 
 class Dataset(ABC):
-    """Raw examples (n, *shape), float32, in two fixed splits, with their scaling."""
+    """Raw examples (n, *shape), float32, in two fixed splits, with their scaling.
+
+    A subclass gives its rows as they are stored: `train` and `test`, or, where they are read from a disk, `count` and
+    `examples`; and `labels` and `partners` where there are any. Whoever asks gets all of them in one fixed random
+    order, by which the first n rows and any block of them are a fair draw of the split; see `genflow.data.order`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -86,15 +92,19 @@ class Dataset(ABC):
     held: bool = True
     """Whether both splits are in memory; False where `examples` reads them from a disk."""
 
-    @cached_property
-    @abstractmethod
-    def train(self) -> Tensor:
-        """Raw training examples (n, *shape)."""
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        order_rows(cls, Dataset)
 
     @cached_property
-    @abstractmethod
+    def train(self) -> Tensor:
+        """Raw training examples (n, *shape)."""
+        return self._whole("train")
+
+    @cached_property
     def test(self) -> Tensor:
         """Raw held-out examples (m, *shape)."""
+        return self._whole("test")
 
     def split(self, name: str) -> Tensor:
         """ "train" or "test"."""
@@ -109,10 +119,34 @@ class Dataset(ABC):
         """Raw examples of a split by their rows (k,): shape (k, *shape), float32. Data on a disk read only these."""
         return self.split(split).index_select(0, rows)
 
+    def order(self, split: str) -> Tensor:
+        """Where each row of a split is stored, shape (n,), int64: a fixed permutation."""
+        return permutation(split, self.count(split))
+
     def chunks(self, split: str, size: int = 1000) -> Iterator[Tensor]:
         """All raw examples of a split in order, at most `size` at a time."""
         for rows in torch.arange(self.count(split)).split(size):
             yield self.examples(split, rows)
+
+    def sweep(self, split: str, rows: Tensor, size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some rows as they lie on a disk, at most `size` at a time: (rows (k,), raw examples (k, *shape)).
+
+        For whoever needs all of them in no order: a disk is read once, from front to back.
+        """
+        for part in rows[self.order(split)[rows].argsort()].split(size):
+            yield part, self.examples(split, part)
+
+    def _whole(self, split: str) -> Tensor:
+        """All raw examples of a split that is read by rows."""
+        if type(self).examples is Dataset.examples:
+            raise NotImplementedError(f"{type(self).__name__} gives no {split}: neither itself, nor by `examples`")
+        total = self.count(split)
+        if is_inside(self):
+            return self.examples(split, torch.arange(total))
+        whole = torch.empty(total, *self.shape)
+        for rows, raw in self.sweep(split, torch.arange(total)):
+            whole[rows] = raw
+        return whole
 
     FITTED: ClassVar[int] = 20_000
     """Most examples that a process is fitted to."""
@@ -120,12 +154,9 @@ class Dataset(ABC):
     def fitting_points(self) -> Tensor:
         """Training examples in data units, (n, *shape), that `process.for_data` is shown.
 
-        All of them, or `FITTED` evenly spaced ones of a larger split: norms and scales need no more, and the memory
-        is bounded.
+        All of them, or the first `FITTED` of a larger split: norms and scales need no more, and the memory is bounded.
         """
-        total = self.count("train")
-        kept = torch.arange(min(total, self.FITTED)) * total // min(total, self.FITTED)
-        return self.scaling.encode(self.examples("train", kept))
+        return self.scaling.encode(self.examples("train", torch.arange(min(self.count("train"), self.FITTED))))
 
     def declared(self) -> dict[str, str]:
         """What is done to the data before a model sees them, in words.
@@ -160,6 +191,10 @@ class Dataset(ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log density in data units at x (n, *shape): shape (n,), nats."""
         raise ValueError(f"the data set '{self.name}' has no closed-form density")
+
+
+for _name in ("train", "test", "partners"):
+    setattr(Dataset, _name, Rows(_name, Dataset, Dataset.__dict__[_name], either=True))
 
 
 class ToyDataset(Dataset):

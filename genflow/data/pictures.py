@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,14 +111,6 @@ class PictureDataset(Dataset):
         wanted = rows.tolist()
         levels = self._levels(split)[wanted] if self.held else self._decoded(split, wanted)
         return torch.from_numpy(levels.astype(np.float32))
-
-    @cached_property
-    def train(self) -> Tensor:
-        return self.examples("train", torch.arange(self.count("train")))
-
-    @cached_property
-    def test(self) -> Tensor:
-        return self.examples("test", torch.arange(self.count("test")))
 
     def declared(self) -> dict[str, str]:
         facts = {**super().declared(), "preprocessing": self.recipe.describe()}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from image_files import noise
+from stored import stored, stored_labels
 
 import genflow
 from genflow.data.files import DataError
@@ -29,7 +30,7 @@ def all_of(data):
     order = np.random.RandomState(0).permutation(COUNT)
     whole = torch.empty(COUNT, *data.shape)
     held_out = data.count("test")
-    whole[np.sort(order[:-held_out])], whole[np.sort(order[-held_out:])] = data.train, data.test
+    whole[np.sort(order[:-held_out])], whole[np.sort(order[-held_out:])] = stored(data, "train"), stored(data, "test")
     return whole
 
 
@@ -91,7 +92,7 @@ def test_labels_and_test_path(tmp_path):
     test = saved(tmp_path / "b.npz", array[:5], labels=labels[:5, None])
     data = images(train, test_path=str(test), classes=True)
     assert (data.count("train"), data.count("test")) == (COUNT, 5)
-    assert data.labels("test").tolist() == [0, 1, 2, 0, 1]
+    assert stored_labels(data, "test").tolist() == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(

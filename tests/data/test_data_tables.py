@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr
+from stored import stored as as_stored
+from stored import stored_labels
 
 import genflow
 from genflow.data.files import DataError
@@ -49,7 +51,7 @@ def agrees(name, root, parts, **options):
         data = genflow.get_dataset(name, root=root, held_out=held_out, **options)
         assert data.shape == (len(parts[0][0]),)
         assert ("validation part" in data.declared()["split"]) == (held_out == "validation")
-        for found, wanted in ((data.train, parts[0]), (data.test, part)):
+        for found, wanted in ((as_stored(data, "train"), parts[0]), (as_stored(data, "test"), part)):
             torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float32), rtol=1e-5, atol=1e-5)
     assert data.scaling.log_det(data.shape[0]) == 0
     assert data.labels("train") is None
@@ -270,10 +272,12 @@ def test_small_tables_are_scikit_learns_standardised_by_their_training_rows(name
     rows = data._part("train").rows
     theirs = preprocessing.StandardScaler().fit(bunch.data[rows]).transform(bunch.data)
     held_out = sorted(set(range(len(bunch.data))) - set(rows.tolist()))
-    torch.testing.assert_close(data.train, torch.from_numpy(theirs[rows]).float(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(data.test, torch.from_numpy(theirs[held_out]).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(as_stored(data, "train"), torch.from_numpy(theirs[rows]).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        as_stored(data, "test"), torch.from_numpy(theirs[held_out]).float(), rtol=1e-4, atol=1e-5
+    )
     if data.classes:
-        assert data.labels("test").tolist() == bunch.target[held_out].tolist()
+        assert stored_labels(data, "test").tolist() == bunch.target[held_out].tolist()
         shares = [data.labels(split).bincount() / data.count(split) for split in ("train", "test")]
         assert float((shares[0] - shares[1]).abs().max()) < 0.02
 

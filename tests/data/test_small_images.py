@@ -9,6 +9,7 @@ import pytest
 import torch
 from image_files import noise, python2, write_folder, write_zip
 from scipy.io import savemat
+from stored import stored, stored_labels
 
 import genflow
 from genflow.data.files import DataError
@@ -87,10 +88,12 @@ def test_cifar10_from_its_archive_or_folder(tmp_path, form, protocol):
         write_folder(tmp_path, files)
     data = genflow.get_dataset("cifar10", root=str(tmp_path))
     assert (data.count("train"), data.count("test"), data.shape, data.classes) == (20, 4, (3, 32, 32), 10)
-    assert torch.equal(data.train, torch.from_numpy(np.concatenate([arrays[b][0] for b in BATCHES[:5]])).float())
-    assert torch.equal(data.test, torch.from_numpy(arrays["test_batch"][0]).float())
-    assert data.labels("train").tolist() == [label for b in BATCHES[:5] for label in arrays[b][1]]
-    assert data.labels("test").tolist() == arrays["test_batch"][1]
+    assert torch.equal(
+        stored(data, "train"), torch.from_numpy(np.concatenate([arrays[b][0] for b in BATCHES[:5]])).float()
+    )
+    assert torch.equal(stored(data, "test"), torch.from_numpy(arrays["test_batch"][0]).float())
+    assert stored_labels(data, "train").tolist() == [label for b in BATCHES[:5] for label in arrays[b][1]]
+    assert stored_labels(data, "test").tolist() == arrays["test_batch"][1]
     assert data.class_names == tuple(f"kind {k}" for k in range(10))
     assert genflow.get_dataset("cifar10", root=str(tmp_path)).class_names == data.class_names  # before any example
     assert data.flip
@@ -114,8 +117,8 @@ def test_cifar10_and_svhn_agree_with_torchvision(tmp_path, monkeypatch):
             choice = {"train": split == "train"} if name == "cifar10" else {"split": split}
             theirs = reader(str(tmp_path), **choice)
             images = np.stack([np.asarray(image) for image, _ in theirs])
-            assert torch.equal(data.split(split), torch.from_numpy(images).permute(0, 3, 1, 2).float())
-            assert data.labels(split).tolist() == [int(label) for _, label in theirs]
+            assert torch.equal(stored(data, split), torch.from_numpy(images).permute(0, 3, 1, 2).float())
+            assert stored_labels(data, split).tolist() == [int(label) for _, label in theirs]
 
 
 class Evil:
@@ -167,10 +170,12 @@ def test_svhn_is_read_and_its_tens_are_zeros(tmp_path):
     arrays = svhn_files(tmp_path)
     data = genflow.get_dataset("svhn", root=str(tmp_path))
     for split in ("train", "test"):
-        assert torch.equal(data.split(split), torch.from_numpy(arrays[split]).float())
-        assert data.labels(split).tolist() == [0, 1, 2, 9, 0, 5]
+        assert torch.equal(stored(data, split), torch.from_numpy(arrays[split]).float())
+        assert stored_labels(data, split).tolist() == [0, 1, 2, 9, 0, 5]
     more = genflow.get_dataset("svhn", root=str(tmp_path), extra=True)
-    assert torch.equal(more.train, torch.from_numpy(np.concatenate([arrays["train"], arrays["extra"]])).float())
+    assert torch.equal(
+        stored(more, "train"), torch.from_numpy(np.concatenate([arrays["train"], arrays["extra"]])).float()
+    )
     assert more.count("test") == 6
     assert not data.flip
 
@@ -230,10 +235,10 @@ def test_imagenet32_in_all_published_forms(tmp_path, own_cache, form, packed):
     images, labels = imagenet(tmp_path / "data", form, packed)
     data = genflow.get_dataset("imagenet32", root=str(tmp_path / "data"))
     assert (data.count("train"), data.count("test"), data.held) == (30, 3, False)
-    assert torch.equal(data.train, torch.from_numpy(np.concatenate(images[:-1])).float())
-    assert torch.equal(data.test, torch.from_numpy(images[-1]).float())
-    assert data.labels("train").tolist() == [label for batch in labels[:-1] for label in batch]
-    assert data.labels("test").tolist() == labels[-1]
+    assert torch.equal(stored(data, "train"), torch.from_numpy(np.concatenate(images[:-1])).float())
+    assert torch.equal(stored(data, "test"), torch.from_numpy(images[-1]).float())
+    assert stored_labels(data, "train").tolist() == [label for batch in labels[:-1] for label in batch]
+    assert stored_labels(data, "test").tolist() == labels[-1]
     assert torch.equal(data.examples("train", torch.tensor([29, 0])), data.train[[29, 0]])
 
 
