@@ -166,5 +166,5 @@ def held_out(data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """The first `count` test examples (all where there are fewer), raw and in data units, dequantised by the seed."""
     import torch
 
-    raw = data.test[:count]
+    raw = data.examples("test", torch.arange(min(count, data.count("test"))))
     return raw, data.scaling.encode(raw, torch.Generator().manual_seed(seed))

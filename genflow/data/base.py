@@ -133,7 +133,7 @@ class Dataset(ABC):
 
         For whoever needs all of them in no order: a disk is read once, from front to back.
         """
-        for part in rows[self.order(split)[rows].argsort()].split(size):
+        for part in rows[self.order(split)[rows].argsort()].split(size) if len(rows) else ():
             yield part, self.examples(split, part)
 
     def _whole(self, split: str) -> Tensor:

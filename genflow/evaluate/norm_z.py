@@ -132,7 +132,7 @@ class _Walk:
     ) -> None:
         self.process, self.backbone, self.solver = process, backbone, solver
         self.config, self.seed, self.shape = context.config, context.seed, context.dataset.shape
-        self.count = count or min(context.config.samples, len(context.dataset.test))
+        self.count = count or min(context.config.samples, context.dataset.count("test"))
         self.shown = min(256, max(16, 1024 // math.prod(self.shape)))  # paths kept whole, for pictures
 
     def to_middle(self, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import Factor, Gaussian, Statistics, moments_of
 from genflow.evaluate.passes import feature_pass
 
-FORMAT = 1
+FORMAT = 2
 
 
 def first_chunks(dataset: Dataset, split: str, count: int | None = None, size: int = 1000) -> Iterator[Tensor]:
@@ -34,10 +34,21 @@ def first_chunks(dataset: Dataset, split: str, count: int | None = None, size: i
         done += len(chunk)
 
 
+def whole_pass(dataset: Dataset, split: str, count: int | None = None, keep: int = 0) -> Iterator[Tensor]:
+    """The first `count` raw examples of a split (all for None), in batches: the first `keep` in order, the others as
+    they lie on a disk, which is then read from front to back."""
+    total = dataset.count(split)
+    wanted = total if count is None else min(count, total)
+    yield from first_chunks(dataset, split, min(keep, wanted))
+    for _, chunk in dataset.sweep(split, torch.arange(min(keep, wanted), wanted)):
+        yield chunk
+
+
 def content_digest(dataset: Dataset, split: str, count: int | None = None) -> str:
     """Hash of the raw examples themselves, so that no name, option or version can stand for other data."""
-    digest = hashlib.sha256(f"{tuple(dataset.shape)} {dataset.scaling}".encode())
-    for chunk in first_chunks(dataset, split, count):
+    facts = tuple(dataset.shape), dataset.scaling, dataset.count(split)  # the count decides the order of rows
+    digest = hashlib.sha256(repr(facts).encode())
+    for chunk in whole_pass(dataset, split, count):
         digest.update(chunk.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -70,7 +81,7 @@ def reference(
             return _read(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             print(f"genflow: {path} is damaged ({error}); its statistics are made again", file=sys.stderr)
-    seen = feature_pass(first_chunks(dataset, split, count), space, keep=keep)
+    seen = feature_pass(whole_pass(dataset, split, count, keep), space, keep=keep)
     moments, features = seen.moments.result(), seen.features
     _write(path, moments, features)
     return moments, features

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from genflow.bench.cells import code_digest
@@ -113,7 +114,7 @@ class Ruler:
     @cached_property
     def floor(self) -> float:
         """What the test split gets."""
-        return self.blocks(self.dataset.test[: self.size])[0]
+        return self.blocks(self.dataset.examples("test", torch.arange(self.size)))[0]
 
     @property
     def protocol(self) -> str:
