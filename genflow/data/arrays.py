@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def gather(array: np.ndarray, places: np.ndarray) -> np.ndarray:
     if not isinstance(array, np.memmap):
         return array[places].astype(np.float32)
     found = np.empty((len(places), *array.shape[1:]), np.float32)
-    row = max(1, array[:1].nbytes)
+    row = max(1, array.dtype.itemsize * math.prod(array.shape[1:]))
     step, block = np.diff(places), places // max(1, READ_BYTES // row)
     cuts = (step < 0) | (step > 1 + GAP_BYTES // row) | (np.diff(block) != 0)
     for run in np.split(np.arange(len(places)), np.flatnonzero(cuts) + 1) if len(places) else ():

@@ -26,12 +26,8 @@ def first_chunks(dataset: Dataset, split: str, count: int | None = None, size: i
     """The first `count` raw examples of a split (all for None), in batches; memory does not grow with the split."""
     total = dataset.count(split)
     wanted = total if count is None else min(count, total)
-    done = 0
-    for chunk in dataset.chunks(split, size):
-        if done >= wanted:
-            return
-        yield chunk[: wanted - done]
-        done += len(chunk)
+    for start in range(0, wanted, size):
+        yield dataset.examples(split, torch.arange(start, min(start + size, wanted)))
 
 
 def whole_pass(dataset: Dataset, split: str, count: int | None = None, keep: int = 0) -> Iterator[Tensor]:

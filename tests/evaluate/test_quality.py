@@ -178,7 +178,9 @@ def test_the_blocks_of_the_default_distance_are_as_ever(nothing):
     blocks = [scene.frechet(scene.samples[i : i + 500]) for i in (0, 500)]
     assert row.value == means.fmean(blocks)
     floor = FrechetMetric().floor(scene).rows[0]
-    assert floor.value == pytest.approx(5.612861654273729, rel=1e-9)  # of all 500, so only by rounding that of their order
+    assert floor.value == pytest.approx(
+        5.612861654273729, rel=1e-9
+    )  # of all 500, so only by rounding that of their order
 
 
 def test_a_users_torchscript_file_is_a_space_of_its_own_name(nothing, tmp_path):
