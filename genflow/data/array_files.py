@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,11 @@ from genflow.process.base import require
 
 LABELS = ("labels", "label", "y")
 CHANNELS = (1, 3)
+STORE = "store (n, height, width[, channels]) as uint8, or as floats with range=[low, high]"
+MOST_CLASSES = 2**16
+"""More different labels are measurements or numbers of rows, not classes."""
+EMPTY_BYTES = 2**16
+"""Up to so many bytes an .npy file that cannot be mapped is read, to say what is in it."""
 ROWS_CHECKED = 4096
 """Rows whose range is checked at a time."""
 
@@ -49,8 +56,9 @@ class ArrayImages(ArrayDataset):
         for split, part in parts.items():
             self._check(part, self.places[split], range)
         self.held = not any(isinstance(part.array, np.memmap) for part in parts.values())
-        known = [part.labels for part in parts.values() if part.labels is not None]
-        self.classes = max((int(labels.max()) + 1 for labels in known), default=0)
+        if classes:
+            parts, self.class_names = _numbered(parts, self.places)
+            self.classes = len(self.class_names)
         self._parts = parts if "test" in parts else _split(parts["train"], test_share, self.places["train"])
 
     def _read(self, split: str) -> ArrayPart:
@@ -60,8 +68,9 @@ class ArrayImages(ArrayDataset):
         shape = part.array.shape[1:]
         if shape != self.shape:
             raise DataError(f"{place} holds images of shape {shape}, {self.places['train']} of {self.shape}")
-        if (part.array.dtype == np.uint8) != (self.scaling.levels is not None):
-            raise DataError(f"{place} and {self.places['train']} hold different types; make them alike")
+        (first, own), levels = (self.places["train"], part.array.dtype), self.scaling.levels
+        if (own == np.uint8) != (levels is not None) or _scaling(own, range, place) != self.scaling:
+            raise DataError(f"{place} ({own}) and {first} hold different types; make them alike")
         if range is not None:
             _check_range(part.array, range, place)
 
@@ -80,15 +89,25 @@ def _stored(place: Path, classes: bool) -> ArrayPart:
         raise DataError(f"{place} does not exist; give a folder or zip file of images, or an .npy or .npz file")
     try:
         if place.suffix.lower() == ".npy":
-            found = {"images": np.load(place, mmap_mode="r", allow_pickle=False)}
+            found = {"images": _mapped(place)}
         else:
             found = _members(place)
     except DataError:
         raise
     except Exception as error:  # numpy and zipfile raise many types on damaged files
-        raise DataError(f"{place} can not be read as an array file: {error}") from error
+        raise DataError(f"{place} can not be read as an array file: {error}; {STORE}") from error
     images = _channels_first(_only_images(found, place), place)
     return ArrayPart(images, _classes(found, len(images), place) if classes else None)
+
+
+def _mapped(place: Path) -> np.ndarray:
+    """The array of an .npy file, mapped; an array without entries cannot be."""
+    try:
+        return np.load(place, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        if place.stat().st_size > EMPTY_BYTES:
+            raise
+        return np.load(place, allow_pickle=False)
 
 
 def _members(place: Path) -> dict[str, np.ndarray]:
@@ -104,7 +123,15 @@ def _only_images(found: Mapping[str, np.ndarray], place: Path) -> np.ndarray:
     if len(images) != 1:
         held = ", ".join(f"{name} {array.shape}" for name, array in found.items()) or "nothing"
         raise DataError(f"{place} must hold one array of images (n, height, width[, channels]); it holds {held}")
-    return next(iter(images.values()))
+    array = next(iter(images.values()))
+    if not len(array):
+        raise DataError(f"{place} holds no images: its array has the shape {array.shape}")
+    if 0 in array.shape[1:]:
+        raise DataError(
+            f"{place} holds an array {array.shape}: its images have no pixels, since axis "
+            f"{array.shape.index(0, 1)} has no entries; {STORE}"
+        )
+    return array
 
 
 def _channels_first(array: np.ndarray, place: Path) -> np.ndarray:
@@ -123,9 +150,44 @@ def _classes(found: Mapping[str, np.ndarray], count: int, place: Path) -> np.nda
     if labels is None:
         raise DataError(f"{place} holds no array {' or '.join(LABELS)} for classes=true; it holds {', '.join(found)}")
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise DataError(f"{place}: labels must be whole numbers from 0, one for each of the {count} images")
+    known = labels.dtype.kind in "bUS" or (labels.dtype.kind in "iu" and (labels >= 0).all())
+    if labels.shape != (count,) or not known:
+        came = f"{labels.dtype} of shape {labels.shape}"
+        came += f", the smallest {labels.min()}" if labels.dtype.kind == "i" and labels.size else ""
+        raise DataError(
+            f"{place}: labels must be whole numbers from 0, one for each of the {count} images, or as many names "
+            f"(strings); they are {came}"
+        )
     return labels
+
+
+def _numbered(
+    parts: Mapping[str, ArrayPart], places: Mapping[str, Path]
+) -> tuple[dict[str, ArrayPart], tuple[str, ...]]:
+    """Parts whose labels are numbered 0, 1, ... in sorted order, and the names that the numbers stand for.
+
+    Labels such as 0, 5 and 1,000,000 are three classes, not a million and one.
+    """
+    labels = {split: part.labels for split, part in parts.items() if part.labels is not None}
+    if len({"number" if known.dtype.kind in "iu" else known.dtype.kind for known in labels.values()}) > 1:
+        both = " and ".join(f"{places[split]} holds {known.dtype}" for split, known in labels.items())
+        raise DataError(f"labels must be of one type: {both}")
+    every = [known.astype(np.uint64) if known.dtype.kind in "iu" else known for known in labels.values()]
+    values, codes = np.unique(np.concatenate(every), return_inverse=True)
+    if len(values) > MOST_CLASSES:
+        raise DataError(
+            f"{places['train']}: labels have {len(values)} different values, such as {values[0]} and {values[-1]}; "
+            f"up to {MOST_CLASSES} are classes. Give classes=false to leave them out"
+        )
+    cuts = np.cumsum([len(known) for known in labels.values()])[:-1]
+    numbered = {
+        split: replace(parts[split], labels=own) for split, own in zip(labels, np.split(codes.reshape(-1), cuts))
+    }
+    return numbered, tuple(map(_name, values))
+
+
+def _name(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _scaling(dtype: np.dtype, range: Sequence[float] | None, place: Path) -> Scaling:
@@ -136,6 +198,8 @@ def _scaling(dtype: np.dtype, range: Sequence[float] | None, place: Path) -> Sca
         return Scaling.grey(256)
     if dtype.kind != "f":
         raise DataError(f"{place} holds {dtype}; store levels 0 to 255 as uint8, or floats with range=[low, high]")
+    if range is not None and max(map(abs, range)) > float(np.finfo(np.float32).max):
+        raise ValueError(f"images: range = {list(range)} is not allowed; give numbers that float32 can hold")
     if range is None:
         raise DataError(f"{place} holds {dtype}, whose range must be declared: give range=[low, high], as in [0, 1]")
     scale = 2 / (range[1] - range[0])
