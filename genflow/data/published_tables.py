@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from genflow.data.files import DataError, Published
-from genflow.data.tables import Parts, Table, last_rows, standardised, tenths
+from genflow.data.tables import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
 from genflow.process.base import require
 
 
@@ -33,7 +33,9 @@ class Power(Table):
         count = (len(data), 1)
         voltage, active = 0.01 * random.rand(*count), 0.001 * random.rand(*count)
         meters = random.rand(len(data), 3)
-        return standardised(tenths(data + np.hstack([active, voltage, meters, np.zeros(count)])))
+        return standardised(
+            tenths(data + np.hstack([active, voltage, meters, np.zeros(count)])), self._title, (0, 2, 4, 5, 6, 7)
+        )
 
 
 class Gas(Table):
@@ -75,10 +77,11 @@ class Gas(Table):
         data = self._text() if self._found[self.files[0]].suffix == ".txt" else self.array(self.files[0])
         if data.shape[1] != 19:
             raise DataError(f"{self._title} has {data.shape[1]} columns; wanted are time, 2 concentrations, 16 sensors")
-        data = data[:, 3:]
+        data, columns = data[:, 3:], range(3, 19)
+        mean, deviation = moments(data, self._title, columns, ddof=1)
         while (repeated := (np.corrcoef(data, rowvar=False) > self.MOST).sum(1) > 1).any():
-            data = np.delete(data, repeated.argmax(), axis=1)
-        return tenths((data - data.mean(0)) / data.std(0, ddof=1))
+            data, mean, deviation = (np.delete(a, repeated.argmax(), axis=-1) for a in (data, mean, deviation))
+        return tenths((data - mean) / deviation)
 
     def _text(self) -> np.ndarray:
         """The drawn rows of the UCI text: one line of heading, then 19 numbers a line."""
@@ -86,9 +89,10 @@ class Gas(Table):
 
         path = self._found[self.files[0]]
         try:
-            data = pd.read_csv(path, sep=r"\s+", skiprows=1, header=None, dtype=np.float64).to_numpy()
+            found = pd.read_csv(path, sep=r"\s+", skiprows=1, header=None, low_memory=False)
         except (ValueError, OSError) as error:
             raise DataError(f"{path} can not be read as numbers: {error}; fetch it again") from error
+        data = numbers(found, path)
         return data[np.random.RandomState(0).permutation(len(data))[: round(self.share * len(data))]]
 
 
@@ -110,7 +114,7 @@ class Hepmass(Table):
             raise DataError(
                 f"{self._title}: {train.shape[1]} columns to train, {test.shape[1]} to test without the surplus one"
             )
-        mean, deviation = train.mean(0), train.std(0, ddof=1)
+        mean, deviation = moments(train, self._found[self.files[0]], range(1, 1 + train.shape[1]), ddof=1)
         train, test = (train - mean) / deviation, (test - mean) / deviation
         kept = (train == train.min(0)).sum(0) <= self.MOST
         rest, validation = last_rows(train[:, kept], int(len(train) * 0.1))
@@ -122,9 +126,10 @@ class Hepmass(Table):
 
         try:
             with self.open(file) as source:
-                table = pd.read_csv(source, index_col=False).to_numpy(np.float64)
+                found = pd.read_csv(source, index_col=False, low_memory=False)
         except (ValueError, OSError) as error:
             raise DataError(f"{self._found[file]} can not be read as numbers: {error}; fetch it again") from error
+        table = numbers(found, self._found[file])
         return table[table[:, 0] == 1][:, 1:]
 
 
@@ -138,7 +143,8 @@ class Miniboone(Table):
     files = ("miniboone/data.npy",)
 
     def prepare(self) -> Parts:
-        return standardised(tenths(self.array(self.files[0])))
+        data = self.array(self.files[0])
+        return standardised(tenths(data), self._title, range(data.shape[1]))
 
 
 class Bsds300(Table):
@@ -154,6 +160,9 @@ class Bsds300(Table):
             raise DataError("the data set 'bsds300' is an HDF5 file: pip install 'genflow[tabular]'") from None
         try:
             with self.open(self.files[0]) as source, h5py.File(source, "r") as stored:
-                return Parts(*(np.asarray(stored[name][:]) for name in Parts._fields))
-        except (OSError, KeyError) as error:
+                parts = Parts(*(np.asarray(stored[name][:]) for name in Parts._fields))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:  # a group in a table's place
             raise DataError(f"{self._title} is damaged, or not BSDS300's file: {error}; fetch it again") from error
+        for name, part in parts._asdict().items():
+            check_table(part, f"{self._title}: the {name} part")
+        return parts

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import tarfile
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -55,13 +56,18 @@ class Table(ArrayDataset):
 
     @cached_property
     def _prepared(self) -> Parts:
-        parts = self.prepare()
+        with np.errstate(all="ignore"):  # what becomes of such values is said below, by column
+            parts = self.prepare()
+            parts = Parts(*(part.astype(np.float32) for part in parts))
         for name, part in parts._asdict().items():
             if not len(part):
                 raise DataError(f"{self._title}: too few rows, the {name} part is empty")
-            if not np.isfinite(part).all():
-                raise DataError(f"{self._title}: the {name} part has values that are not finite")
-        return Parts(*(part.astype(np.float32) for part in parts))
+            if part.shape[1:] != parts.train.shape[1:]:
+                raise DataError(
+                    f"{self._title}: the {name} part is {part.shape}, the training part {parts.train.shape}"
+                )
+            check_finite(part, f"{self._title}: after the preprocessing the {name} part")
+        return parts
 
     @abstractmethod
     def prepare(self) -> Parts:
@@ -110,9 +116,86 @@ class Table(ArrayDataset):
             raise
         except Exception as error:
             raise DataError(f"{self._found[file]} can not be read as an array: {error}; fetch it again") from error
-        if found.ndim != 2 or found.dtype.kind not in "fiu":
-            raise DataError(f"{self._found[file]} holds {found.dtype} of shape {found.shape}, not a table of numbers")
+        check_table(found, self._found[file])
         return found
+
+
+def check_table(found: np.ndarray, place: object) -> None:
+    """Raises DataError, with the column, unless an array is a table (n, columns) of finite numbers."""
+    if found.ndim != 2 or found.dtype.kind not in "fiu" or not found.shape[1]:
+        raise DataError(f"{place} holds {found.dtype} of shape {found.shape}, not a table of numbers")
+    check_finite(found, place)
+
+
+def check_finite(table: np.ndarray, place: object) -> None:
+    """Raises DataError naming the columns that have missing or infinite values, and the first such row."""
+    bad = ~np.isfinite(table)
+    if bad.any():
+        column = int(bad.any(0).argmax())
+        row = int(bad[:, column].argmax())
+        others = int(bad.any(0).sum()) - 1
+        more = f" ({others} more column{'s' * (others > 1)} such)" if others else ""
+        raise DataError(
+            f"{place} has values that are not finite: column {column} holds {table[row, column]} in row {row}{more}, "
+            "counted from 0; mend or leave out such rows"
+        )
+
+
+def numbers(frame: Any, place: object) -> np.ndarray:
+    """A table that pandas has read, (n, columns), float64.
+
+    Raises:
+        DataError: A column of text, by its number and name, or values that are missing.
+    """
+    for column, (name, values) in enumerate(frame.items()):
+        if values.dtype.kind not in "fiub":
+            text = next((value for value in values if not _is_numeral(value)), values.dtype)
+            raise DataError(
+                f"{place} can not be read as numbers: column {column} ({name}) holds {text!r}; fetch it again"
+            )
+    table = frame.to_numpy(np.float64)
+    check_table(table, place)
+    return table
+
+
+def _is_numeral(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def moments(known: np.ndarray, place: object, columns: Sequence[int], ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, by which a table is standardised.
+
+    Arguments:
+        known: Rows that they are of, (n, columns).
+        place: Where the table is from.
+        columns: The columns' numbers there, for messages.
+        ddof: 0 for the deviation of a population, 1 for that of a sample.
+
+    Raises:
+        DataError: There are fewer than two rows, or a column is constant, or too large or too small for its type.
+    """
+    if len(known) < 2:
+        raise DataError(f"{place}: too few rows to standardise its columns: {len(known)}")
+    constant = known.min(0) == known.max(0)
+    if constant.any():
+        named = [f"{columns[k]} (always {known[0, k]:g})" for k in np.flatnonzero(constant)[:5]]
+        raise DataError(
+            f"{place}: column {', '.join(named)} is constant, so it cannot be standardised and has no density; "
+            "leave it out"
+        )
+    mean, deviation = known.mean(0), known.std(0, ddof=ddof)
+    lost = ~np.isfinite(mean) | ~np.isfinite(deviation) | (deviation == 0)
+    if lost.any():
+        first = int(lost.argmax())
+        raise DataError(
+            f"{place}: column {columns[first]} has no standard deviation in {known.dtype}: its values go from "
+            f"{known[:, first].min():g} to {known[:, first].max():g}; give it another unit"
+        )
+    return mean, deviation
 
 
 def tenths(data: np.ndarray) -> Parts:
@@ -127,8 +210,7 @@ def last_rows(data: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return data[: len(data) - count], data[len(data) - count :]
 
 
-def standardised(parts: Parts) -> Parts:
-    """By mean and standard deviation (of the population) of training and validation rows together."""
-    known = np.vstack(parts[:2])
-    mean, deviation = known.mean(0), known.std(0)
+def standardised(parts: Parts, place: object, columns: Sequence[int]) -> Parts:
+    """By mean and standard deviation (of the population) of training and validation rows together; as `moments`."""
+    mean, deviation = moments(np.vstack(parts[:2]), place, columns)
     return Parts(*((part - mean) / deviation for part in parts))
