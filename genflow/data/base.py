@@ -206,13 +206,15 @@ class ToyDataset(Dataset):
     """
 
     shape = (2,)
+    MOST: ClassVar[int] = 10**8
+    """Most points of a split, which is held in memory."""
 
     def __init__(self, size: int = 10_000, seed: int = 0) -> None:
         require(
             self.name,
             {
-                "size": (size, is_count(size), "a whole number above 0"),
-                "seed": (seed, is_count(seed, least=0), "a whole number of at least 0"),
+                "size": (size, is_count(size) and size <= self.MOST, f"a whole number from 1 to {self.MOST}"),
+                "seed": (seed, is_count(seed, least=0) and seed < 2**62, "a whole number from 0 to 2**62 - 1"),
             },
         )
         self.size, self.seed = int(size), int(seed)

@@ -55,12 +55,13 @@ def load_images(
         {
             "path": (path, isinstance(path, str | Path) and bool(str(path)), "a folder, zip, .npy or .npz file"),
             "size": (size, size is None or _pair(size) is not None, "a whole number above 0, or [height, width]"),
-            "channels": (channels, channels in (None, 1, 3), "1 or 3"),
+            "channels": (channels, channels is None or (is_count(channels) and channels in (1, 3)), "1 or 3"),
             "classes": (classes, isinstance(classes, bool), "true or false"),
             "test_share": (test_share, is_number(test_share) and 0 < test_share < 1, "a number between 0 and 1"),
             "range": (range, range is None or _is_range(range), "[low, high]"),
         },
     )
+    bad = OnBadImage(on_bad_image, bad_limit)
     places = {"train": Path(path).expanduser(), **({"test": Path(test_path).expanduser()} if test_path else {})}
     if places["train"].suffix.lower() in ARRAY_SUFFIXES:
         declared = [name for name, given in (("size", size), ("channels", channels)) if given is not None]
@@ -71,7 +72,7 @@ def load_images(
         raise ValueError("images: range is for arrays of floats; image files have grey levels 0 to 255")
     recipe = Recipe(channels, _pair(size) if size is not None else None)
     splits, names = _pictures(places, classes, test_share)
-    return FolderImages(splits, recipe, flip, OnBadImage(on_bad_image, bad_limit), names)
+    return FolderImages(splits, recipe, flip, bad, names)
 
 
 def _pair(size: Any) -> tuple[int, int] | None:

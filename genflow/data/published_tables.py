@@ -11,7 +11,7 @@ import numpy as np
 
 from genflow.data.files import DataError, Published
 from genflow.data.tables import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
-from genflow.process.base import require
+from genflow.process.base import is_number, require
 
 
 class Power(Table):
@@ -65,8 +65,8 @@ class Gas(Table):
     def __init__(
         self, root: str | None = None, download: bool = False, held_out: str = "test", share: float = 0.25
     ) -> None:
+        require(self.name, {"share": (share, is_number(share) and 0 < share <= 1, "a number in (0, 1]")})
         super().__init__(root, download, held_out)
-        require(self.name, {"share": (share, isinstance(share, int | float) and 0 < share <= 1, "a number in (0, 1]")})
         self.share = share
 
     def _find(self, file: str) -> Path:
