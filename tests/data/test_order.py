@@ -2,8 +2,10 @@
 
 import io
 import pickle
+import re
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,6 +293,18 @@ def test_a_plugin_cannot_get_it_wrong(make):
     assert pickle.loads(pickle.dumps(data)).train.equal(data.train) if make in PLUGINS[:4] else True
     if data.partners is not None:
         assert torch.equal(data.partners, -data.train)
+
+
+def test_the_data_set_of_the_docs_is_in_order():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    names = {}
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", text, re.S) if "class Stripes" in code), names)
+    data = names["Stripes"]()
+    assert data.class_names == ("across", "down")
+    for split in ("train", "test"):
+        check_shares(data.labels(split), 2)
+        across = (data.split(split)[:, 0, 0] == 255).all(1)
+        assert torch.equal(data.labels(split), (~across).long())
 
 
 def test_the_first_rows_of_the_two_orders_never_change():
