@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 from torch import Tensor
 
@@ -35,19 +34,12 @@ class PairedDataset(Dataset):
         classes: int = 0,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        self.name, self.shape, self.partners = name, tuple(train.shape[1:]), partners
+        self.name, self.shape = name, tuple(train.shape[1:])
+        self.train, self.test, self.partners = train, test, partners  # the base permutes them as they come
         self.classes = classes
         if class_names is not None:
             self.class_names = tuple(class_names)
-        self._train, self._test, self._labels = train, test, labels
-
-    @cached_property
-    def train(self) -> Tensor:
-        return self._train
-
-    @cached_property
-    def test(self) -> Tensor:
-        return self._test
+        self._labels = labels
 
     def labels(self, split: str) -> Tensor | None:
         check_split(split)
