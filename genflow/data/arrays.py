@@ -89,6 +89,8 @@ def gather(array: np.ndarray, places: np.ndarray) -> np.ndarray:
 def split_rows(total: int, share: float, where: object) -> dict[str, np.ndarray]:
     """Rows of both splits: the last round(share · total), at least one, of a seeded permutation are held out.
 
+    Ascending, as they lie in the source: which rows a split has is decided here, their order by `genflow.data.order`.
+
     Raises:
         DataError: There are not two examples to split.
     """
@@ -108,6 +110,6 @@ def stratified_rows(labels: np.ndarray, share: float) -> dict[str, np.ndarray]:
     for label in np.unique(labels):
         order = random.permutation(np.flatnonzero(labels == label))
         held_out = round(share * len(order))
-        train.append(order[:-held_out])
-        test.append(order[-held_out:])
+        train.append(order[: len(order) - held_out])
+        test.append(order[len(order) - held_out :])
     return {"train": np.sort(np.concatenate(train)), "test": np.sort(np.concatenate(test))}
