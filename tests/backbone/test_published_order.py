@@ -271,12 +271,17 @@ class PlainUNet:
 
 
 def unet_case(name, size, extra, nf=None):
-    """A network of the published depth, whose lowest maps are 2 x 2 pixels."""
+    """A network of the published depth, whose lowest maps have 2 x 2 pixels, in the deepest one pixel."""
     design = UNETS[name, size]
     levels = len(design["ch_mult"])
-    nf, side = nf or {"ddpm": 32, "ncsnpp_deep": 8, "ddpmpp_deep": 8}.get(name, 8 if levels < 7 else 4), 2**levels
+    nf, side = (
+        nf or {"ddpm": 32, "ncsnpp_deep": 8, "ddpmpp_deep": 8}.get(name, 8 if levels < 7 else 4),
+        2 ** min(levels, 7),
+    )
     options = {k: design[k] for k in ("ch_mult", "num_res_blocks")}
-    if name != "ddpm":
+    if name == "ddpm":
+        options["groups"] = 32
+    else:
         options.update(progressive=design["progressive"], progressive_input=design["progressive_input"])
     told = "log_noise_level" if design["fourier"] else "noise_level"
     net = genflow.get_backbone(

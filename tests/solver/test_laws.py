@@ -56,7 +56,8 @@ class Normal(Oracle):
 
     def law(self, t):
         """Mean and variance of x_t."""
-        a, b, g = (float(v) for v in self.process.coefficients(torch.tensor(float(t), dtype=F64))[::2])
+        c = self.process.coefficients(torch.tensor(float(t), dtype=F64))
+        a, b, g = float(c.a), float(c.b), float(c.g)
         return a * self.mean, a * a * self.variance + b * b + g * g
 
 
@@ -225,19 +226,16 @@ def test_langevin_moves_leave_the_law_as_it_is(dim, norms):
     assert errors(x, oracle, 0.3)[1] < BOUND
 
 
-@pytest.mark.parametrize("dim", [1, 2, 8])
-def test_a_step_from_a_sample_s_own_norms_would_not(dim):
-    """What "sample" was: the variance tends to ((d + 2)/d)² of the right one."""
+@pytest.mark.parametrize(("dim", "least"), [(1, 3.0), (2, 2.5), (8, 1.4)])
+def test_a_step_from_a_sample_s_own_norms_would_not(dim, least):
+    """What "sample" was: the variance tends to ((d + 2)/d)² of the right one, 9, 4 and 1.6; its tail is long."""
     noise = Draws()
     x = torch.randn(NUMBERS // dim, dim, dtype=F64, generator=noise.generator)
-    for _ in range(800):
+    for _ in range(500):
         draw = noise.like(x)
         size = 2 * (0.16 * draw.norm(dim=1) / x.norm(dim=1)).square()
         x = langevin_step(x, -x, draw, size.clamp(max=1.0))[0]
-    if dim == 1:  # the tail is long, and the clamp cuts it
-        assert float(x.square().mean()) > 3
-    else:
-        assert float(x.square().mean()) == pytest.approx(((dim + 2) / dim) ** 2, rel=0.12)
+    assert float(x.square().mean()) > least
 
 
 # ---- without sampling error: every path -------------------------------------------------------------------
@@ -297,13 +295,17 @@ EXACT = [
 ]
 
 
+SLOWER = {"si_linear brownian": 600, "si_mirror": 800}
+"""Paths whose noise goes as a root of the time left, or whose ε is large, need more than 400 calls."""
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_every_path_without_sampling_error(path):
     process = PATHS[path]
-    oracle = Normal(process, [1.0], [0.5])
+    oracle, nfe = Normal(process, [1.0], [0.5]), SLOWER.get(path, 400)
     for solver in EXACT:
         if not any(process.why_not(need) for need in solver.needs):
-            mean, variance = exact_errors(solver, oracle, 400)
+            mean, variance = exact_errors(solver, oracle, nfe)
             assert mean < BOUND, solver
             assert variance < BOUND, (solver, variance)
 
@@ -311,8 +313,8 @@ def test_every_path_without_sampling_error(path):
 @pytest.mark.parametrize("solver", [EulerMaruyama(epsilon="constant"), HeunSDE(epsilon="constant")])
 @pytest.mark.parametrize("path", ["vp", "si_linear", "si_linear constant"])
 def test_the_last_step_takes_no_variance_of_the_data(path, solver):
-    """Without noise an ε of 1 took 2 |h|: a deficit of 4 % in 200 Euler steps, of 8 % in 200 calls of Heun's."""
-    assert exact_errors(solver, Normal(PATHS[path], [0.0], [0.5]), 200)[1] < 0.016
+    """Without noise an ε of 1 took 2 |h|: a deficit of 3.5 % in 200 Euler steps, of 8 % in 200 calls of Heun's."""
+    assert exact_errors(solver, Normal(PATHS[path], [0.0], [0.5]), 200)[1] < BOUND
 
 
 # ---- what the laws rest on --------------------------------------------------------------------------------
@@ -389,7 +391,7 @@ def test_correctors_of_the_unknown_part_keep_its_law(correctors, step):
     process, n = VP(), NUMBERS // 63
     oracle = Normal(process, torch.full((64,), 0.7), torch.full((64,), 0.6))
     known = Known(lambda v: torch.cat([v[:, :1], torch.zeros_like(v[:, 1:])], dim=1), torch.eye(64, dtype=F64)[:1])
-    how = Replacement(nfe=100 * (1 + correctors), correctors=correctors, corrector_step=step, batch_size=n)
+    how = Replacement(nfe=60 * (1 + correctors), correctors=correctors, corrector_step=step, batch_size=n)
     found = how.sample(process, oracle, known, n).x[0]
     assert bool((found[:, 0] == 1.0).all())
     mean, variance = errors(found, oracle, process.safe_interval[0])
