@@ -8,7 +8,6 @@ of it can not be drawn on its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from genflow.process.base import BackboneLike, Process, dimension, is_count, is_
 from genflow.process.field import Field
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, Noise, Solution, check_finite
+from genflow.solver.langevin import langevin_step
 from genflow.solver.sde import EulerMaruyama
 
 OTHER_STREAM = 0x6B6E6F776E
@@ -188,8 +188,8 @@ class _Walk:
     def correct(self, x: Tensor, t: Tensor, step: float) -> Tensor:
         """One Langevin move of the unknown part at time t; one backbone call."""
         eta = step * float(self.field.schedule(t)[1]) ** 2
-        move = eta * self.field.score(x, t) + math.sqrt(2 * eta) * self.noise.like(x)
-        return x + move - self.project(move)
+        moved, _ = langevin_step(x, self.field.score(x, t), self.noise.like(x), x.new_full((len(x),), eta))
+        return moved - self.project(moved - x)
 
 
 def check_control(process: Process) -> None:

@@ -1,4 +1,4 @@
-"""Discrete reverse steps of a Gaussian path, predictor–corrector sampling, and the step sizes of its Langevin part.
+"""Discrete reverse steps of a Gaussian path, and predictor–corrector sampling.
 
 With r = a_t/a_s and V = b_t² − r² b_s², x_t = r x_s + sqrt(V) ξ is the forward transition from s to t, s nearer the
 data. The functions of (r, V) are the published updates, whatever grid of noise levels r and V come from.
@@ -7,14 +7,16 @@ data. The functions of (r, V) are the published updates, whatever grid of noise 
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, is_positive, like_rows, require
+from genflow.process.base import is_count, is_positive, require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise, scheduled
+from genflow.solver.langevin import ald_size, langevin_size, langevin_step
 from genflow.solver.sde import EulerMaruyama, at_the_end, needed, transition
 
 
@@ -32,32 +34,6 @@ def ancestral_mean(x: Tensor, score: Tensor, r: float | Tensor, variance: float 
     Source: Ho, Jain & Abbeel 2020, arXiv:2006.11239.
     """
     return (x + variance * score) / r
-
-
-def langevin_size(score: Tensor, noise: Tensor, snr: float, alpha: float | Tensor, norms: str = "sample") -> Tensor:
-    """2 α (snr |ξ|/|s|)², shape (B,), with norms of each sample or their means over the batch.
-
-    Source: Song et al. 2021, arXiv:2011.13456.
-    """
-    noises, scores = noise.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
-    if norms == "batch":
-        noises, scores = noises.mean().expand(len(noises)), scores.mean().expand(len(scores))
-    return 2 * alpha * (snr * noises / scores).square()
-
-
-def ald_size(b: float | Tensor, snr: float, alpha: float | Tensor) -> float | Tensor:
-    """2 α (snr b)²: annealed Langevin dynamics, whose step follows the noise level.
-
-    Source: Song & Ermon 2019, arXiv:1907.05600.
-    """
-    return 2 * alpha * (snr * b) ** 2
-
-
-def langevin_step(x: Tensor, score: Tensor, noise: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """x + size · s + sqrt(2 size) ξ, and the same without noise; size has shape (B,)."""
-    rows = like_rows(size, x)
-    mean = x + rows * score
-    return mean + (2 * rows).sqrt() * noise, mean
 
 
 class Discrete(FixedStep):
@@ -122,7 +98,8 @@ PREDICTORS: dict[str, type[FixedStep] | None] = {
     "none": None,
 }
 CORRECTORS = ("langevin", "ald")
-NORMS = ("sample", "batch")
+NORMS = ("time", "batch")
+"""Where the size of a step of "langevin" comes from; see `PredictorCorrector`."""
 
 
 def nearer(field: FieldLike, t: Tensor) -> Tensor:
@@ -139,20 +116,25 @@ class PredictorCorrector(FixedStep):
     on to the next noise level as it is and is corrected there, n_steps calls; what is left makes a shorter first step.
     The last step adds no noise.
 
-    Langevin's step is 2 α (snr |ξ|/|s|)² with α = (a_t/a_t')², t' nearer the data by 1/1000 of the time: for VP the
-    published 1 − β_k of 1000 noise levels, for VE 1, and defined for every other path. It is at most b², beyond which
-    a step would overshoot; that matters where the score is nearly zero, as it can be in few dimensions.
+    A Langevin step is η = 2 α (snr b)², or 2 α (snr |ξ|/|s|)² with norms = "batch", and α = (a_t/a_t')², t' nearer the
+    data by 1/1000 of the time: for VP the published 1 − β_k of 1000 noise levels, for VE 1, and defined for every other
+    path. Of normal data of scale S at time t it makes S² / (1 − η/2S²), at most 1 + snr² of S². Without a predictor
+    the moves must also keep up with the path: it takes thousands of calls, or a larger snr.
 
     Arguments:
         predictor: A name of `PREDICTORS`.
-        corrector: "langevin", or "ald" whose step is 2 α (snr b)².
+        corrector: "langevin" or "ald", which differ by `norms` alone: "ald" knows none.
         snr: Signal-to-noise ratio of a Langevin step.
         n_steps: Langevin steps at each time.
-        norms: "sample": norms of each sample, so that no sample depends on its batch. "batch": their means over the
-            batch, as published.
+        norms: "time": |ξ|/|s| is taken to be b, so a step depends on the time alone, and the law of the samples is
+            kept. "batch": its mean over the batch, as published; then a sample depends on its batch, and the law holds
+            for large batches only. "sample", which did not keep the law, is now read as "time", with a warning.
         variance: Of the predictor "ancestral"; see `Ancestral`. "posterior" is the published choice for VE, whose
             "upper" is reverse diffusion. Other predictors have one variance only.
         grid: Spacing of the times; see `genflow.process.grids`.
+        limit: Most that a Langevin step may be, in units of b², beyond which it would overshoot where the score is the
+            noise's alone; infinite: no limit, as published. It binds under norms = "batch" where scores are small, and
+            under "time" where snr is above 0.7.
 
     Source: Song et al. 2021, arXiv:2011.13456.
     """
@@ -171,11 +153,13 @@ class PredictorCorrector(FixedStep):
         corrector: str = "langevin",
         snr: float = 0.16,
         n_steps: int = 1,
-        norms: str = "sample",
+        norms: str = "time",
         variance: str = "upper",
         grid: Spacing = "process",
+        limit: float = 1.0,
     ) -> None:
         super().__init__(grid)
+        norms = self._known_norms(norms)
         choices = VARIANCES if predictor == "ancestral" else VARIANCES[:1]
         of_what = "" if predictor == "ancestral" else "; only the predictor ancestral has another"
         require(
@@ -187,11 +171,25 @@ class PredictorCorrector(FixedStep):
                 "n_steps": (n_steps, is_count(n_steps), "a whole number above 0"),
                 "norms": (norms, norms in NORMS, " or ".join(NORMS)),
                 "variance": (variance, variance in choices, " or ".join(choices) + of_what),
+                "limit": (limit, is_positive(limit) or limit == math.inf, "a number above 0, or inf for none"),
             },
         )
         make = PREDICTORS[predictor]
         self.predictor = Ancestral(variance) if make is Ancestral else make() if make else None
         self.corrector, self.snr, self.n_steps, self.norms = corrector, snr, int(n_steps), norms
+        self.limit = limit
+
+    @staticmethod
+    def _known_norms(norms: str) -> str:
+        """The name in use today of what was called "sample"."""
+        if norms != "sample":
+            return norms
+        warnings.warn(
+            "pc: norms = 'sample' is now read as norms = 'time': a step from a sample's own norms changes its law",
+            FutureWarning,
+            stacklevel=3,
+        )
+        return "time"
 
     def plan(self, nfe: int) -> list[int]:
         whole, left = divmod(nfe, self._calls())
@@ -219,9 +217,11 @@ class PredictorCorrector(FixedStep):
         known = scheduled(field, self)
         score, draw = known.score(x, t), needed(noise, self).like(x)
         a, b = known.schedule(torch.stack([t, nearer(field, t)]))
-        alpha, limit = float((a[0] / a[1]) ** 2), float(b[0]) ** 2
-        if self.corrector == "ald":
-            size = torch.full((len(x),), float(ald_size(float(b[0]), self.snr, alpha)), dtype=x.dtype, device=x.device)
-        else:
-            size = langevin_size(score, draw, self.snr, alpha, self.norms)
-        return langevin_step(x, score, draw, size.nan_to_num(limit).clamp(max=limit))
+        return langevin_step(x, score, draw, self.size(score, draw, float(b[0]), float((a[0] / a[1]) ** 2)))
+
+    def size(self, score: Tensor, draw: Tensor, b: float, alpha: float) -> Tensor:
+        """Of the step at each sample, shape (B,)."""
+        limit = self.limit * b * b
+        if self.corrector == "langevin" and self.norms == "batch":
+            return langevin_size(score, draw, self.snr, alpha).nan_to_num(limit).clamp(max=limit)
+        return score.new_full((len(score),), min(float(ald_size(b, self.snr, alpha)), limit))

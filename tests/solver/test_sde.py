@@ -233,23 +233,24 @@ def test_annealed_langevin_keeps_nearly_the_marginal():
     torch.testing.assert_close(mean[0], (1 - h / field.scale(t) ** 2) * x[0], rtol=1e-10, atol=0)
 
 
-def test_langevin_norms_of_a_sample_or_of_its_batch():
+def test_langevin_steps_by_time_or_by_norms_of_the_batch():
     field, t = GaussianField(), torch.tensor(0.9, dtype=F64)
     x = torch.tensor([[1.0, 2.0], [-8.0, 3.0], [0.1, 4.0]], dtype=F64)
 
     def first(norms, rows):
         return PredictorCorrector(norms=norms).correct(field, x[:rows], t, Noise(0, range(rows)))[0][0]
 
-    assert torch.equal(first("sample", 1), first("sample", 3))
+    assert torch.equal(first("time", 1), first("time", 3))
     assert not torch.allclose(first("batch", 1), first("batch", 3))
 
 
 def test_langevin_step_is_bounded_where_there_is_no_score():
     field, t = GaussianField(), torch.tensor(0.9, dtype=F64)
-    moved, mean = PredictorCorrector().correct(field, torch.zeros(4, 2, dtype=F64), t, Noise(0, range(4)))
-    draw = Noise(0, range(4)).like(mean)
     b = float(field.schedule(t)[1])
-    torch.testing.assert_close(moved, math.sqrt(2) * b * draw)
+    for norms, snr in (("batch", 0.16), ("time", 0.9)):
+        solver = PredictorCorrector(norms=norms, snr=snr)
+        moved, mean = solver.correct(field, torch.zeros(4, 2, dtype=F64), t, Noise(0, range(4)))
+        torch.testing.assert_close(moved, math.sqrt(2) * b * Noise(0, range(4)).like(mean))
 
 
 @pytest.mark.parametrize(("predictor", "n_steps"), [("reverse_diffusion", 1), ("ancestral", 3), ("none", 4)])
