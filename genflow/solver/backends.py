@@ -123,7 +123,8 @@ class TorchDiffEq(Backend):
         from torchdiffeq import odeint
 
         ends = torch.tensor([0.0, slope.length], dtype=torch.float64)
-        stop = {"step_t": ends[1:]}  # step to the end, not past it and back
+        # step to the end, not past it and back; the steps are no part of a gradient, which the times would drop half of
+        options = {"step_t": ends[1:], "norm": lambda y: y.detach().abs().pow(2).mean().sqrt()}
         try:
             path = odeint(
                 lambda u, y: slope(float(u), y),
@@ -132,7 +133,7 @@ class TorchDiffEq(Backend):
                 rtol=self.rtol,
                 atol=self.atol,
                 method=self.method,
-                options=stop,
+                options=options,
             )
         except AssertionError as error:  # torchdiffeq's word for a step that is too small
             raise StepUnderflowError(f"torchdiffeq gave up: {error}; raise the tolerance") from error
@@ -169,7 +170,7 @@ def on_host(x: Tensor) -> Any:
     """
     if x.requires_grad and torch.is_grad_enabled():
         raise ValueError(
-            "scipy solves on the host in numpy, through which no gradient flows; differentiate rk45, rk23, torchdiffeq/... "
-            "or a fixed-step solver, or solve under torch.no_grad()"
+            "scipy solves on the host in numpy, through which no gradient flows; differentiate rk45, torchdiffeq or a "
+            "fixed-step solver, or solve under torch.no_grad()"
         )
     return x.detach().flatten().double().cpu().numpy()
