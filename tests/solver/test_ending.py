@@ -64,7 +64,9 @@ def test_every_process_can_end_at_the_same_noise(name, noise):
     solver = RK45(end_noise=noise) if flow else genflow.get_solver("euler_maruyama", end_noise=noise)
     found = left(process, draw(process, solver, 300 if flow else 100, None if flow else 400))
     assert found == pytest.approx(noise, rel=0.15)
-    assert float(process.noise_left(torch.tensor(process.end_time(noise), dtype=torch.float64))) == pytest.approx(noise, rel=1e-6)
+    assert float(process.noise_left(torch.tensor(process.end_time(noise), dtype=torch.float64))) == pytest.approx(
+        noise, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("end", ["mean", "zero"])
@@ -81,7 +83,7 @@ def test_the_mean_leaves_nothing_on_any_path(name, end):
         assert float(distances(solution.x).max()) < 1e-6, other
         assert nfe in (None, solution.nfe), other
         tried += 1
-    assert tried >= 3
+    assert tried >= 2  # the mirror has no flow and no affine path
 
 
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode", "ve_ode", "si_linear"])
