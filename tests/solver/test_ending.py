@@ -1,6 +1,7 @@
 """How paths end: what is left of the noise, at what cost, for every registered process and solver."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -161,7 +162,7 @@ def test_samples_left_short_stay_where_they_are():
 
 def edm(x, denoise, sigmas):
     """Heun's method in σ down to σ = 0, as in Algorithm 1 of Karras et al. 2022, written out."""
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in itertools.pairwise(sigmas):
         first = (x - denoise(x, now)) / now
         moved = x + (then - now) * first
         if then > 0:
@@ -321,7 +322,7 @@ class Own(Solver):
 
     def travel(self, field, x, *, nfe=None, grid=None, noise=None, observer=None, finish=None):
         times = field.grid(200 * (1 + self.twice))
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in itertools.pairwise(times):
             x = x + float(s - t) * field.velocity(x, t)
         return Solution(x, float(len(times) - 1))
 
@@ -362,6 +363,26 @@ def test_an_ending_belongs_to_one_solver():
     assert ended.ending.words == "end: mean at noise 0.1"
     assert plain.ending.words == ""
     assert set(ENDS) == {"none", "mean", "zero", "published"}
+
+
+def test_rows_say_how_their_paths_end():
+    """And rows of the plain end say nothing more than before."""
+    from genflow.bench.single import SingleWorker
+    from genflow.config import BenchConfig, build
+    from genflow.data.digits import Digits
+
+    process = genflow.get_process("ve_ode").for_data(Digits().fitting_points())
+    base = {"process": "ve_ode", "backbone": "mlp", "dataset": "digits", "solver": "heun", "nfe": "3", "samples": "20"}
+    base |= {"metric": "fd", "seed": "0"}
+    said = {}
+    for end in ("none", "mean"):
+        config = build(BenchConfig, base | {"solver_options": f"heun.end={end}"})
+        backbone = genflow.get_backbone("mlp", shape=(1, 8, 8), extra_channels=0)
+        rows = SingleWorker(config, process, backbone).rows(lambda share, note: None)
+        said[end] = {row["process"]: row for row in rows}
+    assert said["mean"]["ve_ode"]["protocol"] == said["none"]["ve_ode"]["protocol"] + "; end: mean"
+    assert said["mean"]["data"]["protocol"] == said["none"]["data"]["protocol"]
+    assert said["mean"]["ve_ode"]["nfe"] == said["none"]["ve_ode"]["nfe"] == 3
 
 
 def test_paths_of_the_catalogue_end_at_different_noise_by_default():
