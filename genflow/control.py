@@ -19,6 +19,7 @@ from genflow.process.field import Field
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, Noise, Solution, check_finite
 from genflow.solver.langevin import langevin_step
+from genflow.solver.ending import PLAIN, Finish
 from genflow.solver.sde import EulerMaruyama
 
 OTHER_STREAM = 0x6B6E6F776E
@@ -49,9 +50,10 @@ class Replacement:
     """How samples under a constraint are drawn.
 
     A step is `correctors` Langevin moves x += η s + sqrt(2η) ξ of the unknown part with η = corrector_step · b(t)², and
-    one step of the solver; after each the known part is drawn again. The last step adds no noise, and leaves the known
-    part exactly as it was given. Replacement alone is biased, since x_t is steered by the known part at its own noise
-    level only; more correctors bring the samples to the conditional distribution.
+    one step of the solver; after each the known part is drawn again. The last step adds no noise, or the solver's
+    option `end` makes it the mean given the whole state; either leaves the known part exactly as it was given.
+    Replacement alone is biased, since x_t is steered by the known part at its own noise level only; more correctors
+    bring the samples to the conditional distribution.
 
     Arguments:
         nfe: Backbone calls per sample, those of guidance included; whole steps must fit into it.
@@ -96,18 +98,19 @@ class Replacement:
                 f"what works: {WORKING}"
             )
 
-    def plan(self, cost: int = 1) -> list[int]:
+    def plan(self, cost: int = 1, finish: Finish = PLAIN) -> list[int]:
         """Evaluations of the solver in each step.
 
         Arguments:
             cost: Backbone calls of an evaluation; 2 under guidance.
+            finish: What follows the steps: the evaluation of its mean is part of nfe.
 
         Raises:
             ValueError: No number of steps spends nfe exactly.
         """
-        found = self._fit(self.nfe, cost)
+        found = self._fit(self.nfe, cost, finish)
         if found is None:
-            near = [n for n in range(max(1, self.nfe - 99), self.nfe + 100) if self._fit(n, cost)]
+            near = [n for n in range(max(1, self.nfe - 99), self.nfe + 100) if self._fit(n, cost, finish)]
             below, above = [n for n in near if n < self.nfe][-1:], [n for n in near if n > self.nfe][:1]
             raise ValueError(
                 f"nfe = {self.nfe} is no whole number of steps of {type(self.solver).__name__} with correctors = "
@@ -115,11 +118,12 @@ class Replacement:
             )
         return found
 
-    def _fit(self, nfe: int, cost: int) -> list[int] | None:
+    def _fit(self, nfe: int, cost: int, finish: Finish) -> list[int] | None:
         """The plan whose steps, each with its correctors, spend nfe; None where there is none."""
         evaluations, left = divmod(nfe, cost)
         for steps in range(0 if left else evaluations // (1 + self.correctors), 0, -1):
-            plan = self.solver.plan(evaluations - steps * self.correctors)
+            own = evaluations - steps * self.correctors
+            plan = self.solver.planned(own, finish) if own > 0 else []
             if len(plan) == steps:
                 return plan
         return None
@@ -155,10 +159,11 @@ class Replacement:
 
     def _travel(self, process: Process, at: Field, known: Known, indices: range) -> Solution:
         """One batch from the prior to the data."""
-        part, plan = known.part.to(self.device), self.plan(at.cost)
+        finish = self.solver.ending.on(at, "sde", type(self.solver).__name__)
+        part, plan, at = known.part.to(self.device), self.plan(at.cost, finish), finish.inner(at)
         walk = _Walk(at, known.project, part, Noise(self.seed ^ OTHER_STREAM, indices))
         x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype)
-        times = at.grid(len(plan), spacing=self.solver.spacing)
+        times = self.solver.times(at, len(plan))
         solver = self.solver.begin(at, times)
         x = walk.replace(x.to(self.device), times[0])
         for i, calls in enumerate(plan):
@@ -166,7 +171,9 @@ class Replacement:
                 x = walk.replace(walk.correct(x, times[i], self.corrector_step), times[i])
             x = solver.step(at, x, times[i], times[i + 1], noise, calls)
             check_finite(x, times[i + 1], i + 1)
-            x = walk.fill(x, part) if i + 1 == len(plan) else walk.replace(x, times[i + 1])
+            if i + 1 < len(plan) or finish.mean:
+                x = walk.replace(x, times[i + 1])
+        x = walk.fill(finish.end(at, x, times[-1]), part)
         return Solution(x, at.evaluations / len(x))
 
 

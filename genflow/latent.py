@@ -42,7 +42,8 @@ def encode(
         process: What was trained.
         backbone: Its network, or an oracle.
         x: Data (B, *), data units; they are taken as states at the data's end.
-        solver: An ODE solver or its name; RK45 at rtol = atol = 1e-4 by default. The slope changes fastest near the
+        solver: An ODE solver or its name; RK45 at rtol = atol = 1e-4 by default. Its options `end` and `end_noise` are
+            for paths to the data, and are not looked at here. The slope changes fastest near the
             data, where an encoding begins: an adaptive solver takes small steps there, a fixed-step one needs a larger
             budget than sampling does, and the midpoint rule, which looks ahead, the smallest.
         nfe: Calls per sample for a fixed-step solver.
@@ -57,7 +58,7 @@ def encode(
         ValueError: A solver of an SDE, whose ends no latent determines, or labels that do not fit.
     """
     told = _Told(lambda known: BackwardField(process, backbone, known, guidance), labels, _classes(backbone))
-    return _solve(told, process, x, solver, nfe, batch_size)
+    return _solve(told, process, x, _ode_solver(process, solver).ends(), nfe, batch_size)
 
 
 def decode(

@@ -169,6 +169,7 @@ def log_likelihood(
             not known, or the labels do not fit.
     """
     check_likelihood(process)
+    _check_end(solver)
     _check_settings(trace, probe, probes)
     solver, t = _ode_solver(solver), _inside(process, t)
     told = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
@@ -183,6 +184,14 @@ def log_likelihood(
     log_prob = process.log_prior(latent.double()) + change.mean(1)
     start = process.training_interval[0] if t is None else t
     return Likelihood(log_prob, latent, solution.nfe, _probe_error(change, drawn is None), start)
+
+
+def _check_end(solver: Solver | None) -> None:
+    if solver is not None and not solver.ending.plain:
+        raise ValueError(
+            f"a likelihood follows the path from the data to the prior: '{solver.ending.words}' has no meaning there; "
+            "leave it out, and give t to begin at another noise level"
+        )
 
 
 def _check_settings(trace: str, probe: str, probes: int) -> None:

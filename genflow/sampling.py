@@ -311,11 +311,12 @@ def rectify(
 
 
 def check_pair(process: Process, solver: Solver) -> None:
-    """Raises ValueError, with the reason, where the process has not got what the solver needs."""
+    """Raises ValueError, with the reason, where the process lacks what the solver, or the end of its paths, needs."""
     for need in dict.fromkeys((solver.mode, *solver.needs)):
         reason = process.why_not(need)
         if reason:
             raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
+    solver.ending.on(process, solver.mode, type(solver).__name__)
 
 
 def _check_numbers(n: int, batch_size: int, temperature: float, first_index: int) -> None:

@@ -36,6 +36,7 @@ from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample
 from genflow.solver.base import Solution
+from genflow.solver.ending import words_of
 from genflow.training import check_data, train
 
 Tick = Callable[[float, str], None]
@@ -227,6 +228,8 @@ class Worker:
         raw = self.dataset.scaling.decode(solution.x).numpy()
         facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
         facts |= {"told": told} if told else {}
+        ending = words_of(cell["spec"]["options"])
+        facts |= {"end": ending} if ending else {}
         facts |= {"stopped": int(solution.stopped.sum())} if solution.stopped is not None else {}
         return {"samples.npz": pack({"raw": raw}), "facts.json": json.dumps(facts).encode()}
 
@@ -318,7 +321,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told")))),
+            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told"), sampled.get("end")))),
             "seconds": seconds,
             "stopped": sampled.get("stopped") or None,
         }

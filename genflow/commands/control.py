@@ -16,6 +16,7 @@ from genflow.commands.loaded import (
     open_model,
     open_solver,
     own_classes,
+    say_solver,
     say_told,
     told,
     write_arrays,
@@ -187,6 +188,6 @@ def _picture(out: Path, model: Model, raw: Tensor, given: Tensor, found: Solutio
 def _line(config: ColouriseConfig, model: Model, found: Solution, images: int, what: str) -> str:
     return (
         f"{config.out}: {config.n} samples of each of {images} images, {what}; "
-        f"{model.name}{say_told(config.label, config.guidance)}, {config.solver}, "
-        f"{config.correctors} correctors a step, NFE {found.nfe:g}"
+        f"{model.name}{say_told(config.label, config.guidance)}, "
+        f"{say_solver(config.solver, config.solver_options)}, {config.correctors} correctors a step, NFE {found.nfe:g}"
     )

@@ -11,6 +11,7 @@ from genflow.cli import say
 from genflow.commands.options import examples
 from genflow.process import CAPABILITIES
 from genflow.registry import Registry, registries, unknown
+from genflow.solver import ENDS
 
 
 @click.command(
@@ -46,8 +47,18 @@ def _list_entries(registry: Registry) -> None:
             say(f"  {'':{width}}  no {CAPABILITIES.get(capability, capability)}: {reason}")
     if any("sizes" in entry.tags for entry in entries.values()):
         say("  (FLOPs: one call, a multiplication with its addition as two; no classes, no extra channel of a head)")
+    if registry.kind == "solver":
+        _list_ends()
     for name, reason in registry.broken.items():
         say(f"  {name}: BROKEN, {reason}")
+
+
+def _list_ends() -> None:
+    """How paths may end, which every solver is told by the same two options."""
+    say("  options of every solver, as in --solver-options heun.end=mean:")
+    for name, words in ENDS.items():
+        say(f"    end={name}: {words}{' (default)' if name == 'none' else ''}")
+    say("    end_noise=SIGMA: where the path ends, as noise b/a in data units (default: where the process ends)")
 
 
 def _weight(size: Size) -> str:

@@ -15,6 +15,7 @@ from genflow.commands.loaded import (
     open_model,
     open_solver,
     own_classes,
+    say_solver,
     say_told,
     told,
     write_arrays,
@@ -176,8 +177,8 @@ def run_decode(config: DecodeConfig) -> str:
     else:
         make_folder(out.parent)
         save_samples(out, data.scaling.decode(found.x.cpu()).numpy(), data.scaling.levels)
-    kind = say_told(config.label, config.guidance)
-    return f"{out}: {len(latents)} examples of {model.name}{kind}, {config.solver}, NFE {found.nfe:g}"
+    kind = f"{say_told(config.label, config.guidance)}, {say_solver(config.solver, config.solver_options)}"
+    return f"{out}: {len(latents)} examples of {model.name}{kind}, NFE {found.nfe:g}"
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
@@ -257,6 +258,6 @@ def run_interpolate(config: InterpolateConfig) -> str:
         save_rows(out, {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
     return (
         f"{out}: {config.pairs} paths of {config.count} by {model.name}"
-        f"{say_told(config.label, config.guidance)}, {config.kind}, {config.solver}, "
-        f"NFE {found.nfe:.1f} per example shown, encoding included"
+        f"{say_told(config.label, config.guidance)}, {config.kind}, "
+        f"{say_solver(config.solver, config.solver_options)}, NFE {found.nfe:.1f} per example shown, encoding included"
     )

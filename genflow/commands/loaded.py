@@ -108,6 +108,14 @@ def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | No
     return solver, nfe if hasattr(solver, "plan") else None
 
 
+def say_solver(name: str, options: Options) -> str:
+    """A solver for the line that a command prints: its name, and how paths end where that is not plainly."""
+    from genflow.solver.ending import words_of
+
+    end = words_of(options.get(name, {}))
+    return f"{name} ({end})" if end else name
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """A .npz file of tensors and numbers; raises OSError with its name where it can not be written."""
     import numpy as np

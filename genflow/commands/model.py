@@ -84,7 +84,7 @@ def run_sampling(config: SampleConfig) -> str:
 
     import genflow
     from genflow.checkpoint import CheckpointError, read_folder
-    from genflow.commands.loaded import stored_scaling, write_arrays
+    from genflow.commands.loaded import say_solver, stored_scaling, write_arrays
     from genflow.devices import check_device
     from genflow.distributed import open_team
     from genflow.report.pictures import save_samples
@@ -121,7 +121,8 @@ def run_sampling(config: SampleConfig) -> str:
     short = 0 if solution.stopped is None else int(solution.stopped.sum())
     if short:
         LOG.warning("%d samples were left short of the data's end: the field is stiff there", short)
-    return f"{out}: {config.n} samples of {about['process']['name']}{kind}, {config.solver}, NFE {solution.nfe:g}"
+    said = say_solver(config.solver, config.solver_options)
+    return f"{out}: {config.n} samples of {about['process']['name']}{kind}, {said}, NFE {solution.nfe:g}"
 
 
 def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labels: Any) -> Solution:

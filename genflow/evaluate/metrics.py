@@ -20,6 +20,7 @@ from genflow.evaluate.reference import first_chunks, reference
 from genflow.evaluate.spaces import check_features, space_for
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
+from genflow.solver.ending import words_of
 
 
 class FrechetMetric(Metric):
@@ -111,11 +112,13 @@ class NormMetric(Metric):
         n, cfg = study.count, context.config.norm
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
+        given = context.config.solver_options.get(cfg.solver, {})
+        where_to = " to its plain end" if words_of(given) else ""
         name, words = context.space.name, _pushed_words(context.space, context.real, n)
         for factor, raw in study.pushed.items():
             protocol = (
                 f"|x| times {factor:g} at t = {study.push_time:.4g}, where noise to signal is {cfg.level:g}; "
-                f"then the same {cfg.solver} path on{FD_WORDS}{words}"
+                f"then the same {cfg.solver} path on{where_to}{FD_WORDS}{words}"
             )
             value = context.frechet(raw)
             rows.append(

@@ -63,6 +63,7 @@ def norm_study(process: Process, backbone: BackboneLike, context: Context, count
     config = context.config
     data = context.dataset.scaling.encode(context.dataset.train, torch.Generator().manual_seed(context.seed))
     solver: Solver = genflow.get_solver(config.norm.solver, **config.solver_options.get(config.norm.solver, {}))
+    solver = solver.ends()  # all its paths run on one grid, to the plain end
     if not isinstance(solver, FixedStep):
         raise ValueError(f"norm.solver = '{config.norm.solver}' chooses its own steps; give a fixed-step solver")
     grid, middle, push, nfe = push_grid(process, solver, config.norm.nfe, config.norm.level, data[0].numel())

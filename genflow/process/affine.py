@@ -24,6 +24,7 @@ from genflow.process.base import (
 )
 from genflow.process.bases import Base, Gaussian
 from genflow.process.field import NO_CLASS
+from genflow.process.grids import time_of_noise_left
 from genflow.process.heads import EDM, HEADS, Head, Score
 from genflow.process.posterior import posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
@@ -259,6 +260,17 @@ class AffineProcess(Process):
     def noise_ratio(self, t: Tensor) -> Tensor:
         a, b = self.schedule(t)
         return b / a
+
+    def noise_left(self, t: Tensor) -> Tensor:
+        """Scale of all noise in x_t/a at times t, float64, of t's shape, data units; infinite where a is 0."""
+        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64).expand(t.shape) for v in self.coefficients(t)))
+        return torch.hypot(c.b, torch.as_tensor(c.g)) / c.a.abs()
+
+    def end_time(self, noise: float) -> float:
+        return time_of_noise_left(self, self.noise_left, noise)
+
+    def in_data_units(self, x: Tensor, t: Tensor) -> Tensor:
+        return x / self.at(t, x).a
 
     def why_not(self, capability: str) -> str | None:
         if capability in ("data", "oracle", "norm", "affine", "likelihood"):

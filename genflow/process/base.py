@@ -135,6 +135,23 @@ class Process(ABC):
         """
         return times(self, steps, spacing, self.training_interval if training else self.safe_interval)
 
+    def end_time(self, noise: float) -> float:
+        """The native time, nearest the data, at which x_t/a has noise of scale `noise`, data units.
+
+        Raises:
+            ValueError: The path has no such time, with what it can do instead.
+        """
+        raise ValueError(f"{type(self).__name__} has no noise level to end at; leave end_noise out")
+
+    def published_end(self, mode: str) -> str:
+        """How the published samplers of that mode, "ode" or "sde", end: "none", "mean" or "zero"; see
+        `genflow.solver.ENDS`."""
+        return "none"
+
+    def in_data_units(self, x: Tensor, t: Tensor) -> Tensor:
+        """x_t/a, shape (B, *): data plus noise of scale b/a."""
+        raise ValueError(f"{type(self).__name__} has no noise level to end at; leave end_noise out")
+
     def noise_ratio(self, t: Tensor) -> Tensor:
         """σ = b/a at native time, of t's shape; raises ValueError where the process has no such ratio."""
         raise ValueError(self.why_not("affine"))

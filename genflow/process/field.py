@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from genflow.process.base import BackboneLike, Process, is_number, require
-from genflow.process.grids import Spacing
+from genflow.process.grids import Spacing, times
 
 NO_CLASS = -1
 """The label that stands for "no class": what unconditional training and sampling tell a class-conditional backbone."""
@@ -48,6 +50,9 @@ class Field:
         self.labels = None if labels is None or guidance == 0.0 else labels
         self.guidance = float(guidance) if self.labels is not None else 1.0
         self.evaluations = 0
+        self.end: float | None = None
+        self.quiet = True
+        self._last: float | None = None
         self._asks = getattr(backbone, "told", "") == "noise_level"
         self._told: dict[tuple[object, ...], Tensor] = vars(process).setdefault("_told", {})
 
@@ -125,8 +130,39 @@ class Field:
         return self._told[key]
 
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
-        """The process's time grid; see `Process.grid`."""
-        return self.process.grid(steps, training=training, spacing=spacing)
+        """The process's time grid, to the field's own end where it has one; see `Process.grid`."""
+        if self.end is None:
+            return self.process.grid(steps, training=training, spacing=spacing)
+        interval = self.process.training_interval if training else self.process.safe_interval
+        return times(self.process, steps, spacing, (self.end, interval[1]))
+
+    def until(self, t: float | None, *, quiet: bool = True) -> Self:
+        """A copy whose grids end at native time t, None for the process's own end, with labels and a count of its own.
+
+        Arguments:
+            quiet: Whether the step to the end adds no noise; else it is a step like any other.
+        """
+        fresh = copy.copy(self)
+        fresh.end, fresh.quiet, fresh._last = t, quiet, None
+        return fresh
+
+    def is_end(self, t: Tensor) -> bool:
+        """Whether a step to t () adds no noise: t is where the grids end, and the field is quiet there."""
+        if self._last is None:
+            self._last = float(self.grid(1)[-1])
+        return self.quiet and float(t) == self._last
+
+    def end_time(self, noise: float) -> float:
+        """The time nearest the data with that noise; see `Process.end_time`."""
+        return self.process.end_time(noise)
+
+    def published_end(self, mode: str) -> str:
+        """How published samplers end; see `Process.published_end`."""
+        return self.process.published_end(mode)
+
+    def in_data_units(self, x: Tensor, t: Tensor) -> Tensor:
+        """x/a; see `Process.in_data_units`."""
+        return self.process.in_data_units(x, t)
 
     def to_clock(self, t: Tensor) -> Tensor:
         return self.process.to_clock(t)
@@ -141,3 +177,9 @@ class Field:
         """Told by a solver that only these rows (mask over the current batch) travel on."""
         if self.labels is not None:
             self.labels = self.labels[rows.to(self.labels.device)]
+
+    def rows(self, rows: Tensor) -> Self:
+        """A copy that sees only these rows (mask over the current batch)."""
+        fresh = copy.copy(self)
+        fresh.keep(rows)
+        return fresh

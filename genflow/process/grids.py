@@ -147,3 +147,39 @@ _SHAPES: dict[str, Callable[[Process, Tensor, tuple[float, float], float], Tenso
     "snr": _snr,
     "cosine": _cosine,
 }
+
+
+LOOKED_AT = 1025
+"""Times at which a path's noise is looked at before the right one is searched for: it need not be monotone."""
+
+
+def time_of_noise_left(process: Process, noise_left: Callable[[Tensor], Tensor], noise: float) -> float:
+    """The time nearest the data at which `noise_left` is `noise`, by bisection in the clock.
+
+    Raises:
+        ValueError: The path has more noise everywhere, or less, with what it can do.
+    """
+    near_data, near_prior = process.training_interval[0], process.safe_interval[1]
+    start, end = process.to_clock(torch.tensor([near_data, near_prior], dtype=torch.float64)).tolist()
+    clock = torch.linspace(start, end, LOOKED_AT, dtype=torch.float64)
+    clock[-1] = end
+    inner = process.from_clock(clock)
+    inner[0], inner[-1] = near_data, near_prior
+    left = noise_left(inner)
+    least, above = float(left[0]), (left > noise).nonzero().flatten()
+    name = type(process).__name__
+    if noise < least * (1 - 1e-9):
+        raise ValueError(
+            f"{name} cannot end at noise {noise:g}: its path ends with {least:.4g} (data units) at t = {near_data:g}; "
+            "give end_noise that or more, let the process go nearer to the data, or leave no noise: end = 'mean'"
+        )
+    if not len(above):
+        raise ValueError(f"{name} cannot end at noise {noise:g}: it begins with less; give less than {left.max():.4g}")
+    if noise <= least:
+        return near_data
+    low, high = clock[above[0] - 1].clone(), clock[above[0]].clone()
+    for _ in range(80):
+        middle = (low + high) / 2
+        below = bool(noise_left(process.from_clock(middle)) < noise)
+        low, high = (middle, high) if below else (low, middle)
+    return float(process.from_clock(high))

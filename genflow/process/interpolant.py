@@ -253,6 +253,21 @@ class Interpolant(AffineProcess):
             )
         return None
 
+    def end_time(self, noise: float) -> float:
+        if self.drawn is not None:
+            raise ValueError(
+                f"{type(self).__name__}: from this base it has no noise level, only b and γ of two different things; "
+                "leave end_noise out, and set where it ends by margin"
+            )
+        return super().end_time(noise)
+
+    def published_end(self, mode: str) -> str:
+        """The ODE runs to the margin; the SDE ends on a denoising step, where the head knows one.
+
+        Source: Albergo et al. 2023, arXiv:2303.08797.
+        """
+        return "mean" if mode == "sde" and not self.why_not("data") else "none"
+
     # ---- prior -------------------------------------------------------------------------------------------
 
     def sample_prior(

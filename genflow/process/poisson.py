@@ -168,6 +168,10 @@ class PFGM(AffineProcess):
         one = torch.ones_like(t)
         return Coefficients(one, t, torch.zeros_like(t), one)
 
+    def published_end(self, mode: str) -> str:
+        """The authors' samplers stop at z_min."""
+        return "none"
+
     def perturb(
         self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
     ) -> Perturbed:
@@ -279,6 +283,10 @@ class PFGMPP(AffineProcess):
     def coefficients(self, t: Tensor) -> Coefficients:
         one = torch.ones_like(t)
         return Coefficients(one, t, torch.zeros_like(t), one)
+
+    def published_end(self, mode: str) -> str:
+        """EDM's grid has σ = 0 as its last time."""
+        return "zero"
 
     def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
         if self.training == "log_uniform":

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from genflow.registry import Entry
 
+ENDS = {
+    "none": "the state at the last time, with the noise that it has; the last step of an SDE solver adds none",
+    "mean": "E[X given x_t] at the last time, for one call of the budget: no noise is left",
+    "zero": "the same as the solver's own last step, to no noise at all, as EDM's published sampler ends; only where "
+    "steps take several calls does it differ from mean: they run down to the last time",
+    "published": "as the process's paper or its code does: zero, mean or none",
+}
+"""How a path may end: the option `end` of every solver. Beside it, `end_noise` is the noise at which it ends."""
+
 _DATA = ("data", "affine")
 _SCORE = ("score", "affine")
 

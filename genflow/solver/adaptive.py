@@ -20,6 +20,7 @@ from genflow.solver.base import (
     Solver,
     StepUnderflowError,
 )
+from genflow.solver.ending import PLAIN, Finish
 
 Vector = np.ndarray[Any, Any]
 """One number per group, on the host."""
@@ -110,7 +111,7 @@ class Embedded(Solver):
         )
         self.rtol, self.atol, self.control, self.max_nfe, self.on_stiff = rtol, atol, control, max_nfe, on_stiff
 
-    def solve(
+    def travel(
         self,
         field: FieldLike,
         x: Tensor,
@@ -119,6 +120,7 @@ class Embedded(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
+        finish: Finish = PLAIN,
     ) -> Solution:
         if nfe is not None:
             raise ValueError(
@@ -169,8 +171,8 @@ class Embedded(Solver):
         return like_rows(rate.to(x.device, x.dtype), x) * field.velocity(x, t)
 
     def _norm(self, x: Tensor, groups: int) -> Vector:
-        """Root mean square per group, (G,), on the host."""
-        rows = x.reshape(groups, -1)
+        """Root mean square per group, (G,), on the host: what steers the steps, through which no gradient flows."""
+        rows = x.detach().reshape(groups, -1)
         return (torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])).double().cpu().numpy()
 
     def _scaled(self, error: Tensor, x: Tensor, other: Tensor) -> Tensor:
@@ -208,8 +210,7 @@ class Embedded(Solver):
         shrunk = (0.01 / np.maximum(steepest, 1e-300)) ** (1 / (self.tableau.order + 1))
         h1 = np.where(steepest <= 1e-15, np.maximum(h0 * 1e-3, 1e-6), shrunk)
         h = np.minimum(np.minimum(100 * h0, h1), abs(end - start))
-        slopes = x.new_empty(len(self.tableau.error), *x.shape)
-        slopes[0] = k
+        slopes = written(x.new_empty(len(self.tableau.error), *x.shape), 0, k)
         rows = self.tableau.rows(x) if self.control == "batch" else []
         no = np.zeros(groups, dtype=bool)
         return _State(s, sign * h, x, slopes, np.full(groups, 2 * field.cost), no, rows, no)
@@ -223,7 +224,7 @@ class Embedded(Solver):
         x = now.x
         for i, (t_i, rate) in enumerate(zip(t, field.clock_rate(t), strict=True)):
             x = self._moved(now, h, i, now.x)
-            now.slopes[i + 1] = self._slope(field, x, t_i, rate)
+            now.slopes = written(now.slopes, i + 1, self._slope(field, x, t_i, rate))
         error = self._moved(now, h, len(tableau.times), None)
         err = self._norm(self._scaled(error, now.x, x), len(h))
         calls = now.calls + len(tableau.times) * field.cost
@@ -243,10 +244,10 @@ class Embedded(Solver):
         if not ok.any():
             return now.x
         if ok.all():
-            now.slopes[0] = now.slopes[-1]
+            now.slopes = written(now.slopes, 0, now.slopes[-1])
             return x
         rows = like_rows(torch.from_numpy(ok).to(x.device), x)
-        now.slopes[0] = torch.where(rows, now.slopes[-1], now.slopes[0])
+        now.slopes = written(now.slopes, 0, torch.where(rows, now.slopes[-1], now.slopes[0]))
         return torch.where(rows, x, now.x)
 
     def _check(self, field: FieldLike, now: _State, h: Vector, err: Vector, calls: Vector) -> Vector:
@@ -275,6 +276,14 @@ class Embedded(Solver):
                 f"raise the tolerance or max_nfe (now {self.max_nfe}), or take what there is: on_stiff = 'return_last'"
             )
         return stuck
+
+
+def written(slopes: Tensor, i: int, slope: Tensor) -> Tensor:
+    """The slopes with that of stage i: in place, or copied where a gradient will want those that were there before."""
+    if slopes.requires_grad or (slope.requires_grad and torch.is_grad_enabled()):
+        return torch.cat([slopes[:i], slope[None], slopes[i + 1 :]])
+    slopes[i] = slope
+    return slopes
 
 
 class RK45(Embedded):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from genflow.solver.base import (
     Solver,
     StepUnderflowError,
 )
+from genflow.solver.ending import PLAIN, Finish
 
 
 class Slope:
@@ -77,7 +78,7 @@ class Backend(Solver):
     def integrate(self, slope: Slope, x: Tensor) -> Tensor:
         """x (1, *) after travelling slope.length."""
 
-    def solve(
+    def travel(
         self,
         field: FieldLike,
         x: Tensor,
@@ -86,6 +87,7 @@ class Backend(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
+        finish: Finish = PLAIN,
     ) -> Solution:
         if nfe is not None:
             raise ValueError(f"{self.library} chooses its own steps: it takes no nfe; set rtol and atol")
@@ -121,7 +123,8 @@ class TorchDiffEq(Backend):
         from torchdiffeq import odeint
 
         ends = torch.tensor([0.0, slope.length], dtype=torch.float64)
-        stop = {"step_t": ends[1:]}  # step to the end, not past it and back
+        # step to the end, not past it and back; the steps are no part of a gradient, which the times would drop half of
+        options = {"step_t": ends[1:], "norm": lambda y: y.detach().abs().pow(2).mean().sqrt()}
         try:
             path = odeint(
                 lambda u, y: slope(float(u), y),
@@ -130,7 +133,7 @@ class TorchDiffEq(Backend):
                 rtol=self.rtol,
                 atol=self.atol,
                 method=self.method,
-                options=stop,
+                options=options,
             )
         except AssertionError as error:  # torchdiffeq's word for a step that is too small
             raise StepUnderflowError(f"torchdiffeq gave up: {error}; raise the tolerance") from error
@@ -150,10 +153,24 @@ class Scipy(Backend):
         from scipy.integrate import solve_ivp
 
         def rate(u: float, y: object) -> object:
-            return slope(u, torch.as_tensor(y).reshape(x.shape).to(x)).flatten().double().cpu().numpy()
+            return on_host(slope(u, torch.as_tensor(y).reshape(x.shape).to(x)))
 
-        first = x.flatten().double().cpu().numpy()
+        first = on_host(x)
         found = solve_ivp(rate, (0.0, slope.length), first, method=self.method, rtol=self.rtol, atol=self.atol)
         if not found.success:
             raise StepUnderflowError(f"scipy gave up: {found.message} Raise the tolerance")
         return torch.as_tensor(found.y[:, -1]).reshape(x.shape).to(x)
+
+
+def on_host(x: Tensor) -> Any:
+    """x as a flat float64 array.
+
+    Raises:
+        ValueError: A gradient is to flow through it.
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "scipy solves on the host in numpy, through which no gradient flows; differentiate rk45, torchdiffeq or a "
+            "fixed-step solver, or solve under torch.no_grad()"
+        )
+    return x.detach().flatten().double().cpu().numpy()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self, cast, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from genflow.process.grids import Spacing, check_spacing
+from genflow.solver.ending import PLAIN, Ending, Finish
 
 Observer = Callable[[Tensor, float], None]
 """Called with (x, t) at the start and after every accepted step."""
@@ -109,6 +112,10 @@ class CallableField:
     def clock_rate(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
+    def is_end(self, t: Tensor) -> bool:
+        """Whether a step to t adds no noise: t is where the grid ends."""
+        return float(t) == self.ends[1]
+
     def keep(self, rows: Tensor) -> None:
         """Nothing is held per sample."""
 
@@ -123,6 +130,7 @@ class Solution:
         path: (t, x) pairs where a path was asked for, else empty.
         nfe_per_sample: Calls of each sample (B,), where samples differ.
         stopped: Whether each sample (B,) was left short of the end, where a solver was told that it may; else None.
+        t: Native time of the last states, where the solver says it.
     """
 
     x: Tensor
@@ -130,6 +138,7 @@ class Solution:
     path: list[tuple[float, Tensor]] = field(default_factory=list)
     nfe_per_sample: Tensor | None = None
     stopped: Tensor | None = None
+    t: float | None = None
 
     @property
     def status(self) -> Literal["done", "stopped"]:
@@ -188,15 +197,49 @@ def sample_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(value ^ (value >> 16))
 
 
-class Solver(ABC):
-    """Moves x along a field's velocity from one end of a grid to the other."""
+class SolverType(ABCMeta):
+    """Gives the constructor of every solver, whatever its own options, those of `Ending`: end and end_noise."""
+
+    def __call__(cls, *args: Any, end: str = "none", end_noise: float | None = None, **options: Any) -> Any:
+        ending, made = Ending(end, end_noise), super().__call__(*args, **options)
+        if not ending.plain and type(made).solve is not Solver.solve:
+            raise ValueError(
+                f"{cls.__name__} has a loop of its own in place of travel: it takes no end and no end_noise"
+            )
+        made.ending = ending
+        return made
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+        given = [p for p in inspect.signature(Ending).parameters.values() if p.name not in {q.name for q in own}]
+        named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given]
+        rest = [p for p in own if p.kind is p.VAR_KEYWORD]
+        return inspect.Signature([*(p for p in own if p not in rest), *named, *rest])
+
+
+class Solver(metaclass=SolverType):
+    """Moves x along a field's velocity from one end of a grid to the other. A leaf gives `travel`.
+
+    Every constructor takes, besides its own options, by keyword:
+
+    Arguments:
+        end: How a path ends: "none", "mean", "zero" or "published"; see `genflow.solver.ENDS`.
+        end_noise: Noise σ = b/a at which it ends, data units; see `genflow.solver.ending.Ending`.
+    """
 
     mode: Literal["ode", "sde"] = "ode"
     order: float = 1
     needs: tuple[str, ...] = ()
-    """Capabilities of a process (`Process.why_not`) without which the solver can not work, beside its mode's own."""
+    """Capabilities of a process (`Process.why_not`) without which the solver cannot work, beside its mode's own."""
+    ending: Ending = Ending()
 
-    @abstractmethod
+    def ends(self, end: str = "none", end_noise: float | None = None) -> Self:
+        """The same solver, with paths that end so; by default plainly."""
+        fresh = copy.copy(self)
+        fresh.ending = Ending(end, end_noise)
+        return fresh
+
     def solve(
         self,
         field: FieldLike,
@@ -207,7 +250,7 @@ class Solver(ABC):
         noise: Noise | None = None,
         observer: Observer | None = None,
     ) -> Solution:
-        """The state at the end of the grid.
+        """The state at the end of the grid, or what the option `end` makes of it.
 
         Arguments:
             field: What to integrate.
@@ -215,12 +258,35 @@ class Solver(ABC):
             nfe: Backbone calls per sample for a fixed-step solver on the field's own grid.
             grid: Explicit float64 times (steps + 1,) in the order of travel; then nfe is not given.
             noise: Source of randomness of SDE solvers.
-            observer: Called with (x, t) at the start and after every accepted step.
+            observer: Called with (x, t) at the start, after every accepted step, and with the mean that ends the path.
 
         Raises:
             NonFiniteError: A state stopped being finite.
             StepUnderflowError: An adaptive solver could not meet its tolerance.
+            ValueError: The path cannot end as the options say, with the reason.
         """
+        how: dict[str, Any] = {"nfe": nfe, "grid": grid, "noise": noise, "observer": observer}
+        if self.ending.plain:
+            return self.travel(field, x, **how)
+        return self.ending.solve(self, field, x, how)
+
+    def travel(
+        self,
+        field: FieldLike,
+        x: Tensor,
+        *,
+        nfe: int | None = None,
+        grid: Tensor | None = None,
+        noise: Noise | None = None,
+        observer: Observer | None = None,
+        finish: Finish = PLAIN,
+    ) -> Solution:
+        """The state at the last time; arguments and errors as in `solve`.
+
+        Arguments:
+            finish: What follows: a budget leaves one evaluation for its mean.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no travel")
 
 
 class FixedStep(Solver):
@@ -253,7 +319,21 @@ class FixedStep(Solver):
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         """x at s from x at t with exactly `calls` backbone calls."""
 
-    def solve(
+    def planned(self, evaluations: int, finish: Finish) -> list[int]:
+        """Calls of each step that together spend a budget, less the mean's one; none are left of a budget of one."""
+        if not finish.mean:
+            return self.plan(evaluations)
+        whole = self.plan(evaluations)
+        if whole[-1] == 1 and (finish.joined or len(whole) == 1):
+            return whole[:-1]
+        return self.plan(evaluations - 1)
+
+    def planned_steps(self, steps: int, finish: Finish) -> list[int]:
+        """Calls of each step on a grid of that many steps, the mean's not among them."""
+        whole = self.plan_steps(steps + 1) if finish.joined else []
+        return whole[:-1] if whole and whole[-1] == 1 else self.plan_steps(steps)
+
+    def travel(
         self,
         field: FieldLike,
         x: Tensor,
@@ -262,6 +342,7 @@ class FixedStep(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
+        finish: Finish = PLAIN,
     ) -> Solution:
         if (nfe is None) == (grid is None):
             raise ValueError("give either nfe or grid, one of the two")
@@ -271,9 +352,13 @@ class FixedStep(Solver):
             raise ValueError(
                 f"nfe = {nfe} is odd, but guidance spends {field.cost} calls an evaluation; give an even one"
             )
-        plan = self.plan_steps(len(grid) - 1) if grid is not None else self.plan((nfe or 1) // field.cost)
-        times = field.grid(len(plan), spacing=self.spacing) if grid is None else grid
-        before, solver = field.evaluations, self.begin(field, times)
+        plan = (
+            self.planned_steps(len(grid) - 1, finish)
+            if grid is not None
+            else self.planned((nfe or 1) // field.cost, finish)
+        )
+        times = self.times(field, len(plan)) if grid is None else grid
+        before, solver = field.evaluations, self.begin(field, times) if plan else self
         if observer:
             observer(x, float(times[0]))
         for i, calls in enumerate(plan):
@@ -281,12 +366,16 @@ class FixedStep(Solver):
             check_finite(x, times[i + 1], i + 1)
             if observer:
                 observer(x, float(times[i + 1]))
-        return Solution(x, (field.evaluations - before) / len(x))
+        return Solution(x, (field.evaluations - before) / len(x), t=float(times[-1]))
+
+    def times(self, field: FieldLike, steps: int) -> Tensor:
+        """The field's times for that many steps; for none, where it begins."""
+        return field.grid(steps, spacing=self.spacing) if steps else field.grid(1)[:1]
 
 
 def check_finite(x: Tensor, t: Tensor, step: int) -> None:
     """Raises NonFiniteError naming time, step and the first bad samples."""
-    if not math.isfinite(float(x.sum())):
+    if not math.isfinite(float(x.detach().sum())):
         bad = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise NonFiniteError(

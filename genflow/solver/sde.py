@@ -133,11 +133,9 @@ def needed(noise: Noise | None, owner: object) -> Noise:
 
 
 def at_the_end(field: FieldLike, s: Tensor) -> bool:
-    """Whether s is the data's end of the field's own grid: the step to it adds no noise."""
-    memory = vars(field)
-    if "_end" not in memory:
-        memory["_end"] = float(field.grid(1)[-1])
-    return bool(float(s) == memory["_end"])
+    """Whether the step to s adds no noise: s is where the field's own grid ends, and nothing follows that takes it."""
+    says = getattr(field, "is_end", None)
+    return bool(says(s)) if says else float(s) == float(field.grid(1)[-1])
 
 
 def noise_variance(field: FieldLike, t: Tensor) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 from genflow.bench.cells import REAL
 from genflow.bench.tables import Table
 from genflow.report.measures import with_error
+from genflow.solver.ending import words_of
 from genflow.study.claims import Finding
 from genflow.study.measure import Blocks, Estimate, Ruler
 from genflow.study.subjects import Subject
@@ -54,8 +55,9 @@ def row(study: str, ruler: Ruler, **given: Any) -> Row:
 
 def distance_row(study: str, ruler: Ruler, subject: Subject, blocks: Blocks, **given: Any) -> Row:
     """The row of a distance; `protocol` is what it has beside the ruler's and the subject's."""
-    more = given.pop("protocol", "")
-    protocol = "; ".join(filter(None, (ruler.protocol, subject.how, f"seed {subject.seed}", more)))
+    more, pushed = given.pop("protocol", ""), given.get("setting") == "push"  # which runs to the plain end
+    end = "" if pushed else words_of(ruler.config.solver_options.get(given.get("solver", ""), {}))
+    protocol = "; ".join(filter(None, (ruler.protocol, subject.how, f"seed {subject.seed}", more, end)))
     numbers = {"value": blocks.mean.value, "stderr": blocks.mean.error, "nfe": blocks.nfe, "n": ruler.size}
     made = {"metric": ruler.name, "protocol": protocol, "seconds": round(blocks.seconds, 2)}
     return row(study, ruler, **subject.label, **numbers, **made, **given)

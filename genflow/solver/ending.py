@@ -1,0 +1,203 @@
+"""How a path ends: at which noise, and whether its last call goes to E[X | x_t], which leaves none.
+
+One place for all solvers: `Solver.solve` takes the options `end` and `end_noise` to an `Ending`; that asks the field
+where to stop, lets the solver travel there on a field whose grids end at that time, and finishes what arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from genflow.process.base import is_positive, require
+from genflow.solver import ENDS
+
+if TYPE_CHECKING:
+    from genflow.solver.base import FieldLike, Noise, Observer, Solution, Solver
+
+
+@runtime_checkable
+class Endable(Protocol):
+    """What a process says of its ends, and its field with it."""
+
+    def end_time(self, noise: float) -> float: ...
+    def published_end(self, mode: str) -> str: ...
+    def why_not(self, capability: str) -> str | None: ...
+
+
+class EndableField(Endable, Protocol):
+    """What a field gives besides."""
+
+    evaluations: int
+
+    @property
+    def cost(self) -> int: ...
+    def grid(self, steps: int) -> Tensor: ...
+    def data(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def until(self, t: float | None, *, quiet: bool) -> Self: ...
+    def in_data_units(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def rows(self, rows: Tensor) -> Self: ...
+
+
+AField = TypeVar("AField", bound=EndableField)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The options that every solver takes besides its own.
+
+    Arguments:
+        end: A name of `genflow.solver.ENDS`.
+        end_noise: σ = b/a at which the path ends, data units: what comes out is X + σ N, or the mean given that.
+            None: where the process's own sampling interval ends, as x_t = a X + b N.
+    """
+
+    end: str = "none"
+    end_noise: float | None = None
+
+    def __post_init__(self) -> None:
+        end, noise = self.end, self.end_noise
+        known = isinstance(end, str) and end in ENDS
+        require(
+            "solver",
+            {
+                "end": (end, known, f"one of {', '.join(ENDS)}"),
+                "end_noise": (noise, noise is None or is_positive(noise), "a noise above 0 in data units"),
+            },
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it leaves everything as it is."""
+        return self == Ending()
+
+    @property
+    def words(self) -> str:
+        """For protocols and captions; "" for the plain end."""
+        at = "" if self.end_noise is None else f" at noise {self.end_noise:g}"
+        return "" if self.plain else f"end: {self.end}{at}"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Ending:
+        """That of a solver's options, the solver's own not looked at."""
+        return cls(**{name: options[name] for name in ("end", "end_noise") if name in options})
+
+    def on(self, owner: object, mode: str, solver: str) -> Finish:
+        """What it comes to for a process or a field, under solvers of that mode.
+
+        Raises:
+            ValueError: The path cannot end so, with the reason and what it can do.
+        """
+        if self.plain:
+            return Finish()
+        if not isinstance(owner, Endable):
+            raise ValueError(
+                f"{solver} cannot end with {self.words.removeprefix('end: ')}: this field gives neither E[X given x_t] "
+                "nor a noise level; leave the options end and end_noise out"
+            )
+        end = owner.published_end(mode) if self.end == "published" else self.end
+        reason = owner.why_not("data") if end != "none" else None
+        if reason:
+            raise ValueError(f"{solver}: end = '{end}' is not possible: {reason}; take end = 'none'")
+        time = None if self.end_noise is None else owner.end_time(self.end_noise)
+        return Finish(time, end != "none", end == "zero")
+
+    def solve(self, solver: Solver, field: FieldLike, x: Tensor, how: dict[str, Any]) -> Solution:
+        """`solver.travel` to where the path ends, and the end."""
+        finish = self.on(field, solver.mode, type(solver).__name__)
+        return finish.solve(solver, cast(EndableField, field), x, **how)
+
+
+def words_of(options: Mapping[str, Any]) -> str:
+    """How paths end under a solver's options, for protocols and captions; "" for the plain end."""
+    return Ending.of(options).words
+
+
+@dataclass(frozen=True)
+class Finish:
+    """An ending on one process.
+
+    Arguments:
+        time: Native time at which grids end; None where they end anyway.
+        mean: Whether E[X | x_t] at the last time is what comes out.
+        joined: Whether that is the solver's own last step, of the calls that it plans for a whole path.
+    """
+
+    time: float | None = None
+    mean: bool = False
+    joined: bool = False
+
+    def inner(self, field: AField) -> AField:
+        """The field to travel on. Where the mean follows, the last step adds its noise like any other."""
+        return field.until(self.time, quiet=not self.mean)
+
+    def solve(
+        self,
+        solver: Solver,
+        field: EndableField,
+        x: Tensor,
+        nfe: int | None,
+        grid: Tensor | None,
+        noise: Noise | None,
+        observer: Observer | None,
+    ) -> Solution:
+        self._check_grid(field, grid)
+        inner = self.inner(field)
+        part = solver.travel(
+            cast("FieldLike", inner), x, nfe=nfe, grid=grid, noise=noise, observer=observer, finish=self
+        )
+        field.evaluations = inner.evaluations
+        t = self._last_time(inner, grid) if part.t is None else part.t
+        found = self._finished(field, replace(part, t=t), torch.tensor(t, dtype=torch.float64))
+        if observer and self.mean:
+            observer(found.x, t)
+        return found
+
+    def _check_grid(self, field: EndableField, grid: Tensor | None) -> None:
+        if grid is None:
+            return
+        if self.time is not None:
+            raise ValueError("the grid that was given has its own end; leave end_noise out, or give nfe in its place")
+        ends = field.grid(1)
+        if float((grid[-1] - grid[0]) * (ends[1] - ends[0])) < 0:
+            raise ValueError("the grid leads away from the data, where a path has no mean to end on; take end = 'none'")
+
+    def _last_time(self, inner: EndableField, grid: Tensor | None) -> float:
+        return float((inner.grid(1) if grid is None else grid)[-1])
+
+    def _finished(self, field: EndableField, part: Solution, t: Tensor) -> Solution:
+        """The solution with its samples ended, but for those that were left short: they are at times of their own."""
+        if part.stopped is None or not bool(part.stopped.any()):
+            return self._counted(field, replace(part, x=self.end(field, part.x, t)), None)
+        done = ~part.stopped
+        rows = done.to(part.x.device)
+        x = part.x.clone()
+        if bool(done.any()):
+            own = field.rows(done)
+            x[rows] = self.end(own, part.x[rows], t)
+            field.evaluations = own.evaluations
+        return self._counted(field, replace(part, x=x), done)
+
+    def end(self, field: EndableField, x: Tensor, t: Tensor) -> Tensor:
+        """What comes out for the states x at the last time."""
+        if self.mean:
+            return field.data(x, t)
+        return x if self.time is None else field.in_data_units(x, t)
+
+    def _counted(self, field: EndableField, part: Solution, done: Tensor | None) -> Solution:
+        """With the calls of the mean."""
+        if not self.mean:
+            return part
+        share = 1.0 if done is None else float(done.double().mean())
+        each = part.nfe_per_sample
+        if each is not None:
+            each = each + field.cost * (1 if done is None else done.to(each.device, each.dtype))
+        return replace(part, nfe=part.nfe + field.cost * share, nfe_per_sample=each)
+
+
+PLAIN = Finish()
+"""Nothing follows the last step."""
