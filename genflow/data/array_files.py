@@ -12,6 +12,8 @@ from genflow.data.archives import check_member
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
 from genflow.data.files import DataError
+from genflow.data.notes import note, shown
+from genflow.data.room import free_bytes, megabytes
 from genflow.process.base import require
 
 LABELS = ("labels", "label", "y")
@@ -76,25 +78,32 @@ def _split(part: ArrayPart, share: float, place: Path) -> dict[str, ArrayPart]:
 
 def _stored(place: Path, classes: bool) -> ArrayPart:
     """The images of a file, channels first, and their classes where they are asked for."""
-    if not place.is_file():
-        raise DataError(f"{place} does not exist; give a folder or zip file of images, or an .npy or .npz file")
     try:
-        if place.suffix.lower() == ".npy":
-            found = {"images": np.load(place, mmap_mode="r", allow_pickle=False)}
-        else:
+        if zipfile.is_zipfile(place):
             found = _members(place)
-    except DataError:
+        else:
+            found = {"images": np.load(place, mmap_mode="r", allow_pickle=False)}
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # numpy and zipfile raise many types on damaged files
-        raise DataError(f"{place} can not be read as an array file: {error}") from error
+        raise DataError(f"{shown(place)} cannot be read as an array file: {error}") from error
+    if not classes and (unused := [name for name in LABELS if name in found]):
+        note(f"{shown(place)}: the array {unused[0]} is not used; classes=true makes classes of it")
     images = _channels_first(_only_images(found, place), place)
     return ArrayPart(images, _classes(found, len(images), place) if classes else None)
 
 
 def _members(place: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(place) as archive:
-        for member in archive.infolist():
-            check_member(place, member, most=None)
+        members = archive.infolist()
+    for member in members:
+        check_member(place, member, most=None)
+    total, room = sum(member.file_size for member in members), free_bytes()
+    if total > room:
+        raise DataError(
+            f"{shown(place)} unpacks to {megabytes(total)}, and {megabytes(room)} of memory are free; "
+            "store the images as an .npy file, which is read row by row"
+        )
     with np.load(place, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
