@@ -116,15 +116,18 @@ class Dataset(ABC):
 
     FITTED: ClassVar[int] = 20_000
     """Most examples that a process is fitted to."""
+    FITTED_VALUES: ClassVar[int] = 2**28
+    """Most values in them, 1 GiB: 20,000 colour images of 64x64 pixels are fewer."""
 
     def fitting_points(self) -> Tensor:
         """Training examples in data units, (n, *shape), that `process.for_data` is shown.
 
-        All of them, or `FITTED` evenly spaced ones of a larger split: norms and scales need no more, and the memory
-        is bounded.
+        All of them, or evenly spaced ones of a larger split, at most `FITTED` with at most `FITTED_VALUES` values:
+        norms and scales need no more, and the memory is bounded.
         """
         total = self.count("train")
-        kept = torch.arange(min(total, self.FITTED)) * total // min(total, self.FITTED)
+        most = min(total, self.FITTED, max(1, self.FITTED_VALUES // max(1, math.prod(self.shape))))
+        kept = torch.arange(most) * total // most
         return self.scaling.encode(self.examples("train", kept))
 
     def declared(self) -> dict[str, str]:

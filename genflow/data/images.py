@@ -77,26 +77,25 @@ def load_images(
         },
     )
     places = {"train": _place(path), **({"test": _place(test_path)} if test_path else {})}
-    held_out = f"test_path = {shown(places['test'])}" if test_path else f"test_share = {test_share}"
+    data: Dataset
     if _are_arrays(places):
-        for_files = {"size": size, "channels": channels, "background": background}
-        declared = [name for name, given in for_files.items() if given is not None]
-        if declared:
-            raise ValueError(f"images: {declared[0]} is for image files; {path} is an array, convert it beforehand")
+        _refuse_for_arrays(path, size=size, channels=channels, background=background)
         data = ArrayImages(places, range, classes=classes, test_share=test_share, flip=flip)
-        _say_split(data.count("train"), data.count("test"), held_out)
-        return data
-    if range is not None:
+    elif range is not None:
         raise ValueError("images: range is for arrays of floats; image files have grey levels 0 to 255")
-    recipe = Recipe(channels, _pair(size) if size is not None else None, background=background)
-    splits, names = _pictures(places, classes, test_share)
-    if frames == "all":
-        splits = {split: _every_frame(part) for split, part in splits.items()}
-    images = FolderImages(splits, recipe, flip, OnBadImage(on_bad_image, bad_limit), names)
-    _say_split(len(splits["train"].names), len(splits["test"].names), held_out)
-    if names:
+    else:
+        recipe = Recipe(channels, _pair(size) if size is not None else None, background=background)
+        splits, names = _pictures(places, classes, test_share, frames == "all")
+        data = FolderImages(splits, recipe, flip, OnBadImage(on_bad_image, bad_limit), names)
         _say_classes(names, splits["train"].labels or [])
-    return images
+    _say_split(data, f"test_path = {shown(places['test'])}" if test_path else f"test_share = {test_share}")
+    return data
+
+
+def _refuse_for_arrays(path: str | Path, **options: object) -> None:
+    declared = [name for name, given in options.items() if given is not None]
+    if declared:
+        raise ValueError(f"images: {declared[0]} is for image files; {path} is an array, convert it beforehand")
 
 
 def _is_path(path: Any) -> bool:
@@ -143,7 +142,9 @@ def _is_range(range: Any) -> bool:
     return isinstance(range, Sequence) and len(range) == 2 and all(map(is_number, range)) and range[0] < range[1]
 
 
-def _pictures(places: Mapping[str, Path], classes: bool, share: float) -> tuple[dict[str, Pictures], list[str]]:
+def _pictures(
+    places: Mapping[str, Path], classes: bool, share: float, every_frame: bool
+) -> tuple[dict[str, Pictures], list[str]]:
     """The images of both splits, and the names of their classes."""
     sources = {split: open_source(place) for split, place in places.items()}
     for source in sources.values():
@@ -153,13 +154,13 @@ def _pictures(places: Mapping[str, Path], classes: bool, share: float) -> tuple[
     if any(names != first for names, _ in labelled.values()):
         other = sorted(set(first) ^ set(labelled["test"][0]))
         raise DataError(f"the classes of {places['train']} and {places['test']} differ: {listed(other, 5)}")
-    if "test" in sources:
-        return {split: Pictures(sources[split], sources[split].names, labelled[split][1]) for split in sources}, first
-    source, labels = sources["train"], labelled["train"][1]
-    splits = {
-        split: Pictures(source, [source.names[k] for k in rows], [labels[k] for k in rows] if labels else None)
-        for split, rows in split_rows(len(source.names), share, source.place).items()
-    }
+    splits = {split: Pictures(source, source.names, labelled[split][1]) for split, source in sources.items()}
+    if "test" not in splits:
+        whole, place = splits["train"], sources["train"].place
+        rows = split_rows(len(whole.names), share, place)
+        splits = {split: whole.taken(kept.tolist()) for split, kept in rows.items()}
+    if every_frame:  # after the split, so that no file is on both sides
+        splits = {split: _every_frame(part) for split, part in splits.items()}
     return splits, first
 
 
@@ -182,7 +183,7 @@ def _say_others(source: Source, classes: bool) -> None:
     if listing is None:
         return
     if total := listing.passed.total():
-        note(f"{shown(source.place)}: {len(listing.images):,} images; {total:,} others passed over: "
+        note(f"{shown(source.place)}: {len(listing.images):,} images; {total:,} other files passed over: "
              f"{counted(listing.passed)}")  # fmt: skip
     if classes:
         if empty := empty_folders(listing):
@@ -195,12 +196,17 @@ def _say_others(source: Source, classes: bool) -> None:
                  "classes=true uses them")  # fmt: skip
 
 
-def _say_split(train: int, test: int, held_out: str) -> None:
+def _say_split(data: Dataset, held_out: str) -> None:
+    train, test = (
+        data.listed(split) if isinstance(data, PictureDataset) else data.count(split) for split in ("train", "test")
+    )
     few = "; so few hold back most metrics, a larger test_share or a test_path gives more" if test < FEW else ""
     note(f"images: {train:,} to train on, {test:,} held out ({held_out}){few}")
 
 
 def _say_classes(names: Sequence[str], labels: Sequence[int]) -> None:
+    if not names:
+        return
     note(f"images: classes {listed([f'{k} {name}' for k, name in enumerate(names)], 20)}")
     if len(names) == 1:
         note(f"images: all images are in one class, {shown(names[0])}; give the folder above your class folders")

@@ -46,7 +46,7 @@ class Listing:
         folders: Iterable[str] = (),
     ) -> None:
         self.passed: Counter[str] = Counter() if passed is None else passed
-        self.folders, self.images = list(folders), []
+        self.images: list[str] = []
         others = []
         for name in found:
             if kind := _other_kind(name, head):
@@ -55,6 +55,7 @@ class Listing:
             else:
                 self.images.append(name)
         self.images.sort()
+        self.folders = list(folders)  # a walk knows them at its end
         if not self.images:
             raise DataError(self._nothing(place, others))
 

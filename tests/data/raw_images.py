@@ -43,7 +43,9 @@ def tiff(levels, order="<", big=False, photometric=None, sample_format=None, pag
 
     def entry(tag, kind, number, value):
         inline = isinstance(value, tuple)
-        packed = struct.pack(f"{order}{number}H", *value).ljust(room, b"\0") if inline else struct.pack(order + wide, value)
+        packed = (
+            struct.pack(f"{order}{number}H", *value).ljust(room, b"\0") if inline else struct.pack(order + wide, value)
+        )
         return struct.pack(order + "HH" + wide, tag, kind, number) + packed
 
     def shorts(tag, value, place):

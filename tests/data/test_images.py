@@ -346,7 +346,10 @@ def test_a_lying_directory_unpacks_no_more_than_it_declares(tmp_path):
         (lambda p: write_folder(p, {"a.txt": b"", "b/c.csv": b""}), r"holds 2 other files, such as a\.txt"),
         (lambda p: write_zip(p, {"a.txt": b"x"}), r"has no images .*1 other files, such as a\.txt"),
         (lambda p: p.write_bytes(b"text"), "is neither a zip file nor an array file; give a folder"),
-        (lambda p: p.write_bytes(write_zip(p, GOOD).read_bytes()[:300]), "cannot be read as a zip file: it is truncated or damaged"),
+        (
+            lambda p: p.write_bytes(write_zip(p, GOOD).read_bytes()[:300]),
+            "cannot be read as a zip file: it is truncated or damaged",
+        ),
         (lambda p: None, "does not exist; give a folder"),
         (lambda p: write_folder(p, {"a.png": PNG}), r"holds 1 example\(s\)"),
     ],
