@@ -77,19 +77,16 @@ def load_images(
         },
     )
     places = {"train": _place(path), **({"test": _place(test_path)} if test_path else {})}
-    data: Dataset
     if _are_arrays(places):
         _refuse_for_arrays(path, size=size, channels=channels, background=background)
-        data = ArrayImages(places, range, classes=classes, test_share=test_share, flip=flip)
-    elif range is not None:
+        arrays = ArrayImages(places, range, classes=classes, test_share=test_share, flip=flip)
+        _say_split(arrays.count("train"), arrays.count("test"), places, test_share)
+        return arrays
+    if range is not None:
         raise ValueError("images: range is for arrays of floats; image files have grey levels 0 to 255")
-    else:
-        recipe = Recipe(channels, _pair(size) if size is not None else None, background=background)
-        splits, names = _pictures(places, classes, test_share, frames == "all")
-        data = FolderImages(splits, recipe, flip, OnBadImage(on_bad_image, bad_limit), names)
-        _say_classes(names, splits["train"].labels or [])
-    _say_split(data, f"test_path = {shown(places['test'])}" if test_path else f"test_share = {test_share}")
-    return data
+    recipe = Recipe(channels, _pair(size) if size is not None else None, background=background)
+    splits, names = _pictures(places, classes, test_share, frames == "all")
+    return FolderImages(splits, recipe, flip, OnBadImage(on_bad_image, bad_limit), names)
 
 
 def _refuse_for_arrays(path: str | Path, **options: object) -> None:
@@ -161,6 +158,8 @@ def _pictures(
         splits = {split: whole.taken(kept.tolist()) for split, kept in rows.items()}
     if every_frame:  # after the split, so that no file is on both sides
         splits = {split: _every_frame(part) for split, part in splits.items()}
+    _say_classes(first, splits["train"].labels or [])
+    _say_split(len(splits["train"].names), len(splits["test"].names), places, share)
     return splits, first
 
 
@@ -196,10 +195,8 @@ def _say_others(source: Source, classes: bool) -> None:
                  "classes=true uses them")  # fmt: skip
 
 
-def _say_split(data: Dataset, held_out: str) -> None:
-    train, test = (
-        data.listed(split) if isinstance(data, PictureDataset) else data.count(split) for split in ("train", "test")
-    )
+def _say_split(train: int, test: int, places: Mapping[str, Path], share: float) -> None:
+    held_out = f"test_path = {shown(places['test'])}" if "test" in places else f"test_share = {share}"
     few = "; so few hold back most metrics, a larger test_share or a test_path gives more" if test < FEW else ""
     note(f"images: {train:,} to train on, {test:,} held out ({held_out}){few}")
 

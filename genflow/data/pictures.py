@@ -129,11 +129,6 @@ class PictureDataset(Dataset):
             self._levels(split)
         return len(self._pictures[split].names)
 
-    def listed(self, split: str) -> int:
-        """Images of a split that are not known to be bad; none is read for it."""
-        check_split(split)
-        return len(self._pictures[split].names)
-
     def labels(self, split: str) -> Tensor | None:
         self.count(split)
         labels = self._pictures[split].labels
