@@ -137,8 +137,6 @@ class Registry:
         entry = self.entry(name)
         try:
             return entry.load()
-        except MemoryError:
-            raise
         except Exception as error:
             if entry.origin == "genflow":
                 raise

@@ -44,7 +44,7 @@ class ArrayImages(ArrayDataset):
     ) -> None:
         super().__init__()
         require("images", {"flip": (flip, isinstance(flip, bool), "true or false")})
-        self.flip, self.places = flip, dict(places)
+        self.flip, self.places, self.classes_asked = flip, dict(places), classes
         parts = {split: _stored(place, classes) for split, place in places.items()}
         self.shape = parts["train"].array.shape[1:]
         self.scaling = _scaling(parts["train"].array.dtype, range, self.places["train"])

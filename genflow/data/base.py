@@ -79,6 +79,8 @@ class Dataset(ABC):
     scaling: Scaling = Scaling()
     classes: int = 0
     """Number of classes of `labels`; 0 where there are none."""
+    classes_asked: bool = False
+    """Whether whoever opened the data asked for their classes."""
     partners: Tensor | None = None
     """Draws of the base that belong to the training examples, (n, *shape), row by row; None where data come alone."""
     flip: bool = False

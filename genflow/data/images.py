@@ -220,4 +220,4 @@ class FolderImages(PictureDataset):
         self, splits: dict[str, Pictures], recipe: Recipe, flip: bool, bad: OnBadImage, names: Sequence[str] = ()
     ) -> None:
         super().__init__("images", splits, recipe, flip, bad)
-        self.classes, self.class_names = len(names), tuple(names)
+        self.classes, self.class_names, self.classes_asked = len(names), tuple(names), bool(names)

@@ -17,6 +17,7 @@ import genflow
 from genflow.data import notes
 from genflow.data.files import DataError
 from genflow.data.formats import image_suffixes
+from genflow.training import check_data
 
 CATS = {f"cats/{k}.png": encoded(np.full((4, 4), 10 + k)) for k in range(6)}
 DOGS = {f"dogs/{k}.png": encoded(np.full((4, 4), 200 + k)) for k in range(6)}
@@ -437,3 +438,17 @@ def test_one_image_cannot_be_split(tmp_path, form):
     with pytest.raises(DataError, match=r"holds 1 example.*at least 2 \(or test_path\)"):
         images(path)
     assert images(path, test_path=path).count("test") == 1
+
+
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_classes_that_the_backbone_does_not_see_are_told(tmp_path, form, caplog):
+    if form == "npz":
+        np.savez(tmp_path / "a.npz", images=noise(0, 6, 4, 4), labels=np.arange(6) % 2)
+    place = tmp_path / "a.npz" if form == "npz" else write_folder(tmp_path, PETS)
+    for asked, classes, told in ((True, 0, 1), (True, 2, 0), (False, 0, 0)):
+        caplog.clear()
+        check_data(images(place, classes=asked), classes)
+        lines = [line for line in caplog.messages if "the backbone has none; give it classes = 2" in line]
+        assert len(lines) == told
+    check_data(genflow.get_dataset("digits"), 0)
+    assert not [line for line in caplog.messages if "digits" in line]
