@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -59,7 +60,7 @@ def load_images(
         background: Level, 0 to 255, put behind transparent pixels; without it the colours stored under them are kept.
 
     Raises:
-        DataError: What is at `path` can not be used; the message names the file.
+        DataError: What is at `path` cannot be used; the message names the file.
         ValueError: An option that is not allowed.
     """
     require(
@@ -105,12 +106,7 @@ def _is_level(value: Any) -> bool:
 
 def _place(path: str | Path) -> Path:
     """A path as it is; of text, `~` and `~name` are homes where there is such a one."""
-    if isinstance(path, Path):
-        return path
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # no such user: a file may well be named so
-        return Path(path)
+    return path if isinstance(path, Path) else Path(os.path.expanduser(path))
 
 
 def _are_arrays(places: Mapping[str, Path]) -> bool:
