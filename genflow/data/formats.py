@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 
 PROGRAMS = ("EPS", "WMF", "MPEG")
 """Formats that Pillow names but needs another program for."""
+COMMENT_BYTES = 2**20
+"""How far the header of a PNM file is searched: it may hold comments."""
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -68,11 +71,14 @@ def channel_bits(data: bytes) -> int:
     Arguments:
         data: The file, or its first bytes.
     """
-    found = BITS.get(image_format(data))
-    try:
-        return max(found(data), default=8) if found else 8
-    except (struct.error, IndexError, ValueError):
-        return 8
+    bits = [8]
+    with suppress(struct.error, IndexError, ValueError):  # what was found before the header breaks off counts
+        bits.extend(BITS.get(image_format(data), _unknown)(data))
+    return max(bits)
+
+
+def _unknown(data: bytes) -> Iterator[int]:
+    yield from ()
 
 
 def _png(data: bytes) -> Iterator[int]:
@@ -127,7 +133,7 @@ def _ppm(data: bytes) -> Iterator[int]:
     if kind in b"fF":
         yield 32
     elif kind in b"2356":
-        words = re.sub(rb"#[^\r\n]*", b"", data[2:4096]).split(None, 3)
+        words = re.sub(rb"#[^\r\n]*[\r\n]", b"", data[2:COMMENT_BYTES]).split(None, 3)
         yield int(words[2]).bit_length()
 
 

@@ -64,6 +64,8 @@ def tiffs():
                 yield f"tiff {where} int8", ".tif", raw.tiff(levels.astype(np.int8), order, big, sample_format=2)
     yield "tiff cmyk", ".tif", raw.tiff(DEEP, photometric=5)
     yield "tiff lab", ".tif", raw.tiff(DEEP[:, :, :3], photometric=8)
+    plain = raw.tiff(DEEP[:, :, :3])
+    yield "tiff whose next page is nowhere", ".tif", plain[:-4] + b"\xff\xff\xff\x7f"
     yield "tiff second page", ".tif", raw.tiff(DEEP, pages=2)
 
 
@@ -77,6 +79,8 @@ def deep_files():
         for kind in (2, 3, 5, 6):
             levels = DEEP[:, :, :3] if kind in (3, 6) else DEEP[:, :, 0]
             yield f"pnm {kind} {most}", ".ppm", raw.pnm(np.minimum(levels, most), kind, most)
+    commented = raw.pnm(DEEP[:, :, :3], 6, 65535).replace(b"# a comment", b"#" + b" a comment" * 9000)
+    yield "pnm with a long comment", ".ppm", commented
     yield "pfm grey", ".pfm", raw.pfm(DEEP[:, :, 0])
     yield "pfm colour", ".pfm", raw.pfm(DEEP[:, :, :3])
     photograph = {
