@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -168,7 +167,7 @@ def _every_frame(part: Pictures) -> Pictures:
         except BadImageError:
             count = 1
         rows += [row] * count
-        places += list(builtins.range(count))
+        places += list(range(count))
     return part.taken(rows, places)
 
 
@@ -178,8 +177,8 @@ def _say_others(source: Source, classes: bool) -> None:
     if listing is None:
         return
     if total := listing.passed.total():
-        note(f"{shown(source.place)}: {len(listing.images):,} images; {total:,} other files passed over: "
-             f"{counted(listing.passed)}")  # fmt: skip
+        found = f"{len(listing.images):,} images; {total:,} other files passed over"
+        note(f"{shown(source.place)}: {found}: {counted(listing.passed)}")
     if classes:
         if empty := empty_folders(listing):
             note(f"{shown(source.place)}: folders without images are no classes: {listed(empty)}")
@@ -187,13 +186,13 @@ def _say_others(source: Source, classes: bool) -> None:
     with suppress(DataError):
         names, _ = source.classes()
         if len(names) > 1:
-            note(f"{shown(source.place)}: {len(names):,} folders ({listed(names, 5)}) are not used as classes; "
-                 "classes=true uses them")  # fmt: skip
+            folders = f"{len(names):,} folders ({listed(names, 5)})"
+            note(f"{shown(source.place)}: {folders} are not used as classes; classes=true uses them")
 
 
 def _say_split(train: int, test: int, places: Mapping[str, Path], share: float) -> None:
     held_out = f"test_path = {shown(places['test'])}" if "test" in places else f"test_share = {share}"
-    few = "; so few hold back most metrics, a larger test_share or a test_path gives more" if test < FEW else ""
+    few = "; too few for most metrics: a larger test_share or a test_path gives more" if test < FEW else ""
     note(f"images: {train:,} to train on, {test:,} held out ({held_out}){few}")
 
 
@@ -205,7 +204,8 @@ def _say_classes(names: Sequence[str], labels: Sequence[int]) -> None:
         note(f"images: all images are in one class, {shown(names[0])}; give the folder above your class folders")
     if len(names) > 1 and {name.lower() for name in names} <= SPLITS:
         note("images: these classes have the names of splits; give one as path and the other as test_path")
-    if absent := [name for k, name in enumerate(names) if k not in set(labels)]:
+    trained = set(labels)
+    if absent := [name for k, name in enumerate(names) if k not in trained]:
         note(f"images: no training image of class {listed(absent)}; all its images are held out")
 
 

@@ -92,7 +92,7 @@ class PictureDataset(Dataset):
         splits: Images of "train" and "test".
         recipe: What is done to an image; where it leaves channels or size open, all headers are read and must agree.
         flip: Whether training mirrors images.
-        bad: What is done about images that can not be used.
+        bad: What is done about images that cannot be used.
     """
 
     HELD_BYTES = 2**30
