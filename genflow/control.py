@@ -18,8 +18,8 @@ from genflow.process.base import BackboneLike, Process, dimension, is_count, is_
 from genflow.process.field import Field
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, Noise, Solution, check_finite
-from genflow.solver.langevin import langevin_step
 from genflow.solver.ending import PLAIN, Finish
+from genflow.solver.langevin import langevin_step
 from genflow.solver.sde import EulerMaruyama
 
 OTHER_STREAM = 0x6B6E6F776E

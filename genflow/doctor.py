@@ -72,6 +72,8 @@ def _packages(lines: list[str]) -> list[str]:
 def _device(lines: list[str]) -> list[str]:
     try:
         torch = importlib.import_module("torch")
+    except MemoryError:
+        raise
     except Exception as error:
         lines.append(f"torch does not import: {error}")
         return ["reinstall torch"]

@@ -114,3 +114,38 @@ def test_public_functions_have_docstrings():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{name}.{node.name}"
+
+
+def caught(handler):
+    """Names of the exceptions that a handler catches; a bare one catches all."""
+    kinds = getattr(handler.type, "elts", [handler.type])
+    return {"BaseException" if kind is None else ast.unparse(kind) for kind in kinds}
+
+
+def raises_again(handler):
+    return isinstance(handler.body[-1], ast.Raise) and handler.body[-1].exc is None
+
+
+def says_the_type(handler):
+    return f"type({handler.name}).__name__" in ast.unparse(handler)
+
+
+def test_what_catches_all_errors_lets_the_end_of_memory_through():
+    """A handler of all errors names a damaged file or the like; memory that ends must not be called that.
+
+    So it raises the same error again, comes after a handler that does so with MemoryError, or says the error's type,
+    as workers do of a cell and the registry of a plugin.
+    """
+    wrong = []
+    for name, file in modules():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            passed = False
+            for handler in getattr(node, "handlers", []):
+                passed = passed or ("MemoryError" in caught(handler) and raises_again(handler))
+                broad = caught(handler) & {"Exception", "BaseException"}
+                if broad and not (passed or raises_again(handler) or says_the_type(handler)):
+                    wrong.append(f"{name}:{handler.lineno}")
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                hidden = {ast.unparse(kind) for kind in node.args} & {"Exception", "BaseException", "MemoryError"}
+                wrong += [f"{name}:{node.lineno}"] if hidden else []
+    assert wrong == []

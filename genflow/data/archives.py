@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import stat
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from genflow.data.containers import container
 from genflow.data.files import DataError
+from genflow.data.listing import HEAD_BYTES, FolderWalk, Listing, check_regular, class_folders
+from genflow.data.notes import shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MEMBER_BYTES = 2**28
 """Most bytes that an image of a zip file may unpack to (256 MiB)."""
 RATIO, RATIO_BYTES = 200, 2**24
 """A member above RATIO_BYTES that unpacks to more than RATIO times its packed size is refused."""
 
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+"""How members may be packed."""
+
 
 class BadImageError(ValueError):
-    """One image that can not be used, without its name."""
+    """One image that cannot be used, without its name."""
 
 
 class Source(ABC):
@@ -32,6 +40,8 @@ class Source(ABC):
 
     names: list[str]
     """Paths below the place, sorted, so that rows do not depend on the machine."""
+    listing: Listing | None = None
+    """How the names were found; None where every record of the place is an image."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -46,21 +56,17 @@ class Source(ABC):
 
     def title(self, name: str) -> str:
         """An image's full name for messages."""
-        return f"{self.place}/{name}"
+        return shown(f"{self.place}/{name}")
 
     def classes(self) -> tuple[list[str], list[int]]:
-        """Names of the top folders, sorted, and each image's.
+        """Names of the class folders, sorted, and each image's; see `class_folders`.
 
         Raises:
-            DataError: An image lies in no folder.
+            DataError: An image lies in no class folder.
         """
-        tops = [PurePosixPath(name).parts[0] if "/" in name else "" for name in self.names]
-        if "" in tops:
-            loose = self.title(self.names[tops.index("")])
-            raise DataError(f"{loose} is in no sub-folder, so it has no class; move it to one, or give classes=false")
-        known = sorted(set(tops))
-        places = {top: k for k, top in enumerate(known)}
-        return known, [places[top] for top in tops]
+        if self.listing is None:
+            raise DataError(f"{shown(self.place)} has no folders, so its images have no classes; give classes=false")
+        return class_folders(self.listing, self.title)
 
 
 def open_source(path: Path) -> Source:
@@ -69,46 +75,41 @@ def open_source(path: Path) -> Source:
     Raises:
         DataError: There is nothing of the kind, or no image in it.
     """
-    if path.is_dir():
+    kind = container(path)
+    if kind == "zip file":
+        return ZipSource(path)
+    if kind == "folder":
         return LmdbSource(path) if (path / "data.mdb").is_file() else FolderSource(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give a folder or zip file of images, or an .npy or .npz file")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no zip file (or a truncated one); give a folder or zip file of images")
-    return ZipSource(path)
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
-
-
-def _images(place: Path, found: Iterable[str]) -> list[str]:
-    found = list(found)
-    images = sorted(filter(_is_image, found))
-    if not images:
-        held = f"{len(found)} other files, such as {min(found)}" if found else "nothing"
-        raise DataError(f"{place} has no images ({', '.join(SUFFIXES)}): it holds {held}")
-    return images
+    raise DataError(f"{shown(path)} is {kind}; give a folder or zip file of images")
 
 
 class FolderSource(Source):
-    """All images below a folder; hidden files are passed over, links to folders are not followed."""
+    """All images below a folder; `FolderWalk` says what is done about links."""
 
     def __init__(self, place: Path) -> None:
         super().__init__(place)
-        walked = ((Path(folder).relative_to(place), files) for folder, _, files in os.walk(place))
-        self.names = _images(place, ((folder / name).as_posix() for folder, files in walked for name in files))
+        passed: Counter[str] = Counter()
+        walk = FolderWalk(place, passed)
+        self.listing = Listing(place, walk.files(), self._head, passed, walk.folders)
+        self.names = self.listing.images
+
+    def _head(self, name: str) -> bytes:
+        try:
+            return self.read(name, HEAD_BYTES)
+        except BadImageError:
+            return b""
 
     def read(self, name: str, most: int = -1) -> bytes:
+        path = f"{self.place}/{name}"
         try:
-            with (self.place / name).open("rb") as file:
+            check_regular(path)
+            with open(path, "rb") as file:
                 return file.read(most)
         except FileNotFoundError:
-            raise BadImageError("has vanished since the data set was opened") from None
+            linked = "is a link that leads nowhere" if os.path.islink(path) else ""
+            raise BadImageError(linked or "has vanished since the data set was opened") from None
         except OSError as error:
-            raise BadImageError(f"can not be read: {error.strerror or error}") from error
+            raise BadImageError(f"cannot be read: {error.strerror or error}") from error
 
 
 class ArchiveSource(Source):
@@ -133,7 +134,7 @@ class ArchiveSource(Source):
             return self._archive
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"place": self.place, "names": self.names}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_archive", "_owner")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -147,7 +148,8 @@ def check_member(archive: Path, member: zipfile.ZipInfo, most: int | None = MEMB
         DataError: With the member's name.
     """
     parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-    if ".." in parts or parts[:1] == ("/",) or (parts and parts[0].endswith(":")):
+    drive = re.match(r"[A-Za-z]:", parts[0]) if parts else None
+    if ".." in parts or parts[:1] in (("/",), ("//",)) or drive:
         raise DataError(f"{archive} is refused: its member {member.filename!r} points outside the archive")
     size, packed = member.file_size, max(member.compress_size, 1)
     if (most is not None and size > most) or (size > RATIO_BYTES and size > RATIO * packed):
@@ -157,29 +159,76 @@ def check_member(archive: Path, member: zipfile.ZipInfo, most: int | None = MEMB
 
 
 class ZipSource(ArchiveSource):
-    """All images of a zip file. Every name and declared size is checked before anything is read."""
+    """All images of a zip file. Every name and declared size is checked before anything is read.
+
+    Windows separates folders by backslashes in some of its zip files, so a backslash is a separator here. Of members of
+    one name the last counts, as it does when a file is unpacked over another.
+    """
 
     def __init__(self, place: Path) -> None:
         super().__init__(place)
         try:
-            members = [m for m in self.archive().infolist() if not m.is_dir()]
-        except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{place} can not be read as a zip file: {error}") from error
+            members = self.archive().infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{shown(place)} cannot be read as a zip file: {error}") from error
+        passed: Counter[str] = Counter()
+        folders: list[str] = []
+        self._stored: dict[str, str] = {}
+        """Members' own names by the names that they are known by here."""
         for member in members:
             check_member(place, member)
-        self.names = _images(place, (member.filename for member in members))
+            name = _member_name(member)
+            if member.is_dir() or member.filename.endswith("\\"):
+                folders.append(name)
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                passed["links"] += 1
+            else:
+                passed["earlier members of the same name"] += name in self._stored
+                self._stored[name] = member.filename
+        self.listing = Listing(place, self._stored, self._head, +passed, folders)
+        self.names = self.listing.images
+        for name in self.names:
+            _check_packing(place, self.archive().getinfo(self._stored[name]))
 
     def _opened(self) -> zipfile.ZipFile:
         return zipfile.ZipFile(self.place)
 
+    def _head(self, name: str) -> bytes:
+        try:
+            return self.read(name, HEAD_BYTES)
+        except BadImageError:
+            return b""
+
     def read(self, name: str, most: int = -1) -> bytes:
         try:
-            with self.archive().open(name) as member:
+            with self.archive().open(self._stored[name]) as member:
                 return member.read(most)
+        except MemoryError:
+            raise
         except FileNotFoundError:
             raise BadImageError("is in an archive that has vanished") from None
-        except Exception as error:  # zlib, CRC, encryption, unknown methods: many types, one meaning
-            raise BadImageError(f"can not be unpacked: {error}") from error
+        except Exception as error:  # zlib, CRC, unknown methods: many types, one meaning
+            raise BadImageError(f"cannot be unpacked: {error}") from error
+
+
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """A member's path with "/" between its parts; UTF-8 also where the archive forgot to say so, as macOS does."""
+    name = member.filename
+    if not member.flag_bits & 0x800:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def _check_packing(archive: Path, member: zipfile.ZipInfo) -> None:
+    """Raises DataError for an image that needs a password, or a method that Python does not unpack."""
+    if member.flag_bits & 1:
+        problem = "is encrypted; pack the images without a password"
+    elif member.compress_type not in METHODS:
+        problem = f"is packed by method {member.compress_type}; pack the images by deflate, or not at all"
+    else:
+        return
+    raise DataError(f"{shown(archive)} is refused: its member {member.filename!r} {problem}")
 
 
 class LmdbSource(ArchiveSource):
@@ -200,7 +249,7 @@ class LmdbSource(ArchiveSource):
         try:
             return lmdb.open(str(self.place), readonly=True, lock=False, readahead=False, max_readers=64)
         except lmdb.Error as error:
-            raise DataError(f"{self.place} can not be read as an LMDB: {error}") from error
+            raise DataError(f"{self.place} cannot be read as an LMDB: {error}") from error
 
     def read(self, name: str, most: int = -1) -> bytes:
         with self.archive().begin() as view:

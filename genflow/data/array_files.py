@@ -14,6 +14,8 @@ from genflow.data.archives import check_member
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
 from genflow.data.files import DataError
+from genflow.data.notes import note, shown
+from genflow.data.room import free_bytes, megabytes
 from genflow.process.base import require
 
 LABELS = ("labels", "label", "y")
@@ -49,7 +51,7 @@ class ArrayImages(ArrayDataset):
     ) -> None:
         super().__init__()
         require("images", {"flip": (flip, isinstance(flip, bool), "true or false")})
-        self.flip, self.places = flip, dict(places)
+        self.flip, self.places, self.classes_asked = flip, dict(places), classes
         parts = {split: _stored(place, classes) for split, place in places.items()}
         self.shape = parts["train"].array.shape[1:]
         self.scaling = _scaling(parts["train"].array.dtype, range, self.places["train"])
@@ -85,17 +87,17 @@ def _split(part: ArrayPart, share: float, place: Path) -> dict[str, ArrayPart]:
 
 def _stored(place: Path, classes: bool) -> ArrayPart:
     """The images of a file, channels first, and their classes where they are asked for."""
-    if not place.is_file():
-        raise DataError(f"{place} does not exist; give a folder or zip file of images, or an .npy or .npz file")
     try:
-        if place.suffix.lower() == ".npy":
-            found = {"images": _mapped(place)}
-        else:
+        if zipfile.is_zipfile(place):
             found = _members(place)
-    except DataError:
+        else:
+            found = {"images": _mapped(place)}
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # numpy and zipfile raise many types on damaged files
-        raise DataError(f"{place} can not be read as an array file: {error}; {STORE}") from error
+        raise DataError(f"{shown(place)} cannot be read as an array file: {error}; {STORE}") from error
+    if not classes and (unused := [name for name in LABELS if name in found]):
+        note(f"{shown(place)}: the array {unused[0]} is not used; classes=true makes classes of it")
     images = _channels_first(_only_images(found, place), place)
     return ArrayPart(images, _classes(found, len(images), place) if classes else None)
 
@@ -112,8 +114,15 @@ def _mapped(place: Path) -> np.ndarray:
 
 def _members(place: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(place) as archive:
-        for member in archive.infolist():
-            check_member(place, member, most=None)
+        members = archive.infolist()
+    for member in members:
+        check_member(place, member, most=None)
+    total, room = sum(member.file_size for member in members), free_bytes()
+    if total > room:
+        raise DataError(
+            f"{shown(place)} unpacks to {megabytes(total)}, and {megabytes(room)} of memory are free; "
+            "store the images as an .npy file, which is read row by row"
+        )
     with np.load(place, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 

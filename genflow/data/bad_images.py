@@ -1,4 +1,4 @@
-"""What is done about images that can not be used."""
+"""What is done about images that cannot be used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genflow.process.base import is_count, require
 
 @dataclass(frozen=True)
 class OnBadImage:
-    """What is done about an image that can not be used.
+    """What is done about an image that cannot be used.
 
     Arguments:
         action: "stop" ends with the image's name; "skip" counts it, says the first one, and goes on without it.
@@ -53,6 +53,6 @@ class Skipped:
         if len(self.reasons) > self.policy.limit:
             first = next(iter(self.reasons))
             raise DataError(
-                f"more than bad_limit = {self.policy.limit} images can not be used: the first is {first}, "
+                f"more than bad_limit = {self.policy.limit} images cannot be used: the first is {first}, "
                 f"the last {title}, which {error}"
             ) from error

@@ -85,6 +85,8 @@ class Dataset(ABC):
     scaling: Scaling = Scaling()
     classes: int = 0
     """Number of classes of `labels`; 0 where there are none."""
+    classes_asked: bool = False
+    """Whether whoever opened the data asked for their classes."""
     partners: Tensor | None = None
     """Draws of the base that belong to the training examples, (n, *shape), row by row; None where data come alone."""
     flip: bool = False
@@ -150,13 +152,17 @@ class Dataset(ABC):
 
     FITTED: ClassVar[int] = 20_000
     """Most examples that a process is fitted to."""
+    FITTED_VALUES: ClassVar[int] = 2**28
+    """Most values in them, 1 GiB: 20,000 colour images of 64x64 pixels are fewer."""
 
     def fitting_points(self) -> Tensor:
         """Training examples in data units, (n, *shape), that `process.for_data` is shown.
 
-        All of them, or the first `FITTED` of a larger split: norms and scales need no more, and the memory is bounded.
+        All of them, or the first of a larger split, at most `FITTED` with at most `FITTED_VALUES` values: norms and
+        scales need no more, and the memory is bounded.
         """
-        return self.scaling.encode(self.examples("train", torch.arange(min(self.count("train"), self.FITTED))))
+        most = min(self.count("train"), self.FITTED, max(1, self.FITTED_VALUES // max(1, math.prod(self.shape))))
+        return self.scaling.encode(self.examples("train", torch.arange(most)))
 
     def declared(self) -> dict[str, str]:
         """What is done to the data before a model sees them, in words.

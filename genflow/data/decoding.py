@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genflow.data.archives import BadImageError
+from genflow.data.formats import channel_bits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,6 +22,10 @@ PLAIN = {"1": 1, "L": 1, "RGB": 3}
 """Pillow's modes that have their channels without conversion."""
 DEEP = ("I", "F")
 """First letters of Pillow's modes with more than 8 bits a channel, which it would clip."""
+BETWEEN = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
+"""Modes that Pillow converts to grey and RGB by way of another."""
+SEQUENCES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO", "FLI", "DCX", "IM", "SPIDER")
+"""Formats whose files are pages or a film; the other frames that Pillow knows are layers or sizes of one image."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Recipe:
         size: (height, width) after resizing; None keeps the image's own.
         crop: First the centred square of so many pixels.
         resample: Pillow's filter of the resizing, which averages over all source pixels where it shrinks.
+        background: The level, 0 to 255, that is put behind transparent pixels; None drops the transparency and keeps
+            the colours that are stored under it.
 
     Resizing first takes the largest centred box of the wanted proportions.
     """
@@ -39,6 +48,7 @@ class Recipe:
     size: tuple[int, int] | None = None
     crop: int | None = None
     resample: str = "bicubic"
+    background: int | None = None
 
     def describe(self) -> str:
         """In words, for `Dataset.declared`."""
@@ -51,35 +61,50 @@ class Recipe:
             )
         if self.channels:
             steps.append("grey" if self.channels == 1 else "RGB")
+        if self.background is not None:
+            steps.append(f"transparency on level {self.background}")
         return ", ".join(steps) or "none"
 
-    def measure(self, data: bytes) -> tuple[int, int, int]:
-        """(channels, height, width) after the recipe, from the file's header alone."""
-        image = _opened(data)
+    def measure(self, data: bytes, frame: int = 0) -> tuple[int, int, int]:
+        """(channels, height, width) after the recipe, from the file's header alone where it is the first frame."""
+        image = _at(_opened(data), frame)
         height, width = self.size or (image.height, image.width)
         if self.size is None and self.crop:
             height = width = self.crop
         return self._channels(image), height, width
 
-    def decode(self, data: bytes) -> np.ndarray:
+    def decode(self, data: bytes, frame: int = 0, tell: Callable[[Image], None] = lambda image: None) -> np.ndarray:
         """Whole levels 0 to 255, (channels, height, width), uint8.
+
+        Arguments:
+            data: The image file.
+            frame: Which of its frames.
+            tell: Sees the image before its pixels are read.
 
         Raises:
             BadImageError: The file is damaged, too large, or not of a kind that the recipe takes.
         """
-        image = _opened(data)
+        image = _at(_opened(data), frame)
+        tell(image)
         channels = self._channels(image)
-        try:
-            pixels = np.asarray(self._placed(image.convert("L" if channels == 1 else "RGB")))
-        except BadImageError:
-            raise
-        except Exception as error:  # Pillow's decoders raise many types on damaged files
-            raise BadImageError(f"is damaged: {error}") from error
+        with _damage_named():
+            image.load()
+        with _damage_named("cannot be converted"):
+            pixels = np.asarray(self._placed(self._converted(image, "L" if channels == 1 else "RGB")))
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+    def _converted(self, image: Image, mode: str) -> Image:
+        from PIL import Image as images
+
+        if self.background is None or not image.has_transparency_data:
+            between = "RGBA" if "transparency" in image.info and image.mode == "P" else BETWEEN.get(image.mode)
+            return (image.convert(between) if between else image).convert(mode)
+        canvas = images.new("RGBA", image.size, (self.background,) * 3 + (255,))
+        return images.alpha_composite(canvas, image.convert("RGBA")).convert(mode)
 
     def _channels(self, image: Image) -> int:
         if image.mode.startswith(DEEP):
-            raise BadImageError(f"has more than 8 bits a channel (mode {image.mode}); convert it first")
+            raise _too_deep(f"mode {image.mode}")
         if self.channels is None and image.mode not in PLAIN:
             raise BadImageError(
                 f"is neither grey nor RGB (mode {image.mode}, {len(image.getbands())} channels); "
@@ -111,16 +136,75 @@ def _centre(image: Image, height: int, width: int) -> Image:
     return image.crop((left, top, left + width, top + height))
 
 
+def frames(data: bytes) -> int:
+    """How many pages or frames an image file holds.
+
+    Raises:
+        BadImageError: It is damaged.
+    """
+    return frame_count(_opened(data))
+
+
+def frame_count(image: Image) -> int:
+    """How many pages or frames an opened image has; layers and sizes of one image do not count."""
+    with _damage_named():
+        return int(getattr(image, "n_frames", 1)) if image.format in SEQUENCES else 1
+
+
+def orientation(image: Image) -> int:
+    """The EXIF orientation that a photograph is to be shown in, 1 to 8; 1 where it is stored upright.
+
+    TIFF images count as upright: Pillow turns them as it reads them.
+    """
+    if image.format == "TIFF" or "exif" not in image.info:
+        return 1
+    with _damage_named():
+        found = image.getexif().get(0x0112, 1)
+    return found if found in range(1, 9) else 1
+
+
+def _at(image: Image, frame: int) -> Image:
+    if frame:
+        with _damage_named():
+            image.seek(frame)
+    return image
+
+
 def _opened(data: bytes) -> Image:
     """An image whose header was read and whose pixels were not."""
     from PIL import Image
 
+    if (bits := channel_bits(data)) > 8:
+        raise _too_deep(f"{bits} bits")
     try:
-        image = Image.open(io.BytesIO(data))
+        with _damage_named():
+            image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise BadImageError(f"is too large: {error}") from error
-    except Exception as error:
-        raise BadImageError("is damaged, or no image") from error
     if image.width * image.height > MOST_PIXELS:
         raise BadImageError(f"is too large: {image.height}x{image.width} pixels, at most {MOST_PIXELS} are decoded")
     return image
+
+
+def _too_deep(found: str) -> BadImageError:
+    return BadImageError(
+        f"has more than 8 bits a channel ({found}), which would be cut; convert it to 8 bits, "
+        "or store floats in an array file with range=[low, high]"
+    )
+
+
+@contextmanager
+def _damage_named(problem: str = "is damaged") -> Iterator[None]:
+    """Pillow's decoders raise many types on damaged files; memory that ends is no damage."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except (MemoryError, BadImageError, Image.DecompressionBombError):
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError("is damaged, or no image that Pillow reads") from error
+    except Exception as error:
+        if "out of memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise BadImageError(f"{problem}: {error}") from error

@@ -128,6 +128,8 @@ def _fields(data: bytes, title: str) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files if name in ("data", "labels")}
+    except MemoryError:
+        raise
     except Exception as error:  # numpy and zipfile raise many types on damaged files
         raise DataError(f"{title} is damaged: {error}; fetch it again") from error
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +16,23 @@ from torch import Tensor
 from genflow.data.archives import BadImageError, Source
 from genflow.data.bad_images import OnBadImage, Skipped
 from genflow.data.base import Dataset, Scaling, check_split
-from genflow.data.decoding import Recipe
+from genflow.data.decoding import Recipe, frame_count, orientation
 from genflow.data.files import DataError
+from genflow.data.notes import note
+from genflow.data.room import check_room, check_size
 from genflow.process.base import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 THREADS = min(8, os.cpu_count() or 1)
 HEAD_BYTES = 2**16
 """Bytes of a file that are read for its header."""
+TODO = {
+    "frames": "of your own images, frames=all reads every frame",
+    "exif": "turn such images beforehand if they are to be upright",
+}
+"""What can be done about what is not read of an image."""
 
 
 @dataclass
@@ -32,21 +43,33 @@ class Pictures:
         source: Where the bytes come from.
         names: Names in the source, by row.
         labels: Classes by row, or None.
+        frames: Which frame of its file each row is; None where all are the first.
     """
 
     source: Source
     names: list[str]
     labels: list[int] | None = None
+    frames: list[int] | None = None
+
+    def frame(self, row: int) -> int:
+        return 0 if self.frames is None else self.frames[row]
 
     def title(self, row: int) -> str:
-        return self.source.title(self.names[row])
+        title = self.source.title(self.names[row])
+        return title if self.frames is None else f"{title} (frame {self.frames[row] + 1})"
 
     def without(self, bad: Iterable[int]) -> Pictures:
         """The same without some rows."""
         left_out = set(bad)
         kept = [row for row in range(len(self.names)) if row not in left_out]
-        labels = None if self.labels is None else [self.labels[row] for row in kept]
-        return Pictures(self.source, [self.names[row] for row in kept], labels)
+        return self.taken(kept)
+
+    def taken(self, rows: Sequence[int], frames: list[int] | None = None) -> Pictures:
+        """Some rows, with their frames where those are given."""
+        labels = None if self.labels is None else [self.labels[row] for row in rows]
+        if frames is None and self.frames is not None:
+            frames = [self.frames[row] for row in rows]
+        return Pictures(self.source, [self.names[row] for row in rows], labels, frames)
 
     def stand_ins(self, row: int) -> Iterator[int]:
         """The rows after one, around to it, that are of its class."""
@@ -68,7 +91,7 @@ class PictureDataset(Dataset):
         splits: Images of "train" and "test".
         recipe: What is done to an image; where it leaves channels or size open, all headers are read and must agree.
         flip: Whether training mirrors images.
-        bad: What is done about images that can not be used.
+        bad: What is done about images that cannot be used.
     """
 
     HELD_BYTES = 2**30
@@ -85,9 +108,13 @@ class PictureDataset(Dataset):
         require(name, {"flip": (flip, isinstance(flip, bool), "true or false")})
         self.name, self.flip, self.recipe, self._pictures = name, flip, recipe, dict(splits)
         self._skipped = Skipped(bad or OnBadImage())
+        self._told: dict[str, str] = {}
+        if recipe.size:
+            check_size(name, recipe.size)
         self.shape = self._common_shape()
         total = sum(len(part.names) for part in self._pictures.values())
         self.held = total * int(np.prod(self.shape)) <= self.HELD_BYTES
+        check_room(name, self.shape, total if self.held else 1)
         self._held: dict[str, np.ndarray] = {}
 
     @property
@@ -167,25 +194,39 @@ class PictureDataset(Dataset):
                 found[place] = self._each(part, [other], self._decode)[0]
         return np.stack(found) if found else np.empty((0, *self.shape), np.uint8)
 
-    def _measure(self, source: Source, name: str) -> tuple[int, int, int]:
+    def _measure(self, part: Pictures, row: int) -> tuple[int, int, int]:
         """An image's shape, from the first bytes of its file where they tell it."""
-        try:
-            return self.recipe.measure(source.read(name, HEAD_BYTES))
-        except BadImageError:
-            return self.recipe.measure(source.read(name))
+        frame = part.frame(row)
+        if not frame:
+            with suppress(BadImageError):
+                return self.recipe.measure(part.source.read(part.names[row], HEAD_BYTES))
+        return self.recipe.measure(part.source.read(part.names[row]), frame)
 
-    def _decode(self, source: Source, name: str) -> np.ndarray:
-        image = self.recipe.decode(source.read(name))
+    def _decode(self, part: Pictures, row: int) -> np.ndarray:
+        data = part.source.read(part.names[row])
+        image = self.recipe.decode(data, part.frame(row), lambda image: self._tell(part, row, image))
         if image.shape != self.shape:
             raise BadImageError(f"has shape {image.shape}, the data set {self.shape}")
         return image
 
-    def _each(self, part: Pictures, rows: Iterable[int], work: Callable[[Source, str], Any]) -> list[Any]:
+    def _tell(self, part: Pictures, row: int, image: Image) -> None:
+        """Says of the first image of each kind what is not read of it."""
+        with suppress(BadImageError):
+            if part.frames is None and (count := frame_count(image)) > 1:
+                self._say_first("frames", part.title(row), f"has {count} frames; the first of each file is read")
+            if (turned := orientation(image)) > 1:
+                self._say_first("exif", part.title(row), f"has EXIF orientation {turned}, which is not applied")
+
+    def _say_first(self, kind: str, title: str, what: str) -> None:
+        if self._told.setdefault(kind, title) is title:  # threads ask at the same time
+            note(f"{title} {what}; {TODO[kind]}; further such images are not named")
+
+    def _each(self, part: Pictures, rows: Iterable[int], work: Callable[[Pictures, int], Any]) -> list[Any]:
         """`work` on the images of some rows, in their order; None for each that is skipped."""
 
         def one(row: int) -> Any:
             try:
-                return work(part.source, part.names[row])
+                return work(part, row)
             except BadImageError as error:
                 return error
 

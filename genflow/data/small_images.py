@@ -165,7 +165,7 @@ def _tar_batches(archive: Path, wanted: set[str], optional: set[str]) -> dict[st
                 if not member.isreg() or member.size > BATCH_BYTES:
                     raise DataError(f"{archive} is refused: its member {member.name!r} is no batch of CIFAR-10")
                 found[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # tarfile, gzip and zlib raise many types on damaged files
         raise DataError(f"{archive} is damaged: {error}; fetch it again") from error
@@ -216,6 +216,8 @@ class Svhn(PublishedImages):
         try:
             fields = loadmat(place, variable_names=["X", "y"])
             images, labels = np.ascontiguousarray(fields["X"].transpose(3, 2, 0, 1)), fields["y"]
+        except MemoryError:
+            raise
         except Exception as error:  # scipy raises many types on damaged files
             raise DataError(f"{place} is damaged, or none of SVHN's files: {error}; fetch it again") from error
         if images.shape[1:] != self.shape:

@@ -103,6 +103,8 @@ class Table(ArrayDataset):
                 for member in tar:
                     if member.name == f"data/{file}" and member.isreg():
                         return io.BytesIO(tar.extractfile(member).read())  # type: ignore[union-attr]  # a regular file
+        except MemoryError:
+            raise
         except Exception as error:  # tarfile, gzip and zlib raise many types on damaged files
             raise DataError(f"{path} is damaged: {error}; fetch it again") from error
         raise DataError(f"{path} lacks data/{file}; fetch it again")
@@ -112,7 +114,7 @@ class Table(ArrayDataset):
         try:
             with self.open(file) as source:
                 found = np.load(source, allow_pickle=False)
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:
             raise DataError(f"{self._found[file]} can not be read as an array: {error}; fetch it again") from error

@@ -36,6 +36,8 @@ def load(data: bytes, name: str) -> Any:
         return _finished(_Restricted(io.BytesIO(data), encoding="bytes").load())
     except _RefusedError as error:
         raise DataError(f"{name} is refused: {error}; only plain types and arrays of numbers are read") from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise DataError(f"{name} is damaged: {type(error).__name__}: {error}; fetch it again") from error
 

@@ -82,6 +82,8 @@ def _port(found: Found) -> nn.Module:
     net.Mixed_7b, net.Mixed_7c = blocks.FIDInceptionE_1(1280), blocks.FIDInceptionE_2(2048)
     try:
         net.load_state_dict(torch.load(found.path, map_location="cpu", weights_only=True))
+    except MemoryError:
+        raise
     except Exception as error:
         raise WeightsError(
             f"{found.path} is no state dict of the Inception port: {str(error).splitlines()[0]}"

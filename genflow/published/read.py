@@ -153,6 +153,8 @@ def _check_records(path: Path) -> None:
             packed = next((r.filename for r in records if r.compress_type != zipfile.ZIP_STORED), None)
             total = sum(r.file_size for r in records)
             damaged = None if packed or total > path.stat().st_size else archive.testzip()
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile raises a dozen kinds on damaged headers
         raise CheckpointError(f"{path} was cut off or damaged: {_short(error)}") from None
     if packed:
@@ -182,6 +184,8 @@ def _load(path: Path, zipped: bool) -> Any:
             asked = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if zipped else []
             if not asked:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        except MemoryError:
+            raise
         except Exception as error:  # torch raises many kinds on contents that are no checkpoint
             asked = re.findall(r"(?:GLOBAL|global:?) ([\w.]+)", str(error))[:1]
             if not asked:

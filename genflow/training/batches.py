@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genflow.backbone.base import check_labels
 from genflow.data.base import Dataset
+from genflow.data.notes import note
 from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
 from genflow.process.field import NO_CLASS
@@ -168,8 +169,16 @@ def check_pairs(process: Process, dataset: Dataset) -> None:
 
 
 def check_data(dataset: Dataset, classes: int) -> None:
-    """Raises ValueError where a data set's labels do not fit a backbone of that many classes, or partners its rows."""
+    """Raises ValueError where a data set's labels do not fit a backbone of that many classes, or partners its rows.
+
+    Classes that were asked for and that the backbone does not see are told.
+    """
     name, labels = dataset.name, dataset.labels("train") if classes else None
+    if dataset.classes_asked and not classes:
+        note(
+            f"the {dataset.classes} classes of '{name}' are not used: the backbone has none; "
+            f"give it classes = {dataset.classes}"
+        )
     if classes and labels is None:
         raise ValueError(f"the backbone has classes = {classes}, but '{name}' has no labels; give it classes = 0")
     if classes and dataset.classes > classes:

@@ -108,7 +108,7 @@ def test_labels_and_test_path(tmp_path):
         (noise(0, 4, 5, 5, 3), {"channels": 1}, "channels is for image files"),
         (noise(0, 4, 5, 5, 3), {"classes": True}, r"holds no array labels or label or y .*it holds images"),
         (noise(0, 1, 5, 5, 3), {}, r"holds 1 example\(s\)"),
-        (np.array([{}] * 4), {}, "can not be read as an array file"),
+        (np.array([{}] * 4), {}, "cannot be read as an array file"),
     ],
 )
 def test_arrays_that_are_no_images_are_named(tmp_path, array, options, message):
@@ -139,7 +139,7 @@ def test_both_files_must_be_alike(tmp_path):
 def test_truncated_files_are_named(tmp_path, suffix, cut):
     path = saved(tmp_path / f"a{suffix}", noise(0, 4, 5, 5, 3))
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(DataError, match=rf"a\{suffix} can not be read"):
+    with pytest.raises(DataError, match=rf"a\{suffix} cannot be read"):
         images(path)
 
 
