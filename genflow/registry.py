@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+from genflow.kinds import Kind, conform, kind_of
+from genflow.signatures import imported, written
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Registry:
         """
         entry = self.entry(name)
         factory = self.load(name)
-        check_options(f"{self.kind} '{name}'", factory, options)
+        options = check_options(f"{self.kind} '{name}'", factory, options, self.reserved)
         try:
             return factory(**{**entry.preset, **options})
         except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
@@ -143,6 +145,16 @@ class Registry:
             self.broken[name] = f"{type(error).__name__}: {error} (plugin of {entry.origin})"
             raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}") from error
 
+    def kinds(self, name: str) -> dict[str, Kind] | None:
+        """What each option of a name takes, without importing it where its source says so; None where that is open."""
+        try:
+            entry = self.entry(name)
+            takes = written(entry.target) if entry.target else None
+            takes = imported(self.load(name)) if takes is None else takes
+        except ValueError:  # an unknown name or a broken plugin, which whoever uses it says better
+            return None
+        return None if takes is None else {option: kind_of(annotation) for option, annotation in takes.items()}
+
     def _discover(self) -> dict[str, Entry]:
         from importlib import metadata
 
@@ -157,37 +169,39 @@ class Registry:
         return found
 
 
-def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuses options that a constructor does not take, naming the nearest one that it does, and switches and words
-    that are none."""
-    import inspect
+def check_options(
+    owner: str, factory: Callable[..., Any], options: Mapping[str, Any], reserved: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Options in the types that a constructor declares.
 
-    parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name, value in options.items():
-        if name not in parameters:
-            raise unknown(f"option of {owner}", name, parameters)
-        allowed = why_not(parameters[name].annotation, value)
-        if allowed:
-            raise ValueError(f"{owner}: {name} = {value!r} is not allowed; give {allowed}")
+    Arguments:
+        owner: Whose options they are, for messages.
+        factory: The class or function that takes them.
+        options: As they came.
+        reserved: Those that the program gives, which are not looked at.
+
+    Raises:
+        UnknownNameError: The constructor takes no such option; the nearest that it does is named.
+        ValueError: A value of another kind than its option's.
+    """
+    takes = imported(factory)
+    if takes is None:
+        return dict(options)
+    for name in options:
+        if name not in takes:
+            raise unknown(f"option of {owner}", name, takes)
+    return {
+        name: value if name in reserved else fitting(f"{owner}: {name}", kind_of(takes[name]), value)
+        for name, value in options.items()
+    }
 
 
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), "true or false"),
-    "str": ((str, os.PathLike), "a word"),
-}
-"""Annotations of constructors' options that are checked here, by what they take; numbers are for the classes."""
-
-
-def why_not(annotation: Any, value: object) -> str | None:
-    """What an option annotated as a switch or a word, or None, takes; None where the value is that."""
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    kinds = {part.strip() for part in text.split("|")}
-    if value is None and "None" in kinds:
-        return None
-    types, words = KINDS.get("".join(kinds - {"None"}), ((object,), ""))
-    return None if isinstance(value, types) else words
+def fitting(what: str, kind: Kind, value: Any) -> Any:
+    """A value in one of a kind's types; raises ValueError saying what is allowed."""
+    try:
+        return conform(kind, value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{what} = {value!r} is not allowed; give {kind}") from None
 
 
 @cache

@@ -37,7 +37,7 @@ class ModelConfig:
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     train: TrainConfig = field(default_factory=TrainConfig)
     device: str = option("cpu", "torch device")
-    out: str = option("runs/model", "the run's folder")
+    out: str = option("runs/model", "the run's folder", place=True)
     keep: int = option(2, "how many of the newest checkpoints stay", least=1)
     snapshot_every: int = option(
         0, "steps between sample grids in out/samples, always of the same seeds; 0: none", least=0

@@ -73,7 +73,7 @@ def path_of_weights(name: str) -> int:
 def add_weights(path: Path, name: str) -> int:
     from genflow.evaluate.weight_files import add
 
-    found = add(path.expanduser(), name)
+    found = add(path, name)
     say(f"{found.path}\nsha256 {found.sha256}, {found.trust}")
     return 0
 

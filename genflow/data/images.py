@@ -14,6 +14,7 @@ from genflow.data.base import Dataset
 from genflow.data.decoding import Recipe
 from genflow.data.files import DataError
 from genflow.data.pictures import PictureDataset, Pictures
+from genflow.places import expand
 from genflow.process.base import is_count, is_number, require
 
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -61,7 +62,7 @@ def load_images(
             "range": (range, range is None or _is_range(range), "[low, high]"),
         },
     )
-    places = {"train": Path(path).expanduser(), **({"test": Path(test_path).expanduser()} if test_path else {})}
+    places = {"train": expand(path), **({"test": expand(test_path)} if test_path else {})}
     if places["train"].suffix.lower() in ARRAY_SUFFIXES:
         declared = [name for name, given in (("size", size), ("channels", channels)) if given is not None]
         if declared:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from genflow.places import expand
 from genflow.registry import unknown
 
 VARIABLE = "GENFLOW_WEIGHTS_DIR"
@@ -122,7 +123,7 @@ def store_folder() -> Path:
 def folders() -> list[tuple[str, Path | None]]:
     """Folders that are searched, in order, with the words that messages use; None where one is not set."""
     chosen = os.environ.get(VARIABLE)
-    return [(f"${VARIABLE}", Path(chosen).expanduser() if chosen else None), ("the cache folder", store_folder())]
+    return [(f"${VARIABLE}", expand(chosen) if chosen else None), ("the cache folder", store_folder())]
 
 
 def candidates(names: tuple[str, ...]) -> Iterator[Path]:
@@ -144,7 +145,7 @@ def find(names: tuple[str, ...], given: str = "") -> Found:
         WeightsError: There is none, or its content is neither published nor trusted.
     """
     if given:
-        path = Path(given).expanduser()
+        path = expand(given)
         if not path.is_file():
             raise WeightsError(f"inception = '{given}' is not a file. {missing(names, given)}")
         return check(path)
@@ -294,8 +295,8 @@ def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
         options: The metric's options.
         inception: Path of the weights, "" for those that a search finds, None for a metric that needs none.
     """
-    named = {k: v for k, v in options.items() if isinstance(v, str) and Path(v).expanduser().is_file()}
-    files = {v: _stamp_of(Path(v).expanduser(), loaded=k == "features") for k, v in named.items()}
+    named = {k: v for k, v in options.items() if isinstance(v, str) and expand(v).is_file()}
+    files = {v: _stamp_of(expand(v), loaded=k == "features") for k, v in named.items()}
     found = {"options": dict(options), "files": files}
     if inception is None or options.get("features", "inception") != "inception":
         return found if options else {}
