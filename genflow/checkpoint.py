@@ -248,14 +248,13 @@ def save(
         weights: Tensors by name.
         beside: More files.
     """
-    from safetensors.torch import save as to_bytes
+    from genflow.memory import to_bytes
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     write_folder(
         Path(path),
         {
             "config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
-            "model.safetensors": to_bytes(tensors),
+            "model.safetensors": to_bytes(weights),
             **(beside or {}),
         },
     )

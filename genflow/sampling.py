@@ -207,7 +207,9 @@ def smaller_batch(size: int, error: BaseException) -> int:
     if not is_out_of_memory(error):
         raise error
     if size == 1:
-        raise MemoryExhaustedError("one sample at a time does not fit in memory; take a smaller backbone") from error
+        raise MemoryExhaustedError(
+            "one sample at a time does not fit in memory; take a smaller backbone, or fewer calls (nfe)"
+        ) from error
     LOG.warning("out of memory with %d samples at a time; %d from here on", size, size // 2)
     return size // 2
 

@@ -150,7 +150,7 @@ class Run:
 
     def snapshot(self) -> None:
         """The power-function averages of now, for post-hoc EMA."""
-        from safetensors.torch import save as to_bytes
+        from genflow.memory import to_bytes
 
         powers = self.trainer.averages.powers
         if not self.writes or not powers or self.trainer.step % self.trainer.config.posthoc_every:
@@ -217,9 +217,9 @@ class Run:
 
 def state_files(trainer: Trainer, smooth: float, about: Mapping[str, Any] | None) -> dict[str, bytes]:
     """A checkpoint's files: the model as it samples, and what the next step depends on; plain tensors and numbers."""
-    from safetensors.torch import save as to_bytes
+    from genflow.memory import to_bytes
 
-    model, rest = ({n: v.detach().cpu().contiguous() for n, v in tensors.items()} for tensors in trainer.tensors())
+    model, rest = trainer.tensors()
     facts = {**trainer.facts(), "smooth": smooth}
     described = {} if about is None else {"config.json": json.dumps(about, indent=1, sort_keys=True).encode()}
     return {
