@@ -223,7 +223,7 @@ def add(path: Path, name: str = "") -> Found:
         name: A known name to serve as ("inception"); "" for one that is recognised, or that is named by its path.
 
     Raises:
-        WeightsError: There is no such file.
+        WeightsError: There is no such file, or it is no file of weights.
         UnknownNameError: The name is not known.
     """
     if not path.is_file():
@@ -232,6 +232,8 @@ def add(path: Path, name: str = "") -> Found:
         raise unknown("weight file", name, KNOWN)
     digest = sha256(path)
     published = next((known for known in KNOWN.values() if known.sha256 == digest), None)
+    if published is None:
+        _check_form(path)
     file = KNOWN[name].file if name else published.file if published else path.name
     target = store_folder() / file
     if target.resolve() != path.resolve():
@@ -241,6 +243,23 @@ def add(path: Path, name: str = "") -> Found:
     if published is None:
         _trust(digest, file)
     return check(target)
+
+
+FORMS = {".pt": (b"PK\x03\x04",), ".pth": (b"PK\x03\x04", b"\x80\x02")}
+"""Endings of files of weights, and how their content begins: TorchScript archives, and torch's two formats."""
+
+
+def _check_form(path: Path) -> None:
+    """Raises WeightsError for what can be no file of weights, before it is trusted."""
+    begins = FORMS.get(path.suffix)
+    if begins is None:
+        raise WeightsError(
+            f"'{path}' is no file of weights: they end in .pt (TorchScript, a network with its code) or .pth (tensors)"
+        )
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith(begins):
+        raise WeightsError(f"'{path}' is no file of weights: its content is not what torch writes to a {path.suffix} file")
 
 
 def _trust(digest: str, file: str) -> None:
