@@ -176,6 +176,16 @@ class Leaf:
     metadata: Mapping[str, Any]
 
 
+MOST = {
+    **dict.fromkeys(("nfe", "snapshot_nfe"), 1_000_000),
+    **dict.fromkeys(("n", "samples", "images", "examples", "pairs", "snapshot_n"), 100_000_000),
+    **dict.fromkeys(("sample_batch", "batch_size"), 100_000_000),
+    **dict.fromkeys(("jobs", "accumulate", "shard", "keep"), 1_000_000),
+}
+"""Largest values by the last word of the key, the same for every command: a grid of so many times still fits in memory,
+and so many samples are the most that anybody measures. What a machine holds may be less: see `memory.check_room`."""
+
+
 def leaves(config: type, prefix: str = "") -> Iterator[Leaf]:
     """All leaf options of a configuration class, nested ones by dotted path."""
     hints = typing.get_type_hints(config)
@@ -185,7 +195,7 @@ def leaves(config: type, prefix: str = "") -> Iterator[Leaf]:
             yield from leaves(typing.cast(type, kind), f"{path}.")
         else:
             default = f.default_factory() if callable(f.default_factory) else f.default
-            yield Leaf(path, kind, default, f.metadata)
+            yield Leaf(path, kind, default, {"most": MOST.get(f.name), **f.metadata})
 
 
 def coerce(leaf: Leaf, value: Any) -> Any:

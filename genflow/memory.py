@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,25 +101,38 @@ def peak_megabytes(device: str) -> float:
     return used / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def room(parts: int = 1) -> float:
+def room() -> float:
     """Bytes that this process may still take: of the machine, its control group, or its own limit; inf if unknown."""
     found = [float("inf")]
-    try:
+    with suppress(ImportError, OSError):
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         found += [float(limit)] if limit != resource.RLIM_INFINITY else []
-    except (ImportError, OSError):
-        pass
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         found += _number_in(path)
-    try:
-        import os
-
+    with suppress(ValueError, OSError, AttributeError):
         found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    except (ValueError, OSError, AttributeError):
-        pass
-    return min(found) / parts
+    return min(found)
+
+
+def check_room(option: str, count: int, each: float) -> None:
+    """Refuses a number of things that this machine cannot hold at once, before any work.
+
+    Arguments:
+        option: What was given, for the message.
+        count: How many.
+        each: Bytes of one.
+
+    Raises:
+        ValueError: They do not fit; the largest number that may is said.
+    """
+    here = room()
+    if count * each > here:
+        raise ValueError(
+            f"{option} = {count} is not allowed: it takes {count * each / 2**30:,.1f} GiB of memory, and this machine "
+            f"has {here / 2**30:,.1f} GiB; give at most {int(here // each):,}"
+        )
 
 
 def _number_in(path: str) -> list[float]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from genflow.kinds import Kind, conform, kind_of
+from genflow.places import shorten
 from genflow.signatures import imported, written
 
 
@@ -138,12 +140,43 @@ class Registry:
             return self._classes[name]
         entry = self.entry(name)
         try:
-            return entry.load()
-        except Exception as error:
+            found = entry.load()
+            wrong = "" if entry.origin == "genflow" else self._why_not(found)
+            if wrong:
+                raise TypeError(wrong)
+            return found
+        except (Exception, SystemExit) as error:  # a module may do anything while it is imported
             if entry.origin == "genflow":
                 raise
-            self.broken[name] = f"{type(error).__name__}: {error} (plugin of {entry.origin})"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.broken[name] = f"{reason} (plugin of {entry.origin})"
             raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}") from error
+
+    def _why_not(self, found: object) -> str:
+        """Why what a plugin points to cannot be of this kind; "" where it can."""
+        if not callable(found):
+            return f"it points to {type(found).__name__} {shorten(repr(found))}, not to a class"
+        for registry in registries().values():
+            if registry.kind != self.kind and registry.base is not None and _is_a(found, registry.base):
+                return f"{getattr(found, '__name__', found)} is a {registry.kind}, not a {self.kind}"
+        return ""
+
+    @property
+    def base(self) -> type | None:
+        """The class that those of this kind derive from, where it is imported: nothing derives from it before."""
+        name = {"process": "Process", "backbone": "Backbone", "solver": "Solver", "dataset": "Dataset"}
+        return getattr(sys.modules.get(f"{self.module}.base"), name.get(self.kind, "Metric"), None)
+
+    def about(self, name: str) -> str:
+        """A line on a name without a summary: the first of its class's docstring, or why it cannot be used."""
+        try:
+            found = self.load(name)
+        except ValueError:
+            return f"BROKEN, {self.broken.get(name, 'it cannot be loaded')}"
+        lines = (found.__doc__ or "").strip().splitlines()
+        line = lines[0].strip() if lines else "no description"
+        derived = not isinstance(found, type) or _is_a(found, self.base)
+        return line if derived else f"{line} (not a {self.kind}'s class, but perhaps like one)"
 
     def kinds(self, name: str) -> dict[str, Kind] | None:
         """What each option of a name takes, without importing it where its source says so; None where that is open."""
@@ -202,6 +235,10 @@ def fitting(what: str, kind: Kind, value: Any) -> Any:
         return conform(kind, value)
     except (ValueError, OverflowError):
         raise ValueError(f"{what} = {value!r} is not allowed; give {kind}") from None
+
+
+def _is_a(found: object, base: type | None) -> bool:
+    return isinstance(found, type) and base is not None and issubclass(found, base)
 
 
 @cache

@@ -259,7 +259,9 @@ def _check_form(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith(begins):
-        raise WeightsError(f"'{path}' is no file of weights: its content is not what torch writes to a {path.suffix} file")
+        raise WeightsError(
+            f"'{path}' is no file of weights: its content is not what torch writes to a {path.suffix} file"
+        )
 
 
 def _trust(digest: str, file: str) -> None:

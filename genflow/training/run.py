@@ -154,10 +154,7 @@ class Run:
         if not self.writes or not powers or self.trainer.step % self.trainer.config.posthoc_every:
             return
         assert self.keeping is not None
-        files = {
-            f"{name}.safetensors": to_bytes(weights)
-            for name, weights in powers.items()
-        }
+        files = {f"{name}.safetensors": to_bytes(weights) for name, weights in powers.items()}
         try:
             write_folder(self.keeping.root / SNAPSHOTS / f"step-{self.trainer.step:08d}", files)
         except SaveError as error:
