@@ -24,6 +24,8 @@ SIGNS = (
     "alloc_failed",
     "can't start new thread",
     "failed to map segment",
+    "storage size calculation overflowed",
+    "cannot be represented as a symint",
     "memoryerror",
 )
 """What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader."""
