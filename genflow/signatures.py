@@ -18,6 +18,7 @@ class _Unreadable(Exception):
     """A source that says too little."""
 
 
+@cache
 def written(target: str) -> dict[str, str] | None:
     """Option -> annotation of "package.module:Class" or a function, by its source; None where that does not say."""
     module, _, name = target.partition(":")

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import genflow
 from genflow import cli
@@ -52,20 +53,20 @@ def from_yaml(folder, text, config=BenchConfig):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_folder_that_is_named_is_read(name, tmp_path, monkeypatch):
-    """Two folders beside one another tell whether a name was shortened: only the named one has 10 images of 3 x 3."""
     monkeypatch.chdir(tmp_path)
     os.makedirs(name)
-    np.save(f"{name}/x.npy", np.zeros((10, 1, 3, 3), np.uint8))
-    path = f"{name}/x.npy"
+    for number in range(10):
+        Image.new("L", (5, 5), 20 * number).save(f"{name}/{number}.png")
+    path = name
     typed = resolve(ModelConfig, None, {"dataset_options": (f"images.path={path}",)})[0]
     written_out = [from_yaml(tmp_path, f"dataset_options: {{images: {{path: {quoted(path)}}}}}")]
-    if "\t" not in name:
-        written_out += [from_yaml(tmp_path, f"dataset_options:\n  images:\n    path: {path}\n")] if name in BARE else []
+    if name in BARE:
+        written_out.append(from_yaml(tmp_path, f"dataset_options:\n  images:\n    path: {path}\n"))
     for config in (typed, *written_out):
         options = config.dataset_options["images"]
         assert options == {"path": path}
         data = genflow.get_dataset("images", **options)
-        assert data.shape == (1, 3, 3)
+        assert data.shape == (1, 5, 5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,6 +112,9 @@ def test_whole_numbers_are_exact_and_fit_into_64_bits():
 # ---- options of constructors -------------------------------------------------------------------------------
 
 ENTRIES = [(plural, name) for plural, registry in registries().items() for name in registry.entries()]
+ONCE = list({registries()[plural].entry(name).target: (plural, name) for plural, name in ENTRIES}.values())
+"""One name of each class."""
+
 TYPES = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
 ODD = ["3", "3.0", "-1", "0", "2.5", "nan", "inf", "-inf", "1e400", "true", "no", "word", "null", "[1, 2]", "[]"]
 ODD += ["{a: 1}", "1e18", "1e30", "010", "1:30", "", " ", "[nan]", "[[1]]", "[a, b]", "'3'", '"null"', "~"]
@@ -138,7 +142,7 @@ def fits(kind, value) -> bool:
     )
 
 
-@pytest.mark.parametrize(("plural", "name"), ENTRIES)
+@pytest.mark.parametrize(("plural", "name"), ONCE)
 def test_every_option_gets_a_value_of_its_type_or_a_sentence(plural, name, tmp_path):
     registry = registries()[plural]
     for option, kind in registry.kinds(name).items():
@@ -161,11 +165,11 @@ def test_every_option_gets_a_value_of_its_type_or_a_sentence(plural, name, tmp_p
                     assert fits(kind, value), (option, raw, value)
 
 
-@pytest.mark.parametrize(("plural", "name"), [e for e in ENTRIES if e[0] in ("processes", "solvers", "metrics")])
+@pytest.mark.parametrize(("plural", "name"), [e for e in ONCE if e[0] in ("processes", "solvers", "metrics")])
 def test_what_is_of_the_right_type_is_taken_or_refused_by_its_class(plural, name):
     registry = registries()[plural]
     for option, kind in registry.kinds(name).items():
-        for text in ("3", "-1", "0", "2.5", "nan", "inf", "1e18", "true", "word", "", "[1, 2]", "[]", "null"):
+        for text in ("3", "-1", "0", "2.5", "nan", "inf", "1e30", "true", "word", "", "[1, 2]", "[]", "null"):
             refusal = None
             try:
                 value = coerce(KEYS[plural], {name: {option: Scalar(text)}})[name][option]
@@ -251,8 +255,8 @@ def test_every_option_that_is_a_folder_or_a_file_is_a_place():
 
 def test_home_in_arguments_and_options_of_data_sets(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    np.save(tmp_path / "x.npy", np.zeros((10, 1, 3, 3), np.uint8))
-    assert genflow.get_dataset("images", path="~/x.npy").shape == (1, 3, 3)
+    np.save(tmp_path / "x.npy", np.zeros((10, 1, 5, 5), np.uint8))
+    assert genflow.get_dataset("images", path="~/x.npy").shape == (1, 5, 5)
     assert expand("~nobody-here") == expand("./~nobody-here")
     assert not (tmp_path / "~").exists()
 
