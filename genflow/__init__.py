@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from genflow.registry import registries
-
+TYPE_CHECKING = False  # that of `typing`, whose import would delay the moment from which Ctrl-C ends quietly
 if TYPE_CHECKING:
+    from typing import Any
+
     from genflow.backbone.base import Backbone
     from genflow.checkpoint import load
     from genflow.data.base import Dataset
@@ -40,31 +38,43 @@ _LAZY = {
 }
 
 
+def _get(plural: str, name: str, options: dict[str, Any]) -> Any:
+    from genflow.registry import registries
+
+    return registries()[plural].get(name, **options)
+
+
 def get_process(name: str, **options: Any) -> Process:
     """A process by its registered name, e.g. `get_process("pfgm", dim=64, norm=6.0)`.
 
     Raises:
         ValueError: Unknown name or option (the nearest is named), or a value the process refuses.
     """
-    return registries()["processes"].get(name, **options)
+    found: Process = _get("processes", name, options)
+    return found
 
 
 def get_backbone(name: str, **options: Any) -> Backbone:
     """A backbone by its registered name, e.g. `get_backbone("ncsnv2", shape=(1, 8, 8), extra_channels=1)`."""
-    return registries()["backbones"].get(name, **options)
+    found: Backbone = _get("backbones", name, options)
+    return found
 
 
 def get_solver(name: str, **options: Any) -> Solver:
     """A solver by its registered name, e.g. `get_solver("rk45", rtol=1e-5)`."""
-    return registries()["solvers"].get(name, **options)
+    found: Solver = _get("solvers", name, options)
+    return found
 
 
 def get_dataset(name: str, **options: Any) -> Dataset:
     """A data set by its registered name, e.g. `get_dataset("digits")`."""
-    return registries()["datasets"].get(name, **options)
+    found: Dataset = _get("datasets", name, options)
+    return found
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'genflow' has no attribute '{name}'")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from genflow.places import expand
+
 
 class CacheError(RuntimeError):
     """No folder for cached files can be written."""
@@ -28,7 +30,7 @@ def folder(kind: str) -> Path:
         raise ValueError(f"a kind of cached file must be a plain name such as 'weights', not {kind!r}")
     chosen = os.environ.get("GENFLOW_CACHE")
     if chosen:
-        root = Path(chosen).expanduser()
+        root = expand(chosen)
         reason = _why_not(root / kind)
         if reason:
             raise CacheError(

@@ -25,6 +25,8 @@ STATS = "stats.jsonl"
 class CheckpointError(RuntimeError):
     """A checkpoint that can not be read; the message names the file and what is wrong with it."""
 
+    exit_code = 2
+
 
 class SaveError(CheckpointError):
     """A checkpoint that can not be written; what was there before is whole."""
@@ -121,20 +123,33 @@ def read_folder(path: Path, names: Collection[str] | None = None, verify: bool =
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give the folder of a checkpoint or of a run")
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        wanted, version = manifest["files"], int(manifest["format"])
-        if not isinstance(wanted, dict):
-            raise TypeError("'files' is not a mapping of names to hashes")
+        wanted, version = _read_manifest(path / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} is not a finished checkpoint: it has no {MANIFEST}") from None
     except OSError as error:
         raise CheckpointError(f"{path / MANIFEST} can not be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from None
     if version > FORMAT:
         raise CheckpointError(f"{path} has format {version}; this genflow reads up to {FORMAT}: update it")
     chosen = {n: digest for n, digest in wanted.items() if names is None or n in names}
     return {name: _read_checked(path / name, digest if verify else None) for name, digest in chosen.items()}
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, str], int]:
+    """Hashes by name, and the version of the format; raises ValueError saying what is wrong with it."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise ValueError("it is not a mapping")
+    files, version = manifest.get("files"), manifest.get("format")
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise ValueError("it has no 'files', the hashes of the checkpoint's files by name")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise ValueError("it has no 'format', a whole number")
+    outside = next((name for name in files if Path(name).name != name), None)
+    if outside is not None:
+        raise ValueError(f"it lists {outside!r}, which is not a file of this folder")
+    return files, version
 
 
 def _read_checked(path: Path, digest: str | None) -> bytes:
@@ -248,14 +263,13 @@ def save(
         weights: Tensors by name.
         beside: More files.
     """
-    from safetensors.torch import save as to_bytes
+    from genflow.memory import to_bytes
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     write_folder(
         Path(path),
         {
             "config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
-            "model.safetensors": to_bytes(tensors),
+            "model.safetensors": to_bytes(weights),
             **(beside or {}),
         },
     )

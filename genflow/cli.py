@@ -15,6 +15,7 @@ import sys
 import click
 
 from genflow import __version__
+from genflow.signals import stoppable
 
 EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_TIME, EXIT_STOPPED = 1, 2, 3, 75, 124, 130
 EXIT_MEMORY, EXIT_DISK = 70, 74
@@ -102,16 +103,38 @@ class _Lines(logging.Handler):
         click.echo(f"genflow: {record.getMessage()}", err=True)
 
 
-def _explain(error: Exception) -> tuple[str, int]:
+SMALLER = {
+    "train": "take a smaller --train-batch-size or more --train-accumulate, or a smaller network or data set",
+    "sample": "take a smaller --sample-batch, fewer samples (--n), or less --nfe",
+    "evaluate": "take a smaller --sample-batch, or fewer --samples",
+    "bench": "take fewer --jobs, a smaller --train-batch-size or --sample-batch, or a smaller network or data set",
+    "study": "take fewer --jobs, a smaller --train-batch-size or --sample-batch, or a smaller network or data set",
+    "reproduce": "take --set jobs=1, or a smaller --set train.batch_size or sample_batch",
+    "likelihood": "take a smaller --sample-batch",
+    "encode": "take a smaller --sample-batch",
+    "decode": "take a smaller --sample-batch",
+    "interpolate": "take a smaller --sample-batch",
+    "inpaint": "take a smaller --sample-batch, or fewer --images",
+    "colourise": "take a smaller --sample-batch, or fewer --images",
+}
+"""What needs less memory, by command."""
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
     """A line and the exit code of an error that is no bug: the package's own, memory or a file; ("", 1) of others."""
     from genflow.checkpoint import FULL
-    from genflow.memory import is_out_of_memory
+    from genflow.memory import MemoryExhaustedError, is_out_of_memory
 
-    if type(error).__module__.startswith("genflow."):
-        return str(error), int(getattr(error, "exit_code", EXIT_FAILED))
-    if is_out_of_memory(error):
+    own = type(error).__module__.startswith("genflow.")
+    if not isinstance(error, MemoryExhaustedError) and is_out_of_memory(error):
         reason = " ".join(str(error).split()) or type(error).__name__
-        return f"out of memory: {reason}; take a smaller network, data set or batch", EXIT_MEMORY
+        command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+        help = SMALLER.get(command, "close other programs, or take a machine with more")
+        return f"out of memory: {reason}; {help}", EXIT_MEMORY
+    if isinstance(error, ValueError):
+        return str(error) or type(error).__name__, EXIT_INPUT
+    if own:
+        return str(error), int(getattr(error, "exit_code", EXIT_FAILED))
     if isinstance(error, OSError) and (error.errno in FULL or (error.errno and error.filename)):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}", EXIT_DISK if error.errno in FULL else EXIT_INPUT
@@ -124,28 +147,26 @@ def run() -> int:
     log.addHandler(lines)
     log.propagate = False
     try:
-        return int(cli.main(standalone_mode=False) or 0)
+        with stoppable():
+            return int(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.Abort:
-        return EXIT_STOPPED
+    except (click.Abort, KeyboardInterrupt) as error:
+        return int(getattr(error.__cause__ or error, "exit_code", EXIT_STOPPED))
     except click.ClickException as error:
         error.show()
-        return EXIT_INPUT
-    except ValueError as error:
-        click.echo(f"genflow: {error}", err=True)
         return EXIT_INPUT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (RuntimeError, MemoryError, OSError) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # panics of libraries in Rust are no `Exception`
         line, code = _explain(error)
         if not line:
             raise
         click.echo(f"genflow: {line}", err=True)
         return code
-    except KeyboardInterrupt:
-        return EXIT_STOPPED
     finally:
         log.removeHandler(lines)
         log.propagate = True

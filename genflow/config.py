@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from genflow.kinds import ANY, Kind, Scalar, decimal, read, spelling, structure, switch, whole
+from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 
 
@@ -114,7 +118,9 @@ class BenchConfig:
     """A bench: the matrix process x solver x NFE x seed on one backbone and data set."""
 
     checkpoint: tuple[str, ...] = option(
-        (), "folders of finished checkpoints to measure instead of training; they bring process, backbone and dataset"
+        (),
+        "folders of finished checkpoints to measure instead of training; they bring process, backbone and dataset",
+        place=True,
     )
     process: tuple[str, ...] = option(("pfgm", "vp_ode"), "processes to compare", registry="processes")
     backbone: str = option("ncsnv2", "network that all processes share", registry="backbones")
@@ -133,7 +139,9 @@ class BenchConfig:
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
-    inception: str = option("", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched")
+    inception: str = option(
+        "", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched", place=True
+    )
     allow_mixed: bool = option(False, "put numbers that were made in different ways into one table")
     train: TrainConfig = field(default_factory=TrainConfig)
     norm: NormConfig = field(default_factory=NormConfig)
@@ -147,7 +155,7 @@ class BenchConfig:
     slurm: tuple[str, ...] = option(
         (), "KEY=VALUE,... of Slurm jobs to work in, e.g. partition=gpu,time=4h,gpus=1; see docs/bench.md"
     )
-    out: str = option("runs/bench", "output folder")
+    out: str = option("runs/bench", "output folder", place=True)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -168,6 +176,16 @@ class Leaf:
     metadata: Mapping[str, Any]
 
 
+MOST = {
+    **dict.fromkeys(("nfe", "snapshot_nfe"), 1_000_000),
+    **dict.fromkeys(("n", "samples", "images", "examples", "pairs", "snapshot_n"), 100_000_000),
+    **dict.fromkeys(("sample_batch", "batch_size"), 100_000_000),
+    **dict.fromkeys(("jobs", "accumulate", "shard", "keep"), 1_000_000),
+}
+"""Largest values by the last word of the key, the same for every command: a grid of so many times still fits in memory,
+and so many samples are the most that anybody measures. What a machine holds may be less: see `memory.check_room`."""
+
+
 def leaves(config: type, prefix: str = "") -> Iterator[Leaf]:
     """All leaf options of a configuration class, nested ones by dotted path."""
     hints = typing.get_type_hints(config)
@@ -177,11 +195,15 @@ def leaves(config: type, prefix: str = "") -> Iterator[Leaf]:
             yield from leaves(typing.cast(type, kind), f"{path}.")
         else:
             default = f.default_factory() if callable(f.default_factory) else f.default
-            yield Leaf(path, kind, default, f.metadata)
+            yield Leaf(path, kind, default, {"most": MOST.get(f.name), **f.metadata})
 
 
 def coerce(leaf: Leaf, value: Any) -> Any:
     """A value from YAML or the command line in the type of its option, checked against its range.
+
+    Arguments:
+        leaf: The option.
+        value: What was written, as `genflow.kinds.Scalar`, a list or mapping of such, or plain values.
 
     Raises:
         ConfigError: What came and what is allowed.
@@ -189,61 +211,70 @@ def coerce(leaf: Leaf, value: Any) -> Any:
     if leaf.type == Options:
         return _options(leaf, value)
     if typing.get_origin(leaf.type) is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        items = list(items) if isinstance(items, Sequence) else [items]
-        kind = typing.get_args(leaf.type)[0]
-        if not items and leaf.default:
-            raise ConfigError(f"{leaf.path} is empty; give at least one value")
-        return tuple(_scalar(leaf, kind, item) for item in items)
+        return _list(leaf, value)
     return _scalar(leaf, leaf.type, value)
+
+
+def _list(leaf: Leaf, value: Any) -> tuple[Any, ...]:
+    """Entries of a list, each once; text that was not quoted is cut at its commas."""
+    inner = structure(value) if isinstance(value, Scalar) and not leaf.metadata.get("place") else None
+    if isinstance(inner, list):
+        value = inner
+    elif isinstance(value, str | Scalar):
+        value = _cut(value)
+    items = list(value) if isinstance(value, Sequence) else [value]
+    if not items and leaf.default:
+        raise ConfigError(f"{leaf.path} is empty; give at least one value")
+    found = tuple(_scalar(leaf, typing.get_args(leaf.type)[0], item) for item in items)
+    if len(set(found)) != len(found):
+        shown = ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in found)
+        raise ConfigError(f"{leaf.path} lists a {'name' if isinstance(found[0], str) else 'value'} twice: {shown}")
+    return found
+
+
+def _cut(value: str | Scalar) -> list[Scalar]:
+    """The entries of "a, b"; spaces beside a comma do not count, those at the two ends do."""
+    text, style = (value, "typed") if isinstance(value, str) else (value.text, value.style)
+    if style == "bare" and text in ("", "~", "null"):
+        return [typing.cast(Scalar, value)]
+    return [Scalar(part, typing.cast(Any, style)) for part in re.split(r"\s*,\s*", text)]
 
 
 def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
     wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
+    readers: dict[type, Any] = {int: whole, float: decimal, str: _word, bool: switch}
     try:
-        if kind is bool:
-            return _truth(value)
-        if isinstance(value, bool) or value is None or isinstance(value, list | dict):
-            raise ValueError
-        result = _whole(value) if kind is int else kind(value.strip() if isinstance(value, str) else value)
-    except (ValueError, TypeError, OverflowError):
-        raise ConfigError(f"{leaf.path} = {value!r} is not {wanted}{_range(leaf)}") from None
+        result = readers[kind](value)
+    except (ValueError, OverflowError):
+        hint = spelling(value) if kind in (int, float) else ""
+        raise ConfigError(f"{leaf.path} = {_shown(value)} is not {wanted}{_range(leaf)}{hint}") from None
+    if kind is str and leaf.metadata.get("registry"):
+        result = result.strip()
     _check_range(leaf, result)
-    return result
+    return home(leaf.path, result) if leaf.metadata.get("place") else result
 
 
-def _truth(value: Any) -> bool:
-    """true or false, as YAML has them or as a word."""
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    found = value if isinstance(value, bool) else words.get(value.lower()) if isinstance(value, str) else None
-    if found is None:
+def _word(value: Any) -> str:
+    """Text, every character of it."""
+    if isinstance(value, Scalar) and value.style == "bare" and value.text == "":
         raise ValueError
-    return found
-
-
-def _whole(value: Any) -> int:
-    """A whole number, also written as 1e3."""
-    if isinstance(value, int):
-        return value
-    if not isinstance(value, str | float):  # YAML has dates, too
+    text = value.text if isinstance(value, Scalar) else os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
         raise ValueError
-    try:
-        return int(value) if isinstance(value, str) else _whole_float(value)
-    except ValueError:
-        return _whole_float(float(value))
+    return text
 
 
-def _whole_float(value: float) -> int:
-    if not value.is_integer():
-        raise ValueError
-    return int(value)
+def _shown(value: Any) -> str:
+    """A value in a message: what was written, shortened where it is long."""
+    return shorten(repr(value))
 
 
 def _check_range(leaf: Leaf, value: Any) -> None:
     limits = leaf.metadata
     if isinstance(value, int | float):
-        low, least, high = limits.get("above"), limits.get("least"), limits.get("below")
-        inside = (low is None or value > low) and (least is None or value >= least) and (high is None or value < high)
+        low, least, high, most = (limits.get(name) for name in ("above", "least", "below", "most"))
+        inside = (low is None or value > low) and (least is None or value >= least)
+        inside = inside and (high is None or value < high) and (most is None or value <= most)
         if not inside or not math.isfinite(value):
             raise ConfigError(f"{leaf.path} = {value!r} is not allowed; give a finite number{_range(leaf)}")
     elif limits.get("among") and value not in limits["among"]:
@@ -253,58 +284,59 @@ def _check_range(leaf: Leaf, value: Any) -> None:
 
 
 def _range(leaf: Leaf) -> str:
-    words = {"above": "above", "least": "of at least", "below": "below"}
-    parts = [f"{words[k]} {leaf.metadata[k]:g}" for k in words if leaf.metadata.get(k) is not None]
+    words = {"above": "above", "least": "of at least", "below": "below", "most": "up to"}
+    parts = [f"{words[k]} {_number(leaf.metadata[k])}" for k in words if leaf.metadata.get(k) is not None]
     return f" {' and '.join(parts)}" if parts else ""
 
 
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
 def _options(leaf: Leaf, value: Any) -> Options:
-    """Options by name from a mapping, or from words NAME.OPTION=VALUE; those that are the program's are refused."""
-    found = _options_by_name(leaf, value)
-    owner = leaf.metadata.get("registry")
-    reserved = registries()[owner].reserved if owner else ()
-    for name, given in found.items():
-        for key in given:
-            if key in reserved:
-                raise ConfigError(f"{leaf.path}: {name}.{key} follows from the data and the process; leave it out")
-    return found
+    """Options by name from a mapping, or from words NAME.OPTION=VALUE, each read as its constructor declares it; those
+    that are the program's are refused."""
+    result: Options = {}
+    registry = registries().get(leaf.metadata.get("registry", ""))
+    kinds: dict[str, Mapping[str, Kind]] = {}
+    for word, name, key, raw in _given_options(leaf, value):
+        if registry and key in registry.reserved:
+            raise ConfigError(f"{leaf.path}: {name}.{key} follows from the data and the process; leave it out")
+        if name not in kinds:
+            kinds[name] = (registry.kinds(name) if registry else None) or {}
+        kind = kinds[name].get(key, ANY)
+        try:
+            result.setdefault(name, {})[key] = read(kind, raw)
+        except (ValueError, OverflowError):
+            start = f"{leaf.path}: '{shorten(word)}' cannot be used" if word else leaf.path
+            hint = spelling(raw) if kind.names & {"int", "float"} else ""
+            raise ConfigError(f"{start}: {name}.{key} = {_shown(raw)} is not allowed; give {kind}{hint}") from None
+    for name in value if isinstance(value, Mapping) else ():
+        result.setdefault(str(name), {})
+    return result
 
 
-def _options_by_name(leaf: Leaf, value: Any) -> Options:
-    import yaml
-
-    if value is None:
+def _given_options(leaf: Leaf, value: Any) -> Iterator[tuple[str, str, str, Any]]:
+    """(word it came in or "", name, option, what was written)."""
+    if isinstance(value, Scalar) and value.style == "typed":
+        value = structure(value) or [value.text]
+    if value is None or (isinstance(value, Scalar) and value.style == "bare" and value.text in ("", "~", "null")):
         raise ConfigError(f"{leaf.path} is empty; give a mapping of names to options, or leave it out")
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if not isinstance(inner, Mapping):
-                raise ConfigError(f"{leaf.path}.{name} = {inner!r} is not a mapping of options to values")
-        return {str(name): {str(k): number(v) for k, v in inner.items()} for name, inner in value.items()}
-    result: Options = {}
-    for word in [value] if not isinstance(value, list | tuple) else value:
-        if not isinstance(word, str):
-            raise ConfigError(f"{leaf.path} = {word!r} is not a mapping, nor a word NAME.OPTION=VALUE")
-        key, equals, text = word.partition("=")
+                raise ConfigError(f"{leaf.path}.{name} = {_shown(inner)} is not a mapping of options to values")
+            yield from (("", str(name), str(key), raw) for key, raw in inner.items())
+        return
+    for word in value if isinstance(value, list | tuple) else [value]:
+        text = word.text if isinstance(word, Scalar) else word
+        if not isinstance(text, str):
+            raise ConfigError(f"{leaf.path} = {_shown(word)} is not a mapping, nor a word NAME.OPTION=VALUE")
+        key, equals, given = text.partition("=")
         name, dot, inner_key = key.partition(".")
         if not (equals and dot and name and inner_key):
-            raise ConfigError(f"{leaf.path}: '{word}' is not of the form NAME.OPTION=VALUE")
-        try:
-            result.setdefault(name, {})[inner_key] = number(yaml.safe_load(text))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise ConfigError(f"{leaf.path}: '{text}' in '{word}' is not a value; quote it as YAML would") from None
-    return result
-
-
-def number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a word; words that are numbers become numbers here, also inside lists."""
-    if isinstance(value, list):
-        return [number(v) for v in value]
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+            raise ConfigError(f"{leaf.path}: '{shorten(text)}' is not of the form NAME.OPTION=VALUE")
+        yield text, name, inner_key, Scalar(given)
 
 
 def check_owners(key: str, given: Mapping[str, Any], used: Sequence[str]) -> None:

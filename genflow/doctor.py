@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from genflow import __version__
+from genflow.places import expand
 from genflow.registry import registries
 
 PACKAGES = (
@@ -108,7 +109,7 @@ def _files(lines: list[str]) -> list[str]:
     bad = []
     for name, what in (("GENFLOW_DATA_DIR", "published data sets"), (VARIABLE, "weights")):
         chosen = os.environ.get(name)
-        gone = bool(chosen) and not Path(str(chosen)).expanduser().is_dir()
+        gone = bool(chosen) and not expand(str(chosen)).is_dir()
         lines.append(f"{name} ({what}): {chosen or 'not set'}{', NO SUCH FOLDER' if gone else ''}")
         bad += [f"set {name} to a folder that is there"] if gone else []
     for name in KNOWN:

@@ -1,13 +1,37 @@
-"""Running out of memory: how it shows, and how much is used."""
+"""Running out of memory: how it shows, and how much is used. Imports torch only where it is asked about a GPU."""
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
-"""What torch's errors say where an allocation failed."""
+SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "unable to allocate",
+    "failed to allocate",
+    "memory allocation of",
+    "bad_alloc",
+    "alloc_failed",
+    "can't start new thread",
+    "failed to map segment",
+    "storage size calculation overflowed",
+    "cannot be represented as a symint",
+    "memoryerror",
+)
+"""What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader."""
+
+PANICS = (*SIGNS, "pointer is null")
+"""The same of libraries in Rust, whose panics are no `Exception`."""
 
 
 class MemoryExhaustedError(RuntimeError):
@@ -16,15 +40,59 @@ class MemoryExhaustedError(RuntimeError):
     exit_code = 70
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a failed allocation, on a GPU or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error is a failed allocation, on a GPU or on the host, or was caused by one."""
+    return any(_failed_allocation(one) for one in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it stands for."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _failed_allocation(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError | MemoryExhaustedError) or (
+        torch is not None and isinstance(error, torch.OutOfMemoryError)
+    ):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    panic = type(error).__name__ == "PanicException"
+    if not panic and not isinstance(error, RuntimeError | ImportError | OSError | SystemError):
+        return False
+    text = str(error).lower()
+    return any(sign in text for sign in (PANICS if panic else SIGNS))
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file.
+
+    The library ends the process where its own allocation fails, so room is asked for here first: for one copy of the
+    tensors, the file, and one copy of that.
+
+    Raises:
+        MemoryError: There is no room.
+    """
+    from safetensors.torch import save
+
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    size = sum(value.numel() * value.element_size() for value in plain.values())
+    try:
+        bytearray(3 * size + 2**24)
+    except MemoryError:
+        raise MemoryError(f"unable to allocate {3 * size / 2**20:.0f} MiB to save {size / 2**20:.0f} MiB") from None
+    return save(plain)
 
 
 def peak_megabytes(device: str) -> float:
     """The most memory in use so far, MiB: of this process, or on the GPU."""
+    import torch
+
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -33,3 +101,45 @@ def peak_megabytes(device: str) -> float:
         return float("nan")
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def room() -> float:
+    """Bytes that this process may still take: of the machine, its control group, or its own limit; inf if unknown."""
+    found = [float("inf")]
+    with suppress(ImportError, OSError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [float(limit)] if limit != resource.RLIM_INFINITY else []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        found += _number_in(path)
+    with suppress(ValueError, OSError, AttributeError):
+        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return min(found)
+
+
+def check_room(option: str, count: int, each: float) -> None:
+    """Refuses a number of things that this machine cannot hold at once, before any work.
+
+    Arguments:
+        option: What was given, for the message.
+        count: How many.
+        each: Bytes of one.
+
+    Raises:
+        ValueError: They do not fit; the largest number that may is said.
+    """
+    here = room()
+    if count * each > here:
+        raise ValueError(
+            f"{option} = {count} is not allowed: it takes {count * each / 2**30:,.1f} GiB of memory, and this machine "
+            f"has {here / 2**30:,.1f} GiB; give at most {int(here // each):,}"
+        )
+
+
+def _number_in(path: str) -> list[float]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return [float(file.read())]
+    except (OSError, ValueError):
+        return []

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+from genflow.kinds import Kind, conform, kind_of
+from genflow.places import shorten
+from genflow.signatures import imported, written
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Registry:
         """
         entry = self.entry(name)
         factory = self.load(name)
-        check_options(f"{self.kind} '{name}'", factory, options)
+        options = check_options(f"{self.kind} '{name}'", factory, options, self.reserved)
         try:
             return factory(**{**entry.preset, **options})
         except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
@@ -136,12 +140,53 @@ class Registry:
             return self._classes[name]
         entry = self.entry(name)
         try:
-            return entry.load()
-        except Exception as error:
+            found = entry.load()
+            wrong = "" if entry.origin == "genflow" else self._why_not(found)
+            if wrong:
+                raise TypeError(wrong)
+            return found
+        except (Exception, SystemExit) as error:  # a module may do anything while it is imported
             if entry.origin == "genflow":
                 raise
-            self.broken[name] = f"{type(error).__name__}: {error} (plugin of {entry.origin})"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.broken[name] = f"{reason} (plugin of {entry.origin})"
             raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}") from error
+
+    def _why_not(self, found: object) -> str:
+        """Why what a plugin points to cannot be of this kind; "" where it can."""
+        if not callable(found):
+            return f"it points to {type(found).__name__} {shorten(repr(found))}, not to a class"
+        for registry in registries().values():
+            if registry.kind != self.kind and registry.base is not None and _is_a(found, registry.base):
+                return f"{getattr(found, '__name__', found)} is a {registry.kind}, not a {self.kind}"
+        return ""
+
+    @property
+    def base(self) -> type | None:
+        """The class that those of this kind derive from, where it is imported: nothing derives from it before."""
+        name = {"process": "Process", "backbone": "Backbone", "solver": "Solver", "dataset": "Dataset"}
+        return getattr(sys.modules.get(f"{self.module}.base"), name.get(self.kind, "Metric"), None)
+
+    def about(self, name: str) -> str:
+        """A line on a name without a summary: the first of its class's docstring, or why it cannot be used."""
+        try:
+            found = self.load(name)
+        except ValueError:
+            return f"BROKEN, {self.broken.get(name, 'it cannot be loaded')}"
+        lines = (found.__doc__ or "").strip().splitlines()
+        line = lines[0].strip() if lines else "no description"
+        derived = not isinstance(found, type) or _is_a(found, self.base)
+        return line if derived else f"{line} (not a {self.kind}'s class, but perhaps like one)"
+
+    def kinds(self, name: str) -> dict[str, Kind] | None:
+        """What each option of a name takes, without importing it where its source says so; None where that is open."""
+        try:
+            entry = self.entry(name)
+            takes = written(entry.target) if entry.target else None
+            takes = imported(self.load(name)) if takes is None else takes
+        except ValueError:  # an unknown name or a broken plugin, which whoever uses it says better
+            return None
+        return None if takes is None else {option: kind_of(annotation) for option, annotation in takes.items()}
 
     def _discover(self) -> dict[str, Entry]:
         from importlib import metadata
@@ -157,37 +202,43 @@ class Registry:
         return found
 
 
-def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuses options that a constructor does not take, naming the nearest one that it does, and switches and words
-    that are none."""
-    import inspect
+def check_options(
+    owner: str, factory: Callable[..., Any], options: Mapping[str, Any], reserved: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Options in the types that a constructor declares.
 
-    parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name, value in options.items():
-        if name not in parameters:
-            raise unknown(f"option of {owner}", name, parameters)
-        allowed = why_not(parameters[name].annotation, value)
-        if allowed:
-            raise ValueError(f"{owner}: {name} = {value!r} is not allowed; give {allowed}")
+    Arguments:
+        owner: Whose options they are, for messages.
+        factory: The class or function that takes them.
+        options: As they came.
+        reserved: Those that the program gives, which are not looked at.
+
+    Raises:
+        UnknownNameError: The constructor takes no such option; the nearest that it does is named.
+        ValueError: A value of another kind than its option's.
+    """
+    takes = imported(factory)
+    if takes is None:
+        return dict(options)
+    for name in options:
+        if name not in takes:
+            raise unknown(f"option of {owner}", name, takes)
+    return {
+        name: value if name in reserved else fitting(f"{owner}: {name}", kind_of(takes[name]), value)
+        for name, value in options.items()
+    }
 
 
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), "true or false"),
-    "str": ((str, os.PathLike), "a word"),
-}
-"""Annotations of constructors' options that are checked here, by what they take; numbers are for the classes."""
+def fitting(what: str, kind: Kind, value: Any) -> Any:
+    """A value in one of a kind's types; raises ValueError saying what is allowed."""
+    try:
+        return conform(kind, value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{what} = {value!r} is not allowed; give {kind}") from None
 
 
-def why_not(annotation: Any, value: object) -> str | None:
-    """What an option annotated as a switch or a word, or None, takes; None where the value is that."""
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    kinds = {part.strip() for part in text.split("|")}
-    if value is None and "None" in kinds:
-        return None
-    types, words = KINDS.get("".join(kinds - {"None"}), ((object,), ""))
-    return None if isinstance(value, types) else words
+def _is_a(found: object, base: type | None) -> bool:
+    return isinstance(found, type) and base is not None and issubclass(found, base)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from genflow.backbone.base import check_labels
 from genflow.data.base import Dataset
 from genflow.data.paired import PairedDataset
 from genflow.distributed import Team
-from genflow.memory import MemoryExhaustedError, is_out_of_memory
+from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
 from genflow.process.base import BackboneLike, Process, is_positive, require
 from genflow.solver.base import Noise, NonFiniteError, Observer, Solution, Solver, sample_generator
 
@@ -110,6 +111,7 @@ def sample(
     check_pair(process, solver)
     shape = _shape(backbone, shape)
     _check_numbers(n, batch_size, temperature, first_index)
+    check_room("n", n, 2 * dtype.itemsize * math.prod(shape))
     classes = class_labels(labels, n, getattr(backbone, "classes", 0), first_index=first_index)
     draw = _Draw(process, backbone, solver, (nfe, seed, guidance, temperature), shape, device, dtype, observer)
     return _in_batches(draw, n, batch_size, classes, first_index, on_batch)
@@ -207,7 +209,9 @@ def smaller_batch(size: int, error: BaseException) -> int:
     if not is_out_of_memory(error):
         raise error
     if size == 1:
-        raise MemoryExhaustedError("one sample at a time does not fit in memory; take a smaller backbone") from error
+        raise MemoryExhaustedError(
+            "one sample at a time does not fit in memory; take a smaller backbone, or fewer calls (nfe)"
+        ) from error
     LOG.warning("out of memory with %d samples at a time; %d from here on", size, size // 2)
     return size // 2
 

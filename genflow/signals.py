@@ -4,9 +4,71 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM came while a command worked."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM raise `Stopped`, so that what is half done is cleaned up; a second one ends at once.
+
+    During an import the program ends at once, since C code that is being set up turns exceptions into other errors or
+    aborts. So it does where the exception could not be raised any further, as in a `__del__`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in numbers}
+    hook = sys.unraisablehook
+
+    def end_or_report(lost: Any) -> None:
+        if isinstance(lost.exc_value, Stopped):
+            os._exit(lost.exc_value.exit_code)
+        hook(lost)
+
+    sys.unraisablehook = end_or_report
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = hook
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for other in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(other) is _stop:
+            signal.signal(other, _end)
+    if _imports(frame):
+        os._exit(128 + number)
+    raise Stopped(number)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether an import goes on."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class StopFlag:

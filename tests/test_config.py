@@ -63,7 +63,7 @@ process_options:
     assert (config.samples, config.nfe, config.seed, config.norm.level) == (40, (5, 10), (3,), 2.0)
     assert config.process == ("vp_ode", "pfgm")
     assert (config.train.lr, config.train.steps) == (1e-4, 20)
-    assert config.process_options == {"pfgm": {"gamma": 0.01, "restrict": True}}
+    assert config.process_options == {"pfgm": {"gamma": 0.01, "restrict": "true"}}
     assert config.train.batch_size == BenchConfig().train.batch_size
     assert lines["train.lr"] == f"{tmp_path / 'bench.yaml'}:7"
     assert set(lines) == {
@@ -91,7 +91,7 @@ def test_whole_numbers_may_be_written_with_an_exponent(read):
             "samples: 4\ntrain:\n  lr: 1\n  stpes: 3",
             ":4: unknown config key 'train.stpes'; did you mean 'train.steps'?",
         ),
-        ("train: 5", ":1: unknown config key 'train'"),
+        ("train: 5", ", line 1: train = 5 is not a section; give its keys below it: steps, batch_size"),
         ("on: 5", ":1: unknown config key 'on'"),
         ("samples: 4\n? ~\n: 5", ":2: unknown config key"),
         ("samples: many", ":1: samples = 'many' is not a whole number of at least 2"),
@@ -135,8 +135,8 @@ def test_a_file_that_is_no_mapping_is_named(read, text, said, tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    assert "nowhere.yaml can not be read: No such file" in refusal(read_yaml, tmp_path / "nowhere.yaml", BenchConfig)
-    assert f"{tmp_path} can not be read: Is a directory" in refusal(read_yaml, tmp_path, BenchConfig)
+    assert "nowhere.yaml cannot be read: No such file" in refusal(read_yaml, tmp_path / "nowhere.yaml", BenchConfig)
+    assert f"{tmp_path} cannot be read: Is a directory" in refusal(read_yaml, tmp_path, BenchConfig)
 
 
 def test_what_a_bench_writes_reads_back_the_same(read):
@@ -212,7 +212,7 @@ def test_unknown_keys_name_the_nearest():
     ("words", "expected"),
     [
         ("pfgm.gamma=0.5", {"pfgm": {"gamma": 0.5}}),
-        (["pfgm.gamma=1e-5", "pfgm.tau=3", "vp.x=yes"], {"pfgm": {"gamma": 1e-5, "tau": 3}, "vp": {"x": True}}),
+        (["pfgm.gamma=1e-5", "pfgm.tau=3", "vp.x=yes"], {"pfgm": {"gamma": 1e-5, "tau": 3}, "vp": {"x": "yes"}}),
         (["a.means=[[0, 1e-1], [1, 2]]"], {"a": {"means": [[0, 0.1], [1, 2]]}}),
         (["a.b=word"], {"a": {"b": "word"}}),
         (["a.b=c=d"], {"a": {"b": "c=d"}}),
@@ -246,9 +246,9 @@ def test_defaults_survive_flatten_and_build():
 @settings(deadline=None, max_examples=60)
 @given(
     lr=st.floats(1e-300, 1e300),
-    factors=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=4),
+    factors=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=4, unique=True),
     steps=st.integers(1, 2**53),
-    nfe=st.lists(st.integers(1, 10**9), min_size=1, max_size=4),
+    nfe=st.lists(st.integers(1, 10**6), min_size=1, max_size=4, unique=True),
 )
 def test_numbers_round_trip_as_values_words_and_yaml(lr, factors, steps, nfe):
     given_values = {"train.lr": lr, "norm.factors": factors, "train.steps": steps, "nfe": nfe}

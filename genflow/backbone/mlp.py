@@ -48,7 +48,7 @@ class MLP(Backbone):
             "MLP",
             {
                 "width": (width, is_count(width), "a whole number above 0"),
-                "depth": (depth, is_count(depth), "a whole number above 0"),
+                "depth": (depth, is_count(depth) and depth <= 1000, "a whole number from 1 to 1000"),
                 "frequencies": (frequencies, is_count(frequencies, 0), "a whole number of at least 0"),
             },
         )

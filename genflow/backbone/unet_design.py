@@ -88,7 +88,11 @@ class Design:
             {
                 "nf": (self.nf, is_count(self.nf, 4) and self.nf % 2 == 0, "an even number of at least 4"),
                 "ch_mult": (self.ch_mult, counts(self.ch_mult) and bool(self.ch_mult), "a list of numbers above 0"),
-                "num_res_blocks": (self.num_res_blocks, is_count(self.num_res_blocks), "a whole number above 0"),
+                "num_res_blocks": (
+                    self.num_res_blocks,
+                    is_count(self.num_res_blocks) and self.num_res_blocks <= 1000,
+                    "a whole number from 1 to 1000",
+                ),
                 "attn_resolutions": (self.attn_resolutions, counts(self.attn_resolutions), "a list of sides in pixels"),
                 "groups": (self.groups, self.groups is None or is_count(self.groups), "a whole number above 0"),
                 "dropout": (self.dropout, is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 to 1"),

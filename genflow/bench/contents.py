@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genflow.evaluate.weight_files import sha256
+from genflow.places import expand
 
 
 def contents(options: Mapping[str, Any]) -> dict[str, str]:
@@ -22,7 +23,7 @@ def contents(options: Mapping[str, Any]) -> dict[str, str]:
         Path as it was given -> hash: of a file's content; of a folder, all names and sizes below it, since the contents
         of a million images take minutes to read.
     """
-    named = {value: Path(value).expanduser() for value in options.values() if isinstance(value, str) and value}
+    named = {value: expand(value) for value in options.values() if isinstance(value, str) and value}
     return {value: _digest(path) for value, path in named.items() if path.exists()}
 
 

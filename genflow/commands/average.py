@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class AverageConfig:
     """Another average of the weights of one run."""
 
-    run: str = option("runs/model", "folder of a run that genflow train wrote")
+    run: str = option("runs/model", "folder of a run that genflow train wrote", place=True)
     decay: float = option(0.0, "decay of an average kept by train.more_ema; 0: none", least=0, below=1)
     width: float = option(
         0.0, "relative width of a post-hoc average, from train.posthoc; 0: none", least=0, below=0.288
     )
     step: int = option(0, "step at which a post-hoc average ends; 0: the last snapshot", least=0)
-    out: str = option("runs/average", "checkpoint folder to write")
+    out: str = option("runs/average", "checkpoint folder to write", place=True)
 
 
 @click.command(

@@ -39,7 +39,7 @@ MASKS = ("right", "left", "top", "bottom", "centre", "pixels")
 class ColouriseConfig:
     """Samples that agree with a part of held-out images."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote; its process needs a score")
+    checkpoint: str = option("runs/model", "folder that genflow train wrote; its process needs a score", place=True)
     images: int = option(8, "test images (all where there are fewer)", least=1)
     n: int = option(6, "samples of each image", least=1)
     nfe: int = option(200, "backbone calls per sample, a multiple of 1 + correctors", least=1)
@@ -52,7 +52,7 @@ class ColouriseConfig:
     seed: int = option(0, "seed", least=0)
     sample_batch: int = option(250, "samples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
-    out: str = option("colourised.png", "file to write: .png for a picture, .npz for data units")
+    out: str = option("colourised.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class InpaintConfig(ColouriseConfig):
     """The same with a mask."""
 
     mask: str = option("right", f"what is taken away: {', '.join(MASKS)}", among=MASKS)
-    out: str = option("inpainted.png", "file to write: .png for a picture, .npz for data units")
+    out: str = option("inpainted.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
 @click.command(

@@ -28,14 +28,16 @@ from genflow.registry import registries
 class EvaluateConfig:
     """Metrics of one checkpoint."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
     metric: tuple[str, ...] = option(("fd", "norm_z", "bpd"), "what to measure", registry="metrics")
     samples: int = option(1000, "samples; distances are means over blocks of the test split's size", least=2)
     solver: str = option("heun", "solver of the samples", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
-    inception: str = option("", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched")
+    inception: str = option(
+        "", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched", place=True
+    )
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     seed: int = option(0, "seed", least=0)
@@ -43,7 +45,7 @@ class EvaluateConfig:
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
     device: str = option("cpu", "torch device")
-    out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol")
+    out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol", place=True)
 
 
 @click.command(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from genflow.cli import say
-from genflow.commands.options import examples
+from genflow.commands.options import Place, examples
 from genflow.config import ConfigError
 from genflow.published.configs import PRESETS
 
@@ -31,12 +31,10 @@ AS_PUBLISHED = "the authors' prior, velocity rule and constant (PFGM), for table
     + ", ".join(PRESETS)
     + ".",
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=Place())
 @click.option("--preset", metavar="NAME", help="Published configuration that the file is from, where several fit.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="Its own published configuration, .json or .yaml."
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Checkpoint folder.  [default: runs/NAME-OF-FILE]")
+@click.option("--config", type=Place(), metavar="FILE", help="Its own published configuration, .json or .yaml.")
+@click.option("--out", type=Place(), help="Checkpoint folder.  [default: runs/NAME-OF-FILE]")
 @click.option("--no-ema", is_flag=True, help="Take the weights of the last step, not their average.")
 @click.option("--as-published", is_flag=True, help=f"Take {AS_PUBLISHED}.")
 @click.option("--sha256", metavar="HEX", help="Refuse the file where this is not its hash.")

@@ -36,7 +36,8 @@ def _list_entries(registry: Registry) -> None:
     width = max(map(len, entries), default=0)
     for entry in entries.values():
         origin = "" if entry.origin == "genflow" else f"  [plugin of {entry.origin}]"
-        say(f"  {entry.name:{width}}  {entry.summary}{f'; {entry.source}' if entry.source else ''}{origin}")
+        summary = entry.summary or registry.about(entry.name)
+        say(f"  {entry.name:{width}}  {summary}{f'; {entry.source}' if entry.source else ''}{origin}")
         missing = entry.tags.get("missing", {})
         if registry.kind == "process" and entry.tags:
             has = [word for name, word in CAPABILITIES.items() if name not in missing and not _implied(name, missing)]
@@ -50,7 +51,8 @@ def _list_entries(registry: Registry) -> None:
     if registry.kind == "solver":
         _list_ends()
     for name, reason in registry.broken.items():
-        say(f"  {name}: BROKEN, {reason}")
+        if name not in entries:
+            say(f"  {name}: BROKEN, {reason}")
 
 
 def _list_ends() -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class EncodeConfig:
     """Latents of held-out data."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
     n: int = option(64, "test examples (all where there are fewer)", least=1)
     solver: str = option("rk45", "ODE solver", registry="solvers")
     nfe: int = option(100, "backbone calls per example and direction (fixed-step solvers)", least=1)
@@ -42,15 +42,17 @@ class EncodeConfig:
     seed: int = option(0, "seed of dequantisation", least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
-    out: str = option("latents.npz", "file to write: .npz with latent, x, back and labels, or .png for a picture")
+    out: str = option(
+        "latents.npz", "file to write: .npz with latent, x, back and labels, or .png for a picture", place=True
+    )
 
 
 @dataclass(frozen=True)
 class DecodeConfig:
     """Examples of latents."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote")
-    latents: str = option("latents.npz", ".npz file with an array 'latent', as genflow encode writes it")
+    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
+    latents: str = option("latents.npz", ".npz file with an array 'latent', as genflow encode writes it", place=True)
     solver: str = option("rk45", "ODE solver", registry="solvers")
     nfe: int = option(20, "backbone calls per example (fixed-step solvers)", least=1)
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
@@ -58,14 +60,14 @@ class DecodeConfig:
     guidance: float = option(1.0, GUIDANCE_HELP, least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
-    out: str = option("decoded.png", "file to write: .png for a picture, .npz for data units")
+    out: str = option("decoded.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
 @dataclass(frozen=True)
 class InterpolateConfig:
     """Paths between pairs of held-out examples."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
     pairs: int = option(6, "pairs of test examples: 1st and 2nd, 3rd and 4th, ...", least=1)
     count: int = option(9, "examples on each path, both ends among them", least=2)
     kind: str = option(
@@ -79,7 +81,7 @@ class InterpolateConfig:
     seed: int = option(0, "seed of dequantisation", least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
-    out: str = option("interpolation.png", "file to write: .png for a picture, .npz for data units")
+    out: str = option("interpolation.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
 @click.command(

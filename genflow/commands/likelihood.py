@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class DensityConfig:
     """The likelihood of held-out data."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote")
+    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
     examples: int = option(500, "test examples (all where there are fewer)", least=2)
     t: str = option(
         "data",
@@ -55,7 +55,7 @@ class DensityConfig:
     seed: int = option(0, "seed of dequantisation, probes and x_t", least=0)
     sample_batch: int = option(250, "examples at a time; does not change them", least=1)
     device: str = option("cpu", "torch device")
-    out: str = option("", "file to write: .csv or .npz for every example, .png for a picture")
+    out: str = option("", "file to write: .csv or .npz for every example, .png for a picture", place=True)
 
 
 @click.command(

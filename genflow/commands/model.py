@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class SampleConfig:
     """Samples of one checkpoint."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train or genflow import wrote")
+    checkpoint: str = option("runs/model", "folder that genflow train or genflow import wrote", place=True)
     n: int = option(64, "samples", least=1)
     solver: str = option("heun", "solver", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
@@ -44,7 +44,7 @@ class SampleConfig:
     compile: bool = option(False, "compile the network with torch.compile")
     tf32: bool = option(False, "TensorFloat-32 products on a GPU")
     cuda_graphs: bool = option(False, "compile the network to CUDA graphs")
-    out: str = option("samples.png", "file to write: .png for a picture, .npz for data units")
+    out: str = option("samples.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
 @click.command(

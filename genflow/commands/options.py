@@ -12,7 +12,18 @@ import click
 
 from genflow.config import Leaf, Options, build, leaves
 from genflow.config_file import read_yaml
+from genflow.kinds import Scalar
+from genflow.places import expand
 from genflow.registry import registries
+
+
+class Place(click.ParamType):
+    """A path of the command line, its home folder put in."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return expand(value)
 
 
 def examples(*lines: str) -> str:
@@ -29,7 +40,7 @@ def config_options(config: type, skip: tuple[str, ...] = ()) -> Callable[[Any], 
         return click.option(
             "--config",
             "config_file",
-            type=click.Path(path_type=Path),
+            type=Place(),
             help="YAML file with any of these keys.",
         )(command)
 
@@ -78,9 +89,14 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
     for name, value in given.items():
         path = name.replace("__", ".")
         if value is not None and value != ():
-            values[path] = list(value) if isinstance(value, tuple) else value
+            values[path] = [Scalar(v) for v in value] if isinstance(value, tuple) else _typed(value)
             origin[path] = "command line"
     return build(config, values), origin
+
+
+def _typed(value: Any) -> Any:
+    """Text of the command line as such; switches as they are."""
+    return Scalar(value) if isinstance(value, str) else value
 
 
 def command_line(ranks: int = 1) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from genflow.cli import say
-from genflow.commands.options import command_line, examples
+from genflow.commands.options import Place, command_line, examples
 from genflow.config import ConfigError
 
 
@@ -20,11 +20,11 @@ from genflow.config import ConfigError
         "genflow report runs/a runs/b --out a_against_b",
     ),
 )
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", type=Place())
+@click.argument("other", type=Place(), required=False)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Folder of the comparison's files.  [default: comparison]",
 )
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from genflow.cli import EXIT_CELLS, say
-from genflow.commands.options import command_line, examples
+from genflow.commands.options import Place, command_line, examples
 from genflow.commands.paths import check_folder
 from genflow.config import ConfigError
 
@@ -38,17 +38,17 @@ ROOT = Path("runs/reproduce")
 @click.option(
     "--scale", default="small", show_default=True, metavar="SCALE", help="small: runs here; full: the paper's."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: runs/reproduce/NAME]")
+@click.option("--out", type=Place(), help="Output folder.  [default: runs/reproduce/NAME]")
 @click.option(
     "--cells",
-    type=click.Path(path_type=Path),
+    type=Place(),
     default=ROOT / "shared",
     show_default=True,
     help="Folder of the finished work that all recipes share.",
 )
 @click.option(
     "--published",
-    type=click.Path(path_type=Path),
+    type=Place(),
     default=ROOT / "published",
     show_default=True,
     help="Folder of the published files that the full scale measures.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class ModelConfig:
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     train: TrainConfig = field(default_factory=TrainConfig)
     device: str = option("cpu", "torch device")
-    out: str = option("runs/model", "the run's folder")
+    out: str = option("runs/model", "the run's folder", place=True)
     keep: int = option(2, "how many of the newest checkpoints stay", least=1)
     snapshot_every: int = option(
         0, "steps between sample grids in out/samples, always of the same seeds; 0: none", least=0
@@ -119,6 +120,7 @@ def run_training(config: ModelConfig) -> Outcome:
 def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
     """Process, fitted to the data, network and data set; what does not fit is refused before anything is written."""
     import genflow
+    from genflow.memory import check_room
     from genflow.training import check_data, check_pairs
 
     dataset = genflow.get_dataset(config.dataset, **data_options(config))
@@ -130,6 +132,10 @@ def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
     )
     check_data(dataset, getattr(backbone, "classes", 0))
     check_pairs(process, dataset)
+    example = 4 * math.prod(dataset.shape)
+    check_room("train.batch_size", config.train.batch_size, 4 * example)  # x, x_t, target and output
+    if config.snapshot_every:
+        check_room("snapshot_n", config.snapshot_n, 2 * example)
     return process, backbone, dataset
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from genflow.cli import say
-from genflow.commands.options import examples
+from genflow.commands.options import Place, examples
 
 
 @click.group(
@@ -68,12 +68,12 @@ def path_of_weights(name: str) -> int:
     help="Copy a file into the cache and record its hash.\n\nA published file is known by its hash. Any other is "
     "trusted from now on as it is; a TorchScript file (.pt) is code that will run.",
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Place())
 @click.option("--name", default="", help="known file that it stands for (see genflow weights list)")
 def add_weights(path: Path, name: str) -> int:
     from genflow.evaluate.weight_files import add
 
-    found = add(path.expanduser(), name)
+    found = add(path, name)
     say(f"{found.path}\nsha256 {found.sha256}, {found.trust}")
     return 0
 

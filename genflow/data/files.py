@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genflow import cache
+from genflow.places import expand
 
 BLOCK = 2**20
 """Bytes read at a time."""
@@ -57,7 +58,7 @@ class Shelf:
             raise DataError(f"{dataset}: download = {download!r} is not allowed; give true or false")
         chosen = root or os.environ.get("GENFLOW_DATA_DIR")
         self.dataset, self.download = dataset, download
-        self.root = Path(chosen).expanduser() if chosen else cache.folder("data")
+        self.root = expand(chosen) if chosen else cache.folder("data")
         if not self.root.is_dir():
             whose = "root" if root else "GENFLOW_DATA_DIR"
             raise DataError(f"{dataset}: {whose} = {str(self.root)!r} is no folder; give the folder of the files")

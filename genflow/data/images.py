@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from genflow.data.files import DataError
 from genflow.data.listing import SPLITS, empty_folders
 from genflow.data.notes import counted, listed, note, shown
 from genflow.data.pictures import PictureDataset, Pictures
+from genflow.places import expand
 from genflow.process.base import is_count, is_number, require
 
 FEW = 10
@@ -77,7 +77,7 @@ def load_images(
         },
     )
     bad = OnBadImage(on_bad_image, bad_limit)
-    places = {"train": _place(path), **({"test": _place(test_path)} if test_path else {})}
+    places = {"train": expand(path), **({"test": expand(test_path)} if test_path else {})}
     if _are_arrays(places):
         _refuse_for_arrays(path, size=size, channels=channels, background=background)
         arrays = ArrayImages(places, range, classes=classes, test_share=test_share, flip=flip)
@@ -102,11 +102,6 @@ def _is_path(path: Any) -> bool:
 
 def _is_level(value: Any) -> bool:
     return is_count(value, least=0) and value <= 255
-
-
-def _place(path: str | Path) -> Path:
-    """A path as it is; of text, `~` and `~name` are homes where there is such a one."""
-    return path if isinstance(path, Path) else Path(os.path.expanduser(path))
 
 
 def _are_arrays(places: Mapping[str, Path]) -> bool:

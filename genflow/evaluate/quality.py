@@ -20,6 +20,7 @@ from genflow.evaluate.protocol import bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, published, reference
 from genflow.evaluate.spaces import check_features, check_mode, space_for
 from genflow.evaluate.weight_files import WeightsError
+from genflow.places import expand
 
 MEASURES = ("fid", "kid", "is", "prdc")
 SAMPLES = "generated samples"
@@ -61,7 +62,7 @@ class QualityMetric(Metric):
                 raise ValueError(f"{name} = {value} is not a whole number above 0")
         check_features(features)
         check_mode(mode)
-        if reference and not Path(reference).expanduser().is_file():
+        if reference and not expand(reference).is_file():
             raise ValueError(f"reference = '{reference}' is not a file; want published statistics (.npz)")
         self.features, self.mode, self.published = features, mode, reference
         self.keep, self.subsets, self.subset_size = int(keep), int(subsets), int(subset_size)
@@ -119,7 +120,7 @@ class QualityMetric(Metric):
     def _real(self, context: Context, space: Space) -> tuple[Gaussian, str]:
         """The reference's moments, and its words."""
         if self.published:
-            moments, digest = published(Path(self.published).expanduser())
+            moments, digest = published(expand(self.published))
             size = f"n = {moments.n}, " if moments.n else ""
             return moments, f"{Path(self.published).name} ({size}sha256 {digest[:12]})"
         moments, _ = reference(context.dataset, "train", space, keep=self._kept)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from genflow.evaluate.checks import ImageCheck, NotMeasurable, conversion, to_gr
 from genflow.evaluate.features import SHIPPED, Space, TinyNet, own_space, shipped_space
 from genflow.evaluate.inception import Inception
 from genflow.evaluate.weight_files import MODES, WeightsError, check, find
+from genflow.places import expand
 
 NAMES = ("own", "digits", "mnist", "tiny", "identity", "inception")
 
@@ -26,7 +26,7 @@ def check_features(features: object) -> None:
     Raises:
         ValueError: It is neither one of NAMES nor a file that is there.
     """
-    if features not in NAMES and not (isinstance(features, str) and Path(features).expanduser().is_file()):
+    if features not in NAMES and not (isinstance(features, str) and expand(features).is_file()):
         raise ValueError(
             f"features = '{features}' is neither one of {', '.join(NAMES)} nor a TorchScript file (.pt) that is there"
         )
@@ -138,7 +138,7 @@ def module_space(features: Callable[[Tensor], Any], name: str, *, digest: str = 
 def script_space(file: str, device: str = "cpu") -> Space:
     """A space from a TorchScript file, named by the file. Its code runs, so its content must be trusted first."""
     check_features(file)
-    path = Path(file).expanduser()
+    path = expand(file)
     found = check(path)
     try:
         with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from genflow.places import expand
 from genflow.registry import unknown
 
 VARIABLE = "GENFLOW_WEIGHTS_DIR"
@@ -122,7 +123,7 @@ def store_folder() -> Path:
 def folders() -> list[tuple[str, Path | None]]:
     """Folders that are searched, in order, with the words that messages use; None where one is not set."""
     chosen = os.environ.get(VARIABLE)
-    return [(f"${VARIABLE}", Path(chosen).expanduser() if chosen else None), ("the cache folder", store_folder())]
+    return [(f"${VARIABLE}", expand(chosen) if chosen else None), ("the cache folder", store_folder())]
 
 
 def candidates(names: tuple[str, ...]) -> Iterator[Path]:
@@ -144,7 +145,7 @@ def find(names: tuple[str, ...], given: str = "") -> Found:
         WeightsError: There is none, or its content is neither published nor trusted.
     """
     if given:
-        path = Path(given).expanduser()
+        path = expand(given)
         if not path.is_file():
             raise WeightsError(f"inception = '{given}' is not a file. {missing(names, given)}")
         return check(path)
@@ -222,7 +223,7 @@ def add(path: Path, name: str = "") -> Found:
         name: A known name to serve as ("inception"); "" for one that is recognised, or that is named by its path.
 
     Raises:
-        WeightsError: There is no such file.
+        WeightsError: There is no such file, or it is no file of weights.
         UnknownNameError: The name is not known.
     """
     if not path.is_file():
@@ -231,6 +232,8 @@ def add(path: Path, name: str = "") -> Found:
         raise unknown("weight file", name, KNOWN)
     digest = sha256(path)
     published = next((known for known in KNOWN.values() if known.sha256 == digest), None)
+    if published is None:
+        _check_form(path)
     file = KNOWN[name].file if name else published.file if published else path.name
     target = store_folder() / file
     if target.resolve() != path.resolve():
@@ -240,6 +243,25 @@ def add(path: Path, name: str = "") -> Found:
     if published is None:
         _trust(digest, file)
     return check(target)
+
+
+FORMS = {".pt": (b"PK\x03\x04",), ".pth": (b"PK\x03\x04", b"\x80\x02")}
+"""Endings of files of weights, and how their content begins: TorchScript archives, and torch's two formats."""
+
+
+def _check_form(path: Path) -> None:
+    """Raises WeightsError for what can be no file of weights, before it is trusted."""
+    begins = FORMS.get(path.suffix)
+    if begins is None:
+        raise WeightsError(
+            f"'{path}' is no file of weights: they end in .pt (TorchScript, a network with its code) or .pth (tensors)"
+        )
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith(begins):
+        raise WeightsError(
+            f"'{path}' is no file of weights: its content is not what torch writes to a {path.suffix} file"
+        )
 
 
 def _trust(digest: str, file: str) -> None:
@@ -294,8 +316,8 @@ def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
         options: The metric's options.
         inception: Path of the weights, "" for those that a search finds, None for a metric that needs none.
     """
-    named = {k: v for k, v in options.items() if isinstance(v, str) and Path(v).expanduser().is_file()}
-    files = {v: _stamp_of(Path(v).expanduser(), loaded=k == "features") for k, v in named.items()}
+    named = {k: v for k, v in options.items() if isinstance(v, str) and expand(v).is_file()}
+    files = {v: _stamp_of(expand(v), loaded=k == "features") for k, v in named.items()}
     found = {"options": dict(options), "files": files}
     if inception is None or options.get("features", "inception") != "inception":
         return found if options else {}

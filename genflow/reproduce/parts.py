@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genflow.bench.checkpoints import settle
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
+from genflow.kinds import Scalar
 from genflow.reproduce.base import SCALES, Bench, Recipe, Results, Variant, Weights
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -112,10 +111,7 @@ def _change(text: str) -> tuple[str, Any]:
         raise ConfigError(f"'{text}' is not of the form KEY=VALUE, e.g. train.steps=100")
     if key == "out":
         raise ConfigError("--set out: folders are given by --out (tables) and --cells (finished work)")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"'{value}' in '{text}' is not a value; quote it as YAML would") from None
+    return key, Scalar(value)
 
 
 def absences(parts: Sequence[Part], settings: Settings) -> list[str]:

@@ -28,11 +28,11 @@ class StudyConfig(BenchConfig):
 
     samples: int = option(2000, "samples of a point; distances are means over blocks of the test split's size", least=2)
     models: str = option(
-        "runs/bench", "folder of the bench whose trained models are used; what it lacks is trained in it"
+        "runs/bench", "folder of the bench whose trained models are used; what it lacks is trained in it", place=True
     )
     oracle: bool = option(False, "take the exact field of the training data for the network: only the solver errs")
     features: str = option(
-        "own", "space of the Fréchet distance: own, inception, digits, mnist, tiny, identity, or a file"
+        "own", "space of the Fréchet distance: own, inception, digits, mnist, tiny, identity, or a file", place=True
     )
     drift_noise: tuple[float, ...] = option(
         (0.1, 0.2, 0.5, 1.0), "noise: root mean square of the injected noise, in units of what carries it", above=0
@@ -58,7 +58,7 @@ class StudyConfig(BenchConfig):
         (1, 8, 128, 1e6), "dimension: values of D; a large one stands for the limit", above=0
     )
     reference: str = option("rk45", "split: solver that takes a field to its end", registry="solvers")
-    out: str = option("", "output folder  [default: runs/studies/NAME]")
+    out: str = option("", "output folder  [default: runs/studies/NAME]", place=True)
 
 
 def entry(name: str) -> Entry:

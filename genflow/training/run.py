@@ -18,7 +18,7 @@ from genflow.checkpoint import STATS, CheckpointError, Checkpoints, SaveError, w
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
-from genflow.memory import peak_megabytes
+from genflow.memory import peak_megabytes, to_bytes
 from genflow.process.base import Process
 from genflow.training.loop import NonFiniteLossError, Trainer
 
@@ -150,16 +150,11 @@ class Run:
 
     def snapshot(self) -> None:
         """The power-function averages of now, for post-hoc EMA."""
-        from safetensors.torch import save as to_bytes
-
         powers = self.trainer.averages.powers
         if not self.writes or not powers or self.trainer.step % self.trainer.config.posthoc_every:
             return
         assert self.keeping is not None
-        files = {
-            f"{name}.safetensors": to_bytes({n: v.cpu().contiguous() for n, v in weights.items()})
-            for name, weights in powers.items()
-        }
+        files = {f"{name}.safetensors": to_bytes(weights) for name, weights in powers.items()}
         try:
             write_folder(self.keeping.root / SNAPSHOTS / f"step-{self.trainer.step:08d}", files)
         except SaveError as error:
@@ -217,9 +212,7 @@ class Run:
 
 def state_files(trainer: Trainer, smooth: float, about: Mapping[str, Any] | None) -> dict[str, bytes]:
     """A checkpoint's files: the model as it samples, and what the next step depends on; plain tensors and numbers."""
-    from safetensors.torch import save as to_bytes
-
-    model, rest = ({n: v.detach().cpu().contiguous() for n, v in tensors.items()} for tensors in trainer.tensors())
+    model, rest = trainer.tensors()
     facts = {**trainer.facts(), "smooth": smooth}
     described = {} if about is None else {"config.json": json.dumps(about, indent=1, sort_keys=True).encode()}
     return {

@@ -74,14 +74,14 @@ def test_a_truncated_or_changed_file_is_refused_with_both_hashes(tmp_path, monke
 
 def test_unknown_code_runs_only_after_it_was_trusted_and_only_that_content(tmp_path):
     path = tmp_path / "own.pt"
-    path.write_bytes(b"code")
+    path.write_bytes(b"PK\x03\x04 code")
     with pytest.raises(WeightsError, match="would run code"):
         check(path)
     found = add(path)
     assert found.trust.startswith("trusted")
     assert found.path == weights.store_folder() / "own.pt"
-    assert check(path).sha256 == hashlib.sha256(b"code").hexdigest()
-    path.write_bytes(b"other code")
+    assert check(path).sha256 == hashlib.sha256(b"PK\x03\x04 code").hexdigest()
+    path.write_bytes(b"PK\x03\x04 other code")
     with pytest.raises(WeightsError, match="would run code"):
         check(path)
 
@@ -138,7 +138,7 @@ def test_commands_list_add_path_verify(tmp_path, monkeypatch):
     assert all(known.file in listed and known.sha256 in listed for known in KNOWN.values())
     assert isinstance(run("path").exception, WeightsError)
     assert run("verify").return_value == 0
-    (tmp_path / "stub.pt").write_bytes(b"stub")
+    (tmp_path / "stub.pt").write_bytes(b"PK\x03\x04 stub")
     assert "trusted" in run("add", str(tmp_path / "stub.pt"), "--name", "inception").output
     stored = run("path").output.strip()
     assert stored.endswith(KNOWN["inception"].file)
@@ -154,21 +154,44 @@ def test_commands_list_add_path_verify(tmp_path, monkeypatch):
 def test_a_stamp_follows_the_file_of_its_protocol(tmp_path, monkeypatch):
     """A graph that is here does not serve legacy_pytorch, and does not hide the state dict's coming."""
     port = {"mode": "legacy_pytorch"}
-    (tmp_path / "graph.pt").write_bytes(b"graph")
+    (tmp_path / "graph.pt").write_bytes(b"PK\x03\x04 graph")
     add(tmp_path / "graph.pt", "inception")
     assert stamp({}, "")["inception"] == weights.sha256(tmp_path / "graph.pt")
     assert is_without_weights(stamp(port, ""))
-    publish(monkeypatch, b"state dict", "inception_pytorch")
-    (tmp_path / "port.pth").write_bytes(b"state dict")
+    publish(monkeypatch, b"PK\x03\x04 state dict", "inception_pytorch")
+    (tmp_path / "port.pth").write_bytes(b"PK\x03\x04 state dict")
     add(tmp_path / "port.pth")
     assert stamp(port, "")["inception"] == weights.sha256(tmp_path / "port.pth")
 
 
 def test_a_stamp_tells_a_trusted_network_from_the_same_file_before(tmp_path):
     path = tmp_path / "mine.pt"
-    path.write_bytes(b"mine")
+    path.write_bytes(b"PK\x03\x04 mine")
     before = stamp({"features": str(path)}, None)
     add(path)
     after = stamp({"features": str(path)}, None)
     assert before != after
     assert after["files"] == {str(path): weights.sha256(path)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("some.py", b"print(1)"),
+        ("some", b"PK\x03\x04"),
+        ("notes.pt", b"print(1)"),
+        ("empty.pt", b""),
+        ("empty.pth", b""),
+        ("picture.pth", b"\x89PNG\r\n"),
+        ("stats.npz", b"PK\x03\x04"),
+        ("pickled.pt", b"\x80\x02"),
+    ],
+)
+def test_what_can_be_no_weights_is_not_trusted(tmp_path, name, content):
+    """Trusting a file means that it is loaded later; what no loader reads is refused while its name is at hand."""
+    (tmp_path / name).write_bytes(content)
+    for known in ("", "inception"):
+        with pytest.raises(WeightsError, match=rf"{name}' is no file of weights"):
+            add(tmp_path / name, known)
+    assert weights.trusted() == {}
+    assert list(weights.store_folder().iterdir()) == []

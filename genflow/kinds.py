@@ -1,0 +1,333 @@
+"""Kinds of values: what the annotation of an option takes, and how what was written is read as that.
+
+Text is never guessed at: an option whose annotation is text keeps every character, and a number has one spelling
+(12, 0.5, 1e-4, inf, nan). Only options that declare nothing, as those inside another option's mapping, are read by
+what they look like (`guess`). Imports neither torch nor yaml.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import Any, Literal
+
+LARGEST = 2**63 - 1
+"""The largest whole number that the arrays behind the options can hold."""
+
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+UNBOUNDED = re.compile(r"([-+]?)\.?(inf|nan)", re.IGNORECASE)
+SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, repr=False)
+class Scalar:
+    """A value as it was written, before anything is made of it.
+
+    Arguments:
+        text: Its characters.
+        style: "typed" on the command line; in YAML "bare", or "quoted".
+    """
+
+    text: str
+    style: Literal["typed", "bare", "quoted"] = "typed"
+
+    def __repr__(self) -> str:
+        found = guess(self)
+        if isinstance(found, bool) or found is None:
+            return repr(found)
+        return self.text if isinstance(found, int | float) else repr(self.text)
+
+
+# ---- numbers and switches ----------------------------------------------------------------------------------
+
+
+def whole(value: Any) -> int:
+    """A whole number, also written as 1e3 or 3.0; raises ValueError for anything else, or beyond 64 bits."""
+    if isinstance(value, Scalar | str):
+        text = str(getattr(value, "text", value)).strip()
+        if not DECIMAL.fullmatch(text):
+            raise ValueError(text)
+        exact = Decimal(text)
+        if exact and exact.adjusted() > 30:
+            raise ValueError(text)
+        value = int(exact) if exact == exact.to_integral_value() else math.nan
+    elif isinstance(value, bool):
+        raise ValueError(value)
+    found = int(value) if isinstance(value, float) and value.is_integer() else value
+    if not isinstance(found, int) or abs(found) > LARGEST:
+        raise ValueError(value)
+    return found
+
+
+def decimal(value: Any) -> float:
+    """A number, infinities and nan among them; raises ValueError for anything else."""
+    if isinstance(value, Scalar | str):
+        text = str(getattr(value, "text", value)).strip()
+        unbounded = UNBOUNDED.fullmatch(text)
+        if not unbounded and not DECIMAL.fullmatch(text):
+            raise ValueError(text)
+        return float("".join(unbounded.groups()) if unbounded else text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(value)
+    return float(value)
+
+
+def switch(value: Any) -> bool:
+    """true or false, also as yes, no, on and off; raises ValueError for anything else."""
+    if isinstance(value, Scalar | str):
+        value = SWITCHES.get(str(getattr(value, "text", value)).strip().lower())
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+def spelling(value: Any) -> str:
+    """What to add to a refusal of something that looks like a number and is spelled in another way."""
+    text = getattr(value, "text", value)
+    odd = isinstance(text, str) and re.fullmatch(r"[-+]?[0-9][0-9_:.a-fA-FxXoO]*", text.strip())
+    return "; numbers are written like 12, 0.5 or 1e-4" if odd and not DECIMAL.fullmatch(text.strip()) else ""
+
+
+# ---- kinds -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The alternatives that an annotation allows.
+
+    Arguments:
+        names: Of none, bool, int, float, str, any, and other for what only Python can give.
+        words: The words of a Literal.
+        item: Kind of a list's entries; None where no list is taken.
+        value: Kind of a mapping's values; None where no mapping is taken.
+    """
+
+    names: frozenset[str] = frozenset()
+    words: tuple[str, ...] = ()
+    item: Kind | None = None
+    value: Kind | None = None
+
+    def __or__(self, other: Kind) -> Kind:
+        return Kind(
+            self.names | other.names, self.words + other.words, self.item or other.item, self.value or other.value
+        )
+
+    def __str__(self) -> str:
+        """What is allowed, in words."""
+        parts = ["true or false"] if "bool" in self.names else []
+        if self.names & {"int", "float"}:
+            parts.append("a number" if "float" in self.names else "a whole number")
+        parts += ["a word"] if "str" in self.names else list(self.words)
+        parts += [f"a list ({self.item} each)"] if self.item else []
+        parts += ["a mapping"] if self.value else []
+        return " or ".join(parts) or "another value"
+
+
+ANY = Kind(frozenset({"any"}))
+_SIMPLE = {n: n for n in ("bool", "int", "float", "str", "None")} | {"Any": "any", "object": "any", "": "any"}
+_SIMPLE |= {"Path": "str", "PathLike": "str"}
+_LISTS, _MAPPINGS = {"Sequence", "list", "tuple", "Iterable"}, {"dict", "Mapping"}
+
+
+@cache
+def kind_of(annotation: str) -> Kind:
+    """The kind that an annotation stands for; "" takes anything."""
+    try:
+        return _kind(ast.parse(annotation.strip(), mode="eval").body) if annotation.strip() else ANY
+    except SyntaxError:
+        return Kind(frozenset({"other"}))
+
+
+def _kind(node: ast.expr) -> Kind:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _kind(node.left) | _kind(node.right)
+    if isinstance(node, ast.Constant):
+        return kind_of(node.value) if isinstance(node.value, str) else Kind(frozenset({"None"}))
+    if isinstance(node, ast.Subscript):
+        return _subscript(_last(node.value), node.slice)
+    name = _last(node)
+    if name in _LISTS:
+        return Kind(item=ANY)
+    return Kind(value=ANY) if name in _MAPPINGS else Kind(frozenset({_SIMPLE.get(name, "other")}))
+
+
+def _subscript(name: str, inner: ast.expr) -> Kind:
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name == "Literal":
+        return Kind(words=tuple(str(p.value) for p in parts if isinstance(p, ast.Constant)))
+    if name in ("Optional", "Union"):
+        found = Kind(frozenset({"None"})) if name == "Optional" else Kind()
+        for part in parts:
+            found |= _kind(part)
+        return found
+    if name in _LISTS and parts:
+        return Kind(item=_kind(parts[0]))
+    if name in _MAPPINGS:
+        return Kind(value=_kind(parts[-1]))
+    return _kind(parts[0]) if name in ("Annotated", "Final") else Kind(frozenset({"other"}))
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else "other"
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+def read(kind: Kind, raw: Any) -> Any:
+    """What was written as a value of a kind.
+
+    Arguments:
+        kind: What is allowed.
+        raw: A `Scalar`, a list or mapping of such, or a plain value, of which text counts as quoted.
+
+    Raises:
+        ValueError: It is none of the alternatives.
+    """
+    if isinstance(raw, str):
+        raw = Scalar(raw, "quoted")
+    if not isinstance(raw, Scalar):
+        return conform(kind, _plain(kind, raw))
+    if "any" in kind.names:
+        return guess(raw)
+    if _is_none(kind, raw):
+        return None
+    for name, reader in (("bool", switch), ("int", whole), ("float", decimal)):
+        if name in kind.names:
+            try:
+                return reader(raw)
+            except ValueError:
+                continue
+    return _read_words(kind, raw)
+
+
+def _plain(kind: Kind, raw: Any) -> Any:
+    """A list or mapping with its entries read; other values as they are."""
+    if isinstance(raw, list | tuple):
+        return [read(kind.item or ANY, one) for one in raw]
+    if isinstance(raw, Mapping):
+        return {str(key): read(kind.value or ANY, one) for key, one in raw.items()}
+    return raw
+
+
+def _is_none(kind: Kind, raw: Scalar) -> bool:
+    """null is no value where that is allowed; a word typed for a text option stays a word."""
+    if "None" not in kind.names:
+        return False
+    return (
+        raw.text in ("null", "~", "")
+        if raw.style == "bare"
+        else (raw.style == "typed" and raw.text == "null" and "str" not in kind.names)
+    )
+
+
+def _read_words(kind: Kind, raw: Scalar) -> Any:
+    if raw.text in kind.words:
+        return raw.text
+    if kind.item or kind.value:
+        inner = structure(raw)
+        try:
+            if inner is not None:
+                return read(kind, inner)
+            if kind.item and "str" not in kind.names:
+                parts = raw.text.split(",") if raw.style != "quoted" else [raw.text]
+                return [read(kind.item, Scalar(part.strip(), raw.style)) for part in parts]
+        except ValueError:
+            if "str" not in kind.names:
+                raise
+    if "str" not in kind.names:
+        raise ValueError(raw.text)
+    return raw.text
+
+
+def structure(raw: Scalar) -> Any:
+    """The list or mapping that was typed as YAML writes it in one line; None where it is none."""
+    if raw.style != "typed" or not raw.text.strip().startswith(("[", "{")):
+        return None
+    from genflow.config_file import parse
+
+    try:
+        return parse(raw.text)
+    except ValueError:
+        return None
+
+
+def guess(raw: Any) -> Any:
+    """A value of no declared kind by what it looks like: quoted text stays text, a number is one, as are true, false
+    and null; anything else is text."""
+    if isinstance(raw, list | tuple | Mapping):
+        return _plain(ANY, raw)
+    if not isinstance(raw, Scalar) or raw.style == "quoted":
+        return getattr(raw, "text", raw)
+    inner = structure(raw)
+    if inner is not None:
+        return guess(inner)
+    if raw.text == "null" or (raw.style == "bare" and raw.text in ("~", "")):
+        return None
+    if raw.text in ("true", "false"):
+        return raw.text == "true"
+    readers: tuple[Callable[[Any], Any], ...] = (_digits, decimal)
+    for reader in readers:
+        try:
+            return reader(raw)
+        except ValueError:
+            continue
+    return raw.text
+
+
+def _digits(raw: Scalar) -> int:
+    if not WHOLE.fullmatch(raw.text):
+        raise ValueError(raw.text)
+    return whole(raw)
+
+
+PLAIN = (bool, int, float, str, list, tuple, dict, os.PathLike, type(None))
+"""What text can give; anything else comes from Python and is for the class to judge."""
+
+
+def conform(kind: Kind, value: Any) -> Any:
+    """A value in one of the kind's types: 3.0 becomes 3 where a whole number is wanted.
+
+    Raises:
+        ValueError: It is none of the alternatives.
+    """
+    if (kind.names & {"any", "other"} and not isinstance(value, bool | int | float | str)) or "any" in kind.names:
+        return value
+    if not isinstance(value, PLAIN):
+        return operator.index(value) if "int" in kind.names and hasattr(value, "__index__") else value
+    if value is None or isinstance(value, bool):
+        if ("None" if value is None else "bool") not in kind.names:
+            raise ValueError(value)
+        return value
+    if isinstance(value, int | float):
+        return _conform_number(kind, value)
+    if isinstance(value, str | os.PathLike):
+        if "str" not in kind.names and value not in kind.words:
+            raise ValueError(value)
+        return value
+    inner = kind.value if isinstance(value, dict) else kind.item
+    if inner is None:
+        raise ValueError(value)
+    if isinstance(value, dict):
+        return {key: conform(inner, one) for key, one in value.items()}
+    return type(value)(conform(inner, one) for one in value)
+
+
+def _conform_number(kind: Kind, value: float) -> Any:
+    if "int" in kind.names:
+        try:
+            return whole(value)
+        except ValueError:
+            if "float" not in kind.names:
+                raise
+    if "float" not in kind.names:
+        raise ValueError(value)
+    return float(value) if isinstance(value, int) else value
