@@ -70,17 +70,17 @@ def _former(words: Sequence[str]) -> tuple[str, list[str]]:
 def _options(system: str, given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Options of a class of dask-jobqueue. A job has one worker, or one for each of its GPUs."""
     cores, gpus = (_whole(given, key, low) for key, low in (("cpus", 1), ("gpus", 0)))
-    memory = _memory(given.get("mem", [f"{4 * cores}GB"])[0])
+    memory = _memory(given.get("mem", [str(4 * cores)])[0])
     head = [f"--{key}={given[key][0]}" for key in SLURM if key in given] + list(given.get("directive", ()))
     found: dict[str, Any] = {key: given[key][0] for key in PLAIN if key in given}
-    found |= {"cores": max(cores, gpus), "memory": memory, "processes": max(1, gpus), "job_name": "genflow"}
+    found |= {"cores": max(cores, gpus), "memory": f"{memory}GiB", "processes": max(1, gpus), "job_name": "genflow"}
     found["worker_extra_args"] = ["--memory-limit", "0"] + (["--resources", "GPU=1"] if gpus else [])
     if system in ("htcondor", "local"):
         found |= {"host": "127.0.0.1", **found} if system == "local" else {"disk": "1GB", **found}
     else:
         found["walltime"] = _time(system, given.get("time", ["24h"])[0])
     if gpus and system == "pbs":
-        found["resource_spec"] = f"select=1:ncpus={max(cores, gpus)}:mem={memory}:ngpus={gpus}"
+        found["resource_spec"] = f"select=1:ncpus={max(cores, gpus)}:mem={memory}gb:ngpus={gpus}"
     elif gpus and system in GPUS:
         head.append(GPUS[system].format(gpus))
     if head:
@@ -105,7 +105,7 @@ def _whole(given: Mapping[str, Sequence[str]], key: str, least: int) -> int:
 
 
 def _memory(text: str) -> str:
-    """Gigabytes, with or without the unit."""
+    """A number of gigabytes, which may have its unit; the systems count in powers of two."""
     number = text.upper().removesuffix("GB").removesuffix("G")
     try:
         amount = float(number)
@@ -113,4 +113,4 @@ def _memory(text: str) -> str:
         amount = -1.0
     if not 0 < amount < float("inf"):
         raise ConfigError(f"cluster: 'mem={text}' is not allowed; give a number of gigabytes")
-    return f"{amount:g}GB"
+    return f"{amount:g}"

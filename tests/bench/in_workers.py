@@ -34,3 +34,10 @@ def tell_and_wait(task):
 def answer():
     """A task that is done at once."""
     return "done", ""
+
+
+def at_work():
+    """Whether a worker of a Dask cluster is doing a task."""
+    from genflow.bench import cluster
+
+    return cluster._turn.locked()
