@@ -103,15 +103,21 @@ def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
             log_directory=str((folder / "cluster").resolve()),
             scheduler_options={"dashboard_address": "127.0.0.1:0", **host},
         )
-        cluster.scale(jobs=1)
-        cluster.sync(cluster.__await__)  # raises what the first submission says
+        cluster.sync(_queue_one, cluster)
     except Exception as error:  # of the system's command, in any way
         if cluster is not None:
-            cluster.close()
+            with suppress(Exception):  # it stumbles over the job that never was
+                cluster.close()
         raise ConfigError(f"cluster = '{system}': {' '.join(str(error).split())}") from None
     cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
     print(f"genflow: {jobs} jobs queued; their logs are in {folder / 'cluster'}", file=sys.stderr)
     return cluster
+
+
+async def _queue_one(cluster: Any) -> None:
+    """Queues the first job; raises what the system's command says, which `scale` and `adapt` would only log."""
+    cluster.worker_spec.update(cluster.new_worker_spec())
+    await cluster
 
 
 class DaskSlot(Slot):
@@ -190,8 +196,12 @@ class DaskPool(Pool):
 
     def stop(self) -> None:
         """Told in a thread of its own: a worker that has just died is waited for quite long."""
-        told = {"on_error": "ignore"}
-        threading.Thread(target=self.client.run, args=(ask_to_stop, self.session), kwargs=told, daemon=True).start()
+
+        def tell() -> None:
+            with suppress(Exception):  # one that does not hear it sees that the bench has gone
+                self.client.run(ask_to_stop, self.session, on_error="ignore")
+
+        threading.Thread(target=tell, daemon=True).start()
 
     def close(self) -> None:
         with suppress(OSError, RuntimeError, TimeoutError):

@@ -76,7 +76,7 @@ def _options(system: str, given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     found |= {"cores": max(cores, gpus), "memory": f"{memory}GiB", "processes": max(1, gpus), "job_name": "genflow"}
     found["worker_extra_args"] = ["--memory-limit", "0"] + (["--resources", "GPU=1"] if gpus else [])
     if system in ("htcondor", "local"):
-        found |= {"host": "127.0.0.1", **found} if system == "local" else {"disk": "1GB", **found}
+        found = {**({"host": "127.0.0.1", "nanny": False} if system == "local" else {"disk": "1GB"}), **found}
     else:
         found["walltime"] = _time(system, given.get("time", ["24h"])[0])
     if gpus and system == "pbs":
