@@ -152,9 +152,11 @@ class BenchConfig:
     device: str = option("cpu", "torch device")
     shard: int = option(2, "sample batches that are saved together while a cell is drawn; does not change it", least=1)
     jobs: int = option(0, "worker processes; 0: one per CPU core, at most one per trained model", least=0)
-    slurm: tuple[str, ...] = option(
-        (), "KEY=VALUE,... of Slurm jobs to work in, e.g. partition=gpu,time=4h,gpus=1; see docs/bench.md"
+    scheduler: str = option("", "address of a running Dask scheduler whose workers do the work, e.g. tcp://host:8786")
+    cluster: tuple[str, ...] = option(
+        (), "SYSTEM:KEY=VALUE,... of jobs to work in, e.g. slurm:queue=gpu,time=4h,gpus=1; see docs/bench.md"
     )
+    slurm: tuple[str, ...] = option((), "former spelling of --cluster slurm:KEY=VALUE,...")
     out: str = option("runs/bench", "output folder", place=True)
 
     def __post_init__(self) -> None:

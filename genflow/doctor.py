@@ -39,7 +39,8 @@ EXTRAS = {
     "lmdb": "lsun",
     "tensorboard": "tensorboard",
     "torch-fidelity": "fidelity",
-    "submitit": "slurm",
+    "distributed": "cluster",
+    "dask-jobqueue": "cluster",
 }
 """Packages that are not needed, and the extra that installs each."""
 

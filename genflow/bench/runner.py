@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import queue
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from genflow.bench import shards
 from genflow.bench.cells import Cell
-from genflow.bench.channels import Arrivals, Channel, Message
+from genflow.bench.pool import Pool, Slot, job_count, open_pool
 from genflow.bench.store import Store
 from genflow.bench.tasks import Task, Tasks
-from genflow.config import BenchConfig, ConfigError, flatten
+from genflow.config import BenchConfig, ConfigError
 
-Hire = Callable[[int], Sequence[Channel]]
-"""Gives so many workers."""
+if TYPE_CHECKING:
+    from genflow.bench.execute import Answer
+
+Start = Callable[[BenchConfig, Store, int], Pool]
+"""Gives so many workers; see `genflow.bench.pool.open_pool`."""
+
+DEATHS = 3
+"""Workers that may be lost at one task before the task fails."""
+
+PAUSE = 0.2
+"""Seconds between two looks at the workers."""
+
+log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
@@ -49,44 +60,15 @@ class Report:
 
 
 @dataclass
-class _Slot:
-    """A worker and what it is doing."""
-
-    channel: Channel
-    place: int
-    ready: bool = False
-    gone: bool = False
-    task: Task | None = None
-    share: float = 0.0
-    note: str = ""
-    model: str = ""
-
-
-def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:
-    """Workers: as asked, but not more than there are errands; else one per trained model, not more than CPU cores here.
-
-    On a cluster the cores here do not count.
-    """
-    models = {cell.model for cell in todo if cell.model}
-    errands = sum(max(1, shards.number(cell, config)) for cell in todo)
-    if config.jobs:
-        return min(config.jobs, max(1, errands))
-    return min(len(todo) + 1 if config.slurm else usable_cores(), max(1, len(models) or min(len(todo), 2)))
-
-
-def usable_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass
 class Runner:
-    """Gives errands to workers, parents first, and prefers a worker that just used the same model.
+    """Gives tasks to workers, parents first, and prefers a worker that just used the same model.
+
+    A task whose worker is lost is given out again, to another one or to the one that takes its place.
 
     Arguments:
         config: The bench.
         store: Its folder, locked by the caller.
-        hire: Gives the workers.
+        start: Gives the workers.
         report: Called a few times a second.
         keep_going: Whether a failed cell leaves the rest to be done; else the bench stops.
         seconds: After which the bench stops by itself.
@@ -94,11 +76,10 @@ class Runner:
 
     config: BenchConfig
     store: Store
-    hire: Hire
+    start: Start = open_pool
     report: Callable[[Report], None] = lambda report: None
     keep_going: bool = False
     seconds: float = float("inf")
-    slots: list[_Slot] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     stopped_by: int | None = None
     refused: str = ""
@@ -107,21 +88,24 @@ class Runner:
         """Does every cell of todo.
 
         Raises:
-            ConfigError: A part refused its options; nothing ran.
+            ConfigError: A part refused its options, or the workers that were asked for are not there; nothing ran.
             Interrupted: SIGINT or SIGTERM came, or time is up; a second signal ends the program at once.
-            CellError: Cells failed, or a worker died.
+            CellError: Cells failed.
         """
         if not todo:
             return
         self._tasks = Tasks(self.store, self.config, cells, todo)
         self._began, self._halting = time.monotonic(), False
+        self._running: dict[Future[Answer], tuple[Slot, Task]] = {}
+        self._deaths: dict[str, int] = {}
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._start(job_count(self.config, todo))
-            self._loop()
+            self._pool = self.start(self.config, self.store, job_count(self.config, todo))
+            try:
+                self._loop()
+            finally:
+                self._pool.close()
         finally:
-            for slot in self.slots:
-                slot.channel.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.stopped_by is not None:
@@ -132,93 +116,74 @@ class Runner:
             raise CellError("\n".join(f"{name}: {error}" for name, error in self.failures.items()))
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        """The loop sees the first one soon; workers notice that the bench is gone after the second."""
         if self.stopped_by is not None:
-            for slot in self.slots:
-                slot.channel.kill()
             os._exit(128 + number)
-        self._stop(number)
-
-    def _stop(self, number: int) -> None:
         self.stopped_by = number
-        self._halt()
 
     def _halt(self) -> None:
-        """Lets every worker save what it has and end."""
-        self._halting = True
-        for slot in self.slots:
-            slot.channel.stop()
-
-    # ---- workers -----------------------------------------------------------------------------------------
-
-    def _start(self, jobs: int) -> None:
-        self._arrivals: Arrivals = queue.Queue()
-        for place, channel in enumerate(self.hire(jobs)):
-            self.slots.append(_Slot(channel, place))
-            channel.listen(self._arrivals)
-
-    def _greet(self, slot: _Slot) -> None:
-        """A worker has come, perhaps for the second time: it is told what the bench is."""
-        if slot.task:
-            self._tasks.put_back(slot.task)
-        slot.task, slot.ready = None, False
-        threads = max(1, usable_cores() // len(self.slots))
-        slot.channel.send({"config": flatten(self.config), "threads": threads, "place": slot.place})
+        """Lets every worker save what it has and answer; nothing more is given out."""
+        if not self._halting:
+            self._halting = True
+            self._pool.stop()
 
     def _loop(self) -> None:
-        by_channel = {slot.channel: slot for slot in self.slots}
-        while not all(slot.gone for slot in self.slots):
-            try:
-                channel, message = self._arrivals.get(timeout=0.2)
-            except queue.Empty:
-                pass
-            else:
-                slot = by_channel[channel]
-                self._lost(slot) if message is None else self._hear(slot, message)
+        while not (self._tasks.over or (self._halting and not self._running)):
+            slots = self._pool.slots()
+            for future in [f for f, (slot, _) in self._running.items() if slot not in slots]:
+                self._lost(*self._running.pop(future), "the worker left the cluster")
+            self._hand_out(slots)
             self.report(self._now())
-            if not self._halting and time.monotonic() - self._began > self.seconds:
-                self._stop(0)
-            if self._halting and not any(slot.task for slot in self.slots):
-                return
-            if not self._halting and self._tasks.over:
-                return
+            for future in self._finished():
+                self._answered(future, *self._running.pop(future))
+            if self.stopped_by is None and time.monotonic() - self._began > self.seconds:
+                self.stopped_by = 0
+            if self.stopped_by is not None:
+                self._halt()
+        self.report(self._now())
 
-    def _hear(self, slot: _Slot, message: Message) -> None:
-        if "hello" in message:
-            self._greet(slot)
-        elif "refused" in message:
-            self.refused = message["refused"]
+    def _finished(self) -> set[Future[Answer]]:
+        """Tasks that have ended, after a while where there are none."""
+        if not self._running:
+            time.sleep(PAUSE)
+        return wait(self._running, PAUSE, FIRST_COMPLETED).done
+
+    def _hand_out(self, slots: Any) -> None:
+        busy = [slot for slot, _ in self._running.values()]
+        for slot in slots:
+            if self._halting or slot in busy:
+                continue
+            task = self._tasks.take(slot.model)
+            if task is None:
+                return
+            self._running[slot.submit(task)] = slot, task
+
+    def _answered(self, future: Future[Answer], slot: Slot, task: Task) -> None:
+        """A task has ended, in one of the ways that a worker knows, or with its worker."""
+        error = future.exception() if not future.cancelled() else RuntimeError("the cluster gave the task up")
+        if error is not None:
+            return self._lost(slot, task, slot.last_words(error))
+        kind, why = future.result()
+        if kind == "done":
+            return self._tasks.done(task)
+        if kind == "failed":
+            return self._fail(task, why)
+        self._tasks.put_back(task)
+        if kind == "refused":
+            self.refused = why
             self._halt()
-        elif "share" in message:
-            slot.share, slot.note = message["share"], message["note"]
-        else:
-            self._answered(slot, message)
-            slot.ready = "stopped" not in message
-            self._hand_out()
+        return None
 
-    def _answered(self, slot: _Slot, message: Message) -> None:
-        """Ready for its first errand, or done with one."""
-        if slot.task is None:
-            return
-        task, slot.task = slot.task, None
-        if "done" in message:
-            self._tasks.done(task)
-        elif "failed" in message:
-            self._fail(task, message["error"])
-        else:
+    def _lost(self, slot: Slot, task: Task, why: str) -> None:
+        """A worker is gone: its task goes to another one, unless it takes every worker with it."""
+        deaths = self._deaths[task.name] = self._deaths.get(task.name, 0) + 1
+        if self._halting or self._tasks.given_up(task):
             self._tasks.put_back(task)
-
-    def _lost(self, slot: _Slot) -> None:
-        """A worker is gone: what it was at, if anything, has failed."""
-        task, slot.task = slot.task, None
-        slot.gone, slot.ready = True, False
-        if self._halting:
-            if task:
-                self._tasks.put_back(task)
-        elif task:
-            self._fail(task, slot.channel.last_words())
-        elif not self._tasks.over:
-            self.failures[f"worker {slot.place}"] = slot.channel.last_words()
-        self._hand_out()
+        elif deaths < DEATHS:
+            log.warning("%s is done again by another worker: %s", task.name, why.splitlines()[0])
+            self._tasks.put_back(task)
+        else:
+            self._fail(task, f"{deaths} workers were lost at it; {why}")
 
     def _fail(self, task: Task, error: str) -> None:
         self.failures[task.name] = error
@@ -227,22 +192,11 @@ class Runner:
             self._tasks.clear()
             self._halt()
 
-    def _hand_out(self) -> None:
-        for slot in self.slots:
-            if self._halting or not slot.ready or slot.task or slot.gone:
-                continue
-            task = self._tasks.take(slot.model)
-            if task is None:
-                continue
-            slot.task, slot.share, slot.note = task, 0.0, ""
-            slot.model = task.cell.model or slot.model
-            slot.channel.send(task.message())
-
     def _now(self) -> Report:
-        running = [s for s in self.slots if s.task]
-        under_way = sum(s.task.cost * s.share for s in running if s.task)
+        progress = [(task, *slot.progress()) for slot, task in self._running.values()]
+        under_way = sum(task.cost * share for task, share, _ in progress)
         share = (self._tasks.spent + under_way) / (self._tasks.cost or 1.0)
         elapsed = time.monotonic() - self._began
         left = elapsed * (1 - share) / share if share > 0.01 else float("nan")
-        words = [f"{s.task.name} {s.share:.0%} {s.note}".strip() for s in running if s.task]
+        words = [f"{task.name} {share:.0%} {note}".strip() for task, share, note in progress]
         return Report(share, left, words, self._tasks.total - self._tasks.unfinished, self._tasks.total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from genflow.bench import shards
 from genflow.bench.cells import Cell
@@ -13,7 +12,7 @@ from genflow.config import BenchConfig
 
 @dataclass(frozen=True)
 class Task:
-    """One errand of a worker.
+    """What a worker does in one go.
 
     Arguments:
         cell: The cell.
@@ -29,10 +28,6 @@ class Task:
     def name(self) -> str:
         """For people: the cell's, with the samples of a shard."""
         return self.cell.name + (f", samples {self.part[0]} to {self.part[1] - 1}" if self.part else "")
-
-    def message(self) -> dict[str, Any]:
-        """For a worker."""
-        return {"cell": self.cell.to_json(), "part": self.part}
 
 
 class Tasks:
@@ -55,6 +50,7 @@ class Tasks:
         self._ready: list[Task] = []
         self._out: list[Task] = []
         self._left: dict[str, set[shards.Part]] = {}
+        self._failed: set[str] = set()
         self._release()
 
     @property
@@ -68,7 +64,7 @@ class Tasks:
         return len(self._waiting) + len({task.cell.key for task in (*self._ready, *self._out)})
 
     def take(self, model: str) -> Task | None:
-        """The next errand for a worker that has this model loaded; None while there is none.
+        """The next task for a worker that has this model loaded; None while there is none.
 
         Training first, then putting shards together, then the dearest cell of the same model, then of any.
         """
@@ -84,12 +80,17 @@ class Tasks:
         return task
 
     def put_back(self, task: Task) -> None:
-        """A worker that stopped returns what it had."""
+        """A worker that stopped or was lost returns what it had; what belongs to a failed cell is not done again."""
         self._out.remove(task)
-        self._ready.append(task)
+        if not self.given_up(task):
+            self._ready.append(task)
+
+    def given_up(self, task: Task) -> bool:
+        """Whether the task's cell has failed, by another shard of it."""
+        return task.cell.key in self._failed
 
     def done(self, task: Task) -> None:
-        """Counts an errand as finished, and releases what waited for it."""
+        """Counts a task as finished, and releases what waited for it."""
         self._out.remove(task)
         self.spent += task.cost
         if task.part is None:
@@ -106,6 +107,7 @@ class Tasks:
     def failed(self, task: Task) -> None:
         """Gives up a cell, with its other shards and all that builds on it."""
         self._out.remove(task)
+        self._failed.add(task.cell.key)
         self._ready = [other for other in self._ready if other.cell.key != task.cell.key]
         dead = {task.cell.key}
         for cell in list(self._waiting):
@@ -121,9 +123,9 @@ class Tasks:
     def _release(self) -> None:
         for cell in [c for c in self._waiting if self._there.issuperset(c.parents)]:
             self._waiting.remove(cell)
-            self._ready += self._errands(cell)
+            self._ready += self._cut(cell)
 
-    def _errands(self, cell: Cell) -> list[Task]:
+    def _cut(self, cell: Cell) -> list[Task]:
         every = shards.parts(cell, self.config)
         if not every:
             return [Task(cell, None, cell.cost)]

@@ -1,4 +1,4 @@
-"""Does one errand of a bench at a time: trains, draws samples or a shard of them, measures."""
+"""Does one task of a bench at a time: trains, draws samples or a shard of them, measures."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Worker:
         process: Process = genflow.get_process(name, **options)
         return process.for_data(self.dataset.fitting_points())
 
-    # ---- errands -----------------------------------------------------------------------------------------
+    # ---- tasks -------------------------------------------------------------------------------------------
 
     def run(self, cell: dict[str, Any], tick: Tick, part: shards.Part | None = None) -> None:
         """Does a cell and writes its folder, or draws one shard of its samples and keeps that."""

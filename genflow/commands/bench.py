@@ -17,7 +17,7 @@ from genflow.config import BenchConfig, ConfigError
 
 if TYPE_CHECKING:
     from genflow.bench.choose import Plan
-    from genflow.bench.runner import Hire, Report
+    from genflow.bench.runner import Report
 
 
 @click.command(
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         "genflow bench --train-steps 200 --samples 100 --nfe 5,10 --dry-run --calibrate",
         "genflow bench --checkpoint runs/pfgm,runs/vp --out runs/measured",
         "genflow bench --only 'pfgm:*:35' --force",
-        "genflow bench --slurm partition=gpu,time=4h,gpus=1 --device cuda --jobs 8",
-        "torchrun --nproc-per-node 4 -m genflow bench --device cuda",
+        "genflow bench --scheduler tcp://host:8786 --device cuda",
+        "genflow bench --cluster slurm:queue=gpu,time=4h,gpus=1 --device cuda --jobs 8",
     )
     + "\nFinished cells are kept: an interrupted bench goes on with the same command, and a second run only reads. "
     "Exit codes: 3 some cells failed, 75 the folder is in use, 124 the time limit is up, 128 + n ended by signal n.",
@@ -51,16 +51,12 @@ if TYPE_CHECKING:
 def bench_command(config_file: Path | None, **given: Any) -> int:
     from genflow.bench.checkpoints import settle
     from genflow.bench.choose import prepare
-    from genflow.bench.crew import crew, follow, ranks
-    from genflow.bench.slurm import parameters as check_words
+    from genflow.bench.pool import check_place
     from genflow.bench.store import BusyError
 
     flags = Flags(*(given.pop(name) for name in FLAGS))
     config, origin = settle(*resolve(BenchConfig, config_file, given))
-    check_words(config.slurm)
-    here = ranks()
-    if here and here.rank:
-        return 0 if flags.dry_run else _code(follow(config, here))
+    check_place(config)
     plan = prepare(config, flags.only, flags.force)
     plan.store.check_place()
     if flags.dry_run:
@@ -72,10 +68,10 @@ def bench_command(config_file: Path | None, **given: Any) -> int:
     costs = _check(config, plan, calls) if plan.todo else None
     plan.store.prepare()
     try:
-        with plan.store.lock(), crew(config, plan.store) as hire:
+        with plan.store.lock():
             if plan.todo:  # another bench may have held the folder meanwhile
                 plan = prepare(config, flags.only, flags.force)
-            return _bench(config, origin, plan, flags, hire, costs)
+            return _bench(config, origin, plan, flags, costs)
     except BusyError as error:
         click.echo(f"genflow: {error}", err=True)
         return EXIT_BUSY
@@ -131,8 +127,8 @@ def _given(config: BenchConfig) -> bool:
 
 def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
     """What the network costs, where there are calls; raises ConfigError where a part refuses its options."""
-    from genflow.bench.crew import check
-    from genflow.bench.runner import job_count, usable_cores
+    from genflow.bench.local import check
+    from genflow.bench.pool import job_count, usable_cores
 
     reason, costs = check(config, max(1, usable_cores() // job_count(config, plan.todo)), calls)
     if reason:
@@ -140,8 +136,9 @@ def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
     return costs
 
 
-def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags, hire: Hire, costs: Any) -> int:
+def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags, costs: Any) -> int:
     """The bench itself, the folder held."""
+    from genflow.bench.pool import open_pool
     from genflow.bench.runner import CellError, Interrupted, Runner
     from genflow.report.write import write_outputs
 
@@ -153,7 +150,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags
         say(_estimate(config, plan, costs))
     failed = ""
     with ProgressLine(disable=not plan.todo) as line:
-        runner = Runner(config, plan.store, hire, line.show, flags.keep_going, flags.seconds)
+        runner = Runner(config, plan.store, open_pool, line.show, flags.keep_going, flags.seconds)
         try:
             runner.run(plan.cells, plan.todo)
         except CellError as error:
@@ -184,7 +181,7 @@ def _verdict(plan: Plan, missing: int, failed: str) -> int:
 
 def _estimate(config: BenchConfig, plan: Plan, costs: Any) -> str:
     from genflow.bench.estimate import estimate
-    from genflow.bench.runner import job_count
+    from genflow.bench.pool import job_count
 
     jobs = job_count(config, plan.todo)
     return estimate(config, plan.store, plan.cells, plan.todo, jobs, costs).line(jobs)

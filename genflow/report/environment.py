@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 
 from genflow import __version__
-from genflow.bench.runner import usable_cores
+from genflow.bench.pool import usable_cores
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "scipy", "scikit-learn", "torchdiffeq", "torchsde", "clean-fid", "matplotlib",

@@ -17,8 +17,8 @@ import numpy as np
 
 from genflow.bench.cells import Cell, code_digest
 from genflow.bench.choose import Plan, prepare
-from genflow.bench.crew import crew
-from genflow.bench.runner import CellError, Hire, Report, Runner
+from genflow.bench.pool import open_pool
+from genflow.bench.runner import CellError, Report, Runner, Start
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, collect
 from genflow.checkpoint import write_file
@@ -28,14 +28,13 @@ from genflow.reproduce.parts import Done, Part, Settings, absences, open_parts
 from genflow.reproduce.write import write_all
 
 Show = Callable[[Report], None]
-Hiring = Callable[[BenchConfig, Store], Any]
 
 
 def run_recipe(
     recipe: Recipe,
     settings: Settings,
     show: Show = lambda report: None,
-    hiring: Hiring = crew,
+    start: Start = open_pool,
     command: str = "",
 ) -> Done:
     """Runs what is missing of a recipe, and writes its outputs.
@@ -44,7 +43,7 @@ def run_recipe(
         recipe: What to reproduce.
         settings: How.
         show: Told now and then how far the bench at hand is.
-        hiring: Gives the workers of a bench; see `genflow.bench.crew.crew`.
+        start: Gives the workers of a bench.
         command: What was typed, for the table.
 
     Raises:
@@ -58,7 +57,7 @@ def run_recipe(
         raise ConfigError(f"{recipe.name} at full scale needs files that are not here:\n  " + "\n  ".join(absent))
     done = Done(Results(settings.scale), {})
     for part in parts:
-        bench, failures = _run_part(part, settings, show, hiring)
+        bench, failures = _run_part(part, settings, show, start)
         done.benches[part.name] = bench
         done.failures |= failures
         _gather(done.results, part.name, bench)
@@ -72,7 +71,7 @@ def run_recipe(
     return done
 
 
-def _run_part(part: Part, settings: Settings, show: Show, hiring: Hiring) -> tuple[Bench, dict[str, str]]:
+def _run_part(part: Part, settings: Settings, show: Show, start: Start) -> tuple[Bench, dict[str, str]]:
     config = part.config
     if part.weights and not part.lacking:
         for one, path in part.weights:
@@ -80,16 +79,16 @@ def _run_part(part: Part, settings: Settings, show: Show, hiring: Hiring) -> tup
         config = part.measuring()
     store = Store(Path(config.out))
     store.prepare()
-    with store.lock(), hiring(config, store) as hire:
-        plan, failures = _finish(config, hire, show)
+    with store.lock():
+        plan, failures = _finish(config, start, show)
     return Bench(config, store, store.finished(plan.cells)), failures
 
 
-def _finish(config: BenchConfig, hire: Hire, show: Show) -> tuple[Plan, dict[str, str]]:
+def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[Plan, dict[str, str]]:
     """Does what is missing of a bench; a cell that fails leaves the rest to be done."""
     plan = prepare(config)
     plan.store.sweep()
-    runner = Runner(config, plan.store, hire, show, keep_going=True)
+    runner = Runner(config, plan.store, start, show, keep_going=True)
     try:
         runner.run(plan.cells, plan.todo)
     except CellError:

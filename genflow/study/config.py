@@ -12,7 +12,7 @@ from genflow.config import BenchConfig, ConfigError, build, flatten, option
 from genflow.registry import registries, unknown
 from genflow.study import STUDIES, Entry
 
-UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "slurm", "norm.nfe")
+UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm")
 """Keys of a bench that no study heeds; `nfe` says what the pushed paths of norm_z spend, too."""
 
 MOST_BITS = 24

@@ -13,7 +13,6 @@ from torch import Tensor
 import genflow
 from genflow.bench.cells import Cell, plan
 from genflow.bench.contents import contents, listing
-from genflow.bench.crew import crew
 from genflow.bench.runner import Report, Runner
 from genflow.bench.store import Store, missing
 from genflow.bench.worker import Worker
@@ -99,8 +98,8 @@ def trained(config: BenchConfig, tell: Tell = lambda report: None, draw: bool = 
     todo, _ = missing(store, wanted)
     if todo:
         store.prepare()
-        with store.lock(), crew(config, store) as hire:
-            Runner(config, store, hire, tell).run(cells, todo)
+        with store.lock():
+            Runner(config, store, report=tell).run(cells, todo)
     return list(_subjects(config, cells))
 
 

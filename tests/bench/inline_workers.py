@@ -1,9 +1,10 @@
 """A bench that takes a fraction of a second, and workers without processes to look at the runner alone."""
 
-import queue
+from concurrent.futures import Future
 
-from genflow.bench.channels import Channel
+from genflow.bench.pool import Pool, Slot
 from genflow.bench.runner import Runner
+from genflow.bench.tasks import Task
 from genflow.bench.worker import Worker
 
 TINY = {
@@ -25,59 +26,91 @@ TINY = {
 """A bench of one process on 2-D points: 11 cells, its samples in four shards."""
 
 
-class Inline(Channel):
-    """A worker that answers at once: `answer` is called with each errand and gives its replies; None is its death."""
+class Inline(Pool, Slot):
+    """A pool of one worker that answers at once: `answer` is called with each task. None: it works on until stopped.
 
-    def __init__(self, answer, log=None):
-        self.answer, self.log = answer, [] if log is None else log
-        self.held = queue.Queue()
+    An exception as the answer is the worker's death.
+    """
 
-    def listen(self, arrivals):
-        self.arrivals = arrivals
-        self.put({"hello": 1})
+    def __init__(self, answer, log=None, told=(0.0, "")):
+        self.answer, self.log, self.told = answer, [] if log is None else log, told
+        self.held = None
 
-    def put(self, message):
-        self.arrivals.put((self, message))
+    def slots(self):
+        return [self]
 
-    def send(self, message):
-        if "cell" not in message:
-            return self.put({"ready": True})
-        self.log.append(message)
-        for reply in self.answer(message):
-            self.put(reply)
-        return None
+    def submit(self, task):
+        self.model, self.held = task.cell.model or self.model, Future()
+        self.log.append(task)
+        answer = self.answer(task)
+        if isinstance(answer, Exception):
+            self.held.set_exception(answer)
+        elif answer:
+            self.held.set_result(answer)
+        return self.held
+
+    def progress(self):
+        return self.told
 
     def stop(self):
         self.log.append("stop")
-
-    def kill(self):
-        self.log.append("kill")
+        if self.held and not self.held.done():
+            self.held.set_result(("stopped", ""))
 
     def close(self):
         self.log.append("close")
 
-    def last_words(self):
+    def last_words(self, error):
         return "it fell silent"
+
+
+class Several(Pool):
+    """Some of them."""
+
+    def __init__(self, slots):
+        self._slots = slots
+
+    def slots(self):
+        return self._slots
+
+    def stop(self):
+        for slot in self._slots:
+            slot.stop()
+
+    def close(self):
+        for slot in self._slots:
+            slot.close()
 
 
 def working(config):
     """Answers of a real worker in this process."""
     worker = Worker(config, lambda: False)
 
-    def answer(errand):
+    def answer(task):
         try:
-            worker.run(errand["cell"], lambda share, note: None, errand["part"] and tuple(errand["part"]))
+            worker.run(task.cell.to_json(), lambda share, note: None, task.part)
         except Exception as error:
-            return [{"failed": errand["cell"]["key"], "error": f"{type(error).__name__}: {error}"}]
-        return [{"done": errand["cell"]["key"]}]
+            return "failed", f"{type(error).__name__}: {error}"
+        return "done", ""
 
     return answer
+
+
+def start(config, store, jobs):
+    """A pool of one real worker in this process, as the runner starts it."""
+    return Inline(working(config))
 
 
 def run(config, plan, answer=None, workers=1, **options):
     """Runs a plan on workers in this process; (runner, log)."""
     log = []
     answer = answer or working(config)
-    runner = Runner(config, plan.store, lambda jobs: [Inline(answer, log) for _ in range(workers)], **options)
+    pool = Several([Inline(answer, log) for _ in range(workers)])
+    runner = Runner(config, plan.store, lambda *_: pool, **options)
     runner.run(plan.cells, plan.todo)
     return runner, log
+
+
+def tasks(log):
+    """The tasks that were given out."""
+    return [one for one in log if isinstance(one, Task)]

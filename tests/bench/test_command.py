@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import inline_workers as inline
@@ -27,31 +26,16 @@ WORDS = [f"--{key.replace('.', '-').replace('_', '-')}={value}" for key, value i
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-class Obedient(inline.Inline):
-    """Works on until it is asked to stop."""
-
-    def __init__(self):
-        super().__init__(lambda message: [])
-
-    def stop(self):
-        self.put({"stopped": self.log[-1]["cell"]["key"]})
-        self.put(None)
-
-
 @pytest.fixture
 def genflow(monkeypatch, capsys, tmp_path):
     """Runs the command with given workers: (code, out, err)."""
     monkeypatch.chdir(tmp_path)
     costs = {"flops": 3e6, "call": 1e-5, "step": 4e-5, "batch": 8, "parameters": 1000, "numbers": 2}
 
-    def run(*words, hire=None):
-        @contextmanager
-        def crew(config, store):
-            yield hire or (lambda jobs: [inline.Inline(inline.working(config))])
-
-        monkeypatch.setattr("genflow.bench.crew.crew", crew)
+    def run(*words, start=inline.start):
+        monkeypatch.setattr("genflow.bench.pool.open_pool", start)
         monkeypatch.setattr(
-            "genflow.bench.crew.check", lambda config, threads, calibrate=False: ("", costs if calibrate else None)
+            "genflow.bench.local.check", lambda config, threads, calibrate=False: ("", costs if calibrate else None)
         )
         monkeypatch.setattr(sys, "argv", ["genflow", "bench", *WORDS, "--out", "run", *words])
         capsys.readouterr()
@@ -62,25 +46,24 @@ def genflow(monkeypatch, capsys, tmp_path):
 
 
 def failing(*processes):
-    def hire(jobs):
-        def answer(message):
-            if message["cell"]["labels"]["process"] in processes and message["cell"]["kind"] == "train":
-                return [{"failed": message["cell"]["key"], "error": "NonFiniteLossError: the loss is nan"}]
-            return answer.real(message)
+    def start(config, store, jobs):
+        real = inline.working(config)
 
-        answer.real = failing.working
-        return [inline.Inline(answer)]
+        def answer(task):
+            lost = task.cell.labels["process"] in processes and task.cell.kind == "train"
+            return ("failed", "NonFiniteLossError: the loss is nan") if lost else real(task)
 
-    return hire
+        return inline.Inline(answer)
+
+    return start
 
 
-def test_a_failure_is_code_3_with_or_without_keep_going_and_the_tables_show_the_rest(genflow, tiny, tmp_path):
+def test_a_failure_is_code_3_with_or_without_keep_going_and_the_tables_show_the_rest(genflow, tmp_path):
     words = ["--process", "pfgm,vp_ode", "--nfe", "2", "--solver", "euler"]
-    failing.working = inline.working(tiny(out=str(tmp_path / "run"), process="pfgm,vp_ode"))
-    stopped = genflow(*words, hire=failing("pfgm"))
+    stopped = genflow(*words, start=failing("pfgm"))
     assert stopped.code == 3
     assert "train pfgm seed 0: NonFiniteLossError: the loss is nan" in stopped.err
-    gone_on = genflow(*words, "--keep-going", hire=failing("pfgm"))
+    gone_on = genflow(*words, "--keep-going", start=failing("pfgm"))
     assert gone_on.code == 3
     assert "3 cells are missing" in gone_on.err
     assert "| vp_ode | euler |" in gone_on.out
@@ -95,7 +78,7 @@ def test_a_failure_is_code_3_with_or_without_keep_going_and_the_tables_show_the_
 
 
 def test_the_time_limit_is_code_124_and_says_how_to_go_on(genflow, tmp_path):
-    done = genflow("--time-limit", "0.2s", hire=lambda jobs: [Obedient()])
+    done = genflow("--time-limit", "0.2s", start=lambda *_: inline.Inline(lambda task: None))
     assert done.code == 124
     assert "the time limit of 0.2s is up; finished cells are kept. Go on with:\n  genflow bench" in done.err
     assert not (tmp_path / "run" / "results.csv").exists()
@@ -222,7 +205,7 @@ def test_sigterm_in_a_cell_loses_at_most_one_shard(tiny, tmp_path):
     assert mark["of"] == len(shards.parts(cell, config))
     assert 0 <= len(kept) - mark["shards"] <= 1
     _, log = inline.run(config, plan)
-    drawn = [tuple(m["part"]) for m in log if isinstance(m, dict) and m["part"]]
+    drawn = [task.part for task in inline.tasks(log) if task.part]
     assert sorted([*drawn, *kept]) == shards.parts(cell, config)
     undisturbed = tiny(out=str(tmp_path / "undisturbed"), shard=1000, **long)
     whole = prepare(undisturbed)
@@ -241,13 +224,8 @@ def cached(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cached")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-
-        @contextmanager
-        def crew(config, store):
-            yield lambda jobs: [inline.Inline(inline.working(config))]
-
-        patch.setattr("genflow.bench.crew.crew", crew)
-        patch.setattr("genflow.bench.crew.check", lambda config, threads, calls: ("", None))
+        patch.setattr("genflow.bench.pool.open_pool", inline.start)
+        patch.setattr("genflow.bench.local.check", lambda config, threads, calls: ("", None))
         patch.setattr(sys, "argv", ["genflow", "bench", *WORDS])
         assert cli.run() == 0
     return folder

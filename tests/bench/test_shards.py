@@ -106,7 +106,7 @@ def test_a_sharded_cell_is_bitwise_the_unsharded_one(tiny, whole, workers):
     config = tiny()
     plan = bench(config)
     _, log = inline.run(config, plan, workers=workers)
-    drawn = [m["part"] for m in log if isinstance(m, dict) and m["cell"]["kind"] == "sample"]
+    drawn = [task.part for task in inline.tasks(log) if task.cell.kind == "sample"]
     assert sum(part is not None for part in drawn) == 4 * 4
     for cell in plan.cells:
         if cell.kind == "sample":
@@ -132,8 +132,7 @@ def test_what_is_saved_is_not_drawn_again(tiny, whole):
     config = tiny()
     plan = prepare(config)
     _, log = inline.run(config, plan)
-    own = [tuple(m["part"] or ()) for m in log if isinstance(m, dict) and m["cell"]["key"] == cell.key]
-    assert own == [(32, 48), (48, 50), ()]
+    assert [t.part for t in inline.tasks(log) if t.cell.key == cell.key] == [(32, 48), (48, 50), None]
     assert np.array_equal(samples(plan, cell), samples(whole, cell))
 
 

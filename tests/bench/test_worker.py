@@ -4,7 +4,7 @@ import inline_workers as inline
 import pytest
 
 from genflow.bench.choose import prepare
-from genflow.bench.crew import check
+from genflow.bench.local import check
 from genflow.bench.tables import collect
 from genflow.bench.worker import Stopped, Worker
 from genflow.checkpoint import CheckpointError

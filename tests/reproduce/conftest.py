@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
-from inline_workers import Inline, working
+import inline_workers
 
 from genflow.reproduce import parts
 from genflow.reproduce.base import Claim, Comparison, Published, Recipe, row
@@ -30,12 +29,6 @@ samples: 120
 train: {steps: 4, batch_size: 8, warmup: 0}
 """
 FD = "FD[identity]"
-
-
-@contextmanager
-def inline(config, store):
-    """Workers of a bench without processes."""
-    yield lambda jobs: [Inline(working(config))]
 
 
 def counting_study(calls):
@@ -93,4 +86,4 @@ def settings(tmp_path):
 
 @pytest.fixture(name="inline")
 def inline_fixture():
-    return inline
+    return inline_workers.start

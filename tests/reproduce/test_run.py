@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +26,7 @@ def read_csv(path):
 
 def test_table_and_findings(toy, settings, inline, calls):
     """Published and measured number side by side with both protocols; the verdict is what the numbers say."""
-    done = run_recipe(toy, settings(), hiring=inline, command="genflow reproduce toy")
+    done = run_recipe(toy, settings(), start=inline, command="genflow reproduce toy")
     out = settings().out
     rows = {one["what"]: one for one in read_csv(out / "table.csv")}
     by_hand = [r["value"] for r in done.results.rows if r["process"] == "vp_ode" and r.get("budget") == 2]
@@ -61,19 +60,19 @@ def test_table_and_findings(toy, settings, inline, calls):
 
 
 def test_a_second_run_only_reads(toy, settings, inline, calls):
-    run_recipe(toy, settings(), hiring=inline)
+    run_recipe(toy, settings(), start=inline)
     cells = {path: path.stat().st_mtime_ns for path in (settings().shared / "cells").iterdir()}
-    run_recipe(toy, settings(), hiring=inline)
+    run_recipe(toy, settings(), start=inline)
     assert {path: path.stat().st_mtime_ns for path in (settings().shared / "cells").iterdir()} == cells
     assert len(calls) == 1
     (settings().out / "drawn.png").unlink()
-    run_recipe(toy, settings(), hiring=inline)
+    run_recipe(toy, settings(), start=inline)
     assert len(calls) == 2
 
 
 def test_a_changed_study_setting_is_not_mixed_up_with_the_kept_one(toy, settings, inline, calls):
-    run_recipe(toy, settings(), hiring=inline)
-    run_recipe(toy, settings(changes=("train.steps=5",)), hiring=inline)
+    run_recipe(toy, settings(), start=inline)
+    run_recipe(toy, settings(changes=("train.steps=5",)), start=inline)
     assert len(calls) == 2
     assert "`train.steps=5`" in (settings().out / "table.md").read_text()
     told = yaml.safe_load((settings().out / "configs" / "toy_small.yaml").read_text())
@@ -82,9 +81,9 @@ def test_a_changed_study_setting_is_not_mixed_up_with_the_kept_one(toy, settings
 
 def test_recipes_share_models(toy, settings, inline):
     """A second recipe with other budgets trains nothing."""
-    run_recipe(toy, settings(changes=("nfe=2",)), hiring=inline)
+    run_recipe(toy, settings(changes=("nfe=2",)), start=inline)
     trained = set((settings().shared / "cells").iterdir())
-    more = run_recipe(toy, settings(changes=("nfe=4",)), hiring=inline)
+    more = run_recipe(toy, settings(changes=("nfe=4",)), start=inline)
     fresh = set((settings().shared / "cells").iterdir()) - trained
     kinds = {json.loads((path / "cell.json").read_text())["kind"] for path in fresh if (path / "cell.json").exists()}
     assert kinds == {"sample", "metric"}
@@ -94,7 +93,7 @@ def test_recipes_share_models(toy, settings, inline):
 def test_variants_have_rows_of_their_own(toy, settings, inline):
     few, many = (Variant(name, "toy_small", (f"nfe={nfe}", "seed=0")) for name, nfe in (("few", 2), ("many", 4)))
     recipe = Recipe("toy", "t", "p", "c", (), toy.claims, parts={"small": (few, many)})
-    done = run_recipe(recipe, settings(), hiring=inline)
+    done = run_recipe(recipe, settings(), start=inline)
     one, two = (done.results.find(part=name, process="vp_ode").value for name in ("few", "many"))
     assert one != two
 
@@ -109,24 +108,18 @@ def test_bad_changes_are_refused(toy, settings, change, words):
 
 
 def test_a_failed_cell_is_told_and_the_rest_is_done(toy, settings, inline):
-    @contextmanager
-    def failing(config, store):
-        with inline(config, store) as hire:
+    def failing(config, store, jobs):
+        pool = inline(config, store, jobs)
+        answer = pool.answer
 
-            def hired(jobs):
-                workers = hire(jobs)
-                answer = workers[0].answer
+        def refuse(task):
+            bad = task.cell.kind == "sample" and task.cell.labels["nfe"] == 4
+            return ("failed", "it broke") if bad else answer(task)
 
-                def refuse(errand):
-                    bad = errand["cell"]["kind"] == "sample" and errand["cell"]["labels"]["nfe"] == 4
-                    return [{"failed": errand["cell"]["key"], "error": "it broke"}] if bad else answer(errand)
+        pool.answer = refuse
+        return pool
 
-                workers[0].answer = refuse
-                return workers
-
-            yield hired
-
-    done = run_recipe(toy, settings(), hiring=failing)
+    done = run_recipe(toy, settings(), start=failing)
     assert len(done.failures) == 4
     assert done.results.values("budget", process="vp_ode", metric="FD[identity]") == [2]
     assert "it broke" in (settings().out / "findings.md").read_text()
@@ -138,7 +131,7 @@ def test_a_finished_run_is_written_whatever_is_asked_of_it(toy, settings, inline
     def draw(results, folder):
         raise LookupError("no such curve")
 
-    done = run_recipe(replace(toy, draw=draw), settings(changes=("solver=[euler,heun]",)), hiring=inline)
+    done = run_recipe(replace(toy, draw=draw), settings(changes=("solver=[euler,heun]",)), start=inline)
     out = settings().out
     assert "| VP | FID 1.5 | p1 | several numbers: see results.csv |" in (out / "table.md").read_text()
     told = (out / "findings.md").read_text()
@@ -185,7 +178,7 @@ def stored_poisson():
 def test_a_missing_file_is_named(full, inline):
     recipe, settings = full
     with pytest.raises(ConfigError, match=r"tiny\.pth: the README's link"):
-        run_recipe(recipe, settings, hiring=inline)
+        run_recipe(recipe, settings, start=inline)
 
 
 def test_a_published_file_is_imported_and_measured(full, inline):
@@ -193,7 +186,7 @@ def test_a_published_file_is_imported_and_measured(full, inline):
     recipe, settings = full
     settings.published.mkdir()
     torch.save(stored_poisson(), settings.published / "tiny.pth")
-    done = run_recipe(recipe, settings, hiring=inline)
+    done = run_recipe(recipe, settings, start=inline)
     assert {cell.kind for cell in done.benches["toy_full"].cells} == {"sample", "metric"}
     line, real = read_csv(settings.out / "table.csv")
     assert (real["what"], real["published"]) == ("real test split, images", "")
@@ -205,6 +198,6 @@ def test_a_published_file_is_imported_and_measured(full, inline):
 
 def test_full_scale_trains_where_it_is_told_to(full, inline):
     recipe, settings = full
-    done = run_recipe(recipe, replace(settings, train=True), hiring=inline)
+    done = run_recipe(recipe, replace(settings, train=True), start=inline)
     assert "train" in {cell.kind for cell in done.benches["toy_full"].cells}
     assert done.results.find(process="pfgm", budget=2).value > 0

@@ -126,7 +126,7 @@ def trains_in_place(monkeypatch):
     done = []
 
     class InPlace:
-        def __init__(self, bench, store, hire, tell):
+        def __init__(self, bench, store, report):
             self.worker = Worker(bench, lambda: False)
 
         def run(self, cells, todo):

@@ -1,0 +1,110 @@
+"""A worker's side of a bench: does one task at a time and answers with plain data. The first one imports torch."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from genflow.bench.shards import Part
+
+if TYPE_CHECKING:
+    from genflow.bench.worker import Worker
+
+Answer = tuple[Literal["done", "stopped", "failed", "refused"], str]
+"""What came of a task, and why where it failed or was refused. No exceptions: some cannot be unpickled elsewhere."""
+
+Tell = Callable[[float, str], None]
+"""Called with the share that is done and a word on how it goes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task with all that a worker needs to know of its bench.
+
+    Arguments:
+        config: The bench, flat.
+        cell: What to do.
+        part: The shard to draw, or None.
+        threads: Of torch.
+        place: Which of the machine's GPUs to take, modulo their number.
+    """
+
+    config: Mapping[str, Any]
+    cell: Mapping[str, Any]
+    part: Part | None
+    threads: int
+    place: int
+
+
+_kept: dict[str, Worker] = {}
+"""The one that served the last task of this process, by its configuration; it holds a loaded model."""
+
+
+def execute(job: Job, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
+    """Does a task.
+
+    Arguments:
+        job: The task.
+        tell: Hears how it goes.
+        should_stop: Asked between steps.
+    """
+    if should_stop():
+        return "stopped", ""
+    try:
+        worker = _worker(job)
+    except (ValueError, TypeError, RuntimeError) as error:
+        traceback.print_exc()
+        return "refused", str(error)
+    from genflow.bench.worker import Stopped
+
+    worker.should_stop = should_stop
+    try:
+        worker.run(dict(job.cell), tell, job.part)
+    except Stopped:
+        return "stopped", ""
+    except Exception as error:
+        traceback.print_exc()
+        return "failed", f"{type(error).__name__}: {error}"
+    return "done", ""
+
+
+def _worker(job: Job) -> Worker:
+    """The worker of a bench in this process, checked once; it computes on the threads and the GPU that it was given."""
+    import torch
+
+    from genflow.bench.worker import Worker
+    from genflow.config import BenchConfig, build
+
+    torch.set_num_threads(job.threads)
+    if job.config["device"] == "cuda" and torch.cuda.device_count():
+        torch.cuda.set_device(job.place % torch.cuda.device_count())
+    bench = json.dumps(job.config, sort_keys=True)
+    if bench not in _kept:
+        _kept.clear()
+        worker = Worker(build(BenchConfig, job.config), lambda: False)
+        worker.check()
+        _kept[bench] = worker
+    return _kept[bench]
+
+
+def rehearse(config: Mapping[str, Any], threads: int, calls: float) -> tuple[str, Any]:
+    """Why a part of the bench refuses its options, "" if none does; and what the network costs, where there are calls.
+
+    Arguments:
+        config: The bench, flat.
+        threads: Of torch.
+        calls: Network calls of the bench, for one sample each; 0 where the network need not be measured.
+    """
+    try:
+        worker = _worker(Job(config, {}, None, threads, 0))
+    except (ValueError, TypeError, RuntimeError) as error:
+        traceback.print_exc()
+        return str(error), None
+    if not calls:
+        return "", None
+    from genflow.bench.calibrate import measure_costs
+
+    return "", measure_costs(worker, calls)
