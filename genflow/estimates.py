@@ -5,20 +5,20 @@ An `Estimate` is a value with its standard error and the replicates that the err
 error: of the mean over training seeds where there are two or more, else over the samples or blocks of one training,
 which says nothing about another training.
 
-`a - b`, `ratio(a, b)` and `log_ratio(a, b)` pair replicates by their keys (a seed, or a block of prior draws) where both
-have the same ones, so that what a seed does to both cancels. `judge` gives the verdict on "this difference is above
-zero": a two-sided t test at 5 %, `all_of` and `any_of` join claims, and `together` corrects a family of them by Holm.
+`a - b`, `ratio(a, b)` and `log_ratio(a, b)` pair replicates by their keys (a seed, or a block of prior draws) where
+both have the same ones, so that what a seed does to both cancels. `judge` gives the verdict on "this difference is
+above zero": a two-sided t test at 5 %. `all_of` and `any_of` join claims; `together` corrects a family of them by Holm.
 
 Which t test, by simulation of a null difference with 2 to 10 replicates of normal numbers (tests/test_estimates.py):
 
 * Same keys: the paired t test, n − 1 degrees of freedom. Exactly 5 % whatever the variances and the correlation.
 * Other keys, four or more replicates on both sides: Welch's test; 4 to 6.2 % for variances that differ up to 100 times.
-* Other keys, two or three on a side: Scheffé's test, which pairs the smaller side with contrasts of the larger, min(n, m)
-  − 1 degrees of freedom. Exactly 5 %. Welch's test has 2.2 % at two against two, and up to 12 % at two against ten;
-  Student's pooled test is exact for equal variances alone, and has up to 53 % at two against ten otherwise.
+* Other keys, two or three on a side: Scheffé's test, which pairs the smaller side with contrasts of the larger,
+  min(n, m) − 1 degrees of freedom. Exactly 5 %. Welch's test has 2.2 % at two against two, and up to 12 % at two
+  against ten; Student's pooled test is exact for equal variances, and has up to 53 % at two against ten otherwise.
 
-Sources: Welch 1947, Biometrika 34; Scheffé 1943, Annals of Mathematical Statistics 14; Holm 1979, Scandinavian Journal of
-Statistics 6; Berger 1982, Technometrics 24 (claims that need all of several); Efron 1979, Annals of Statistics 7.
+Sources: Welch 1947, Biometrika 34; Scheffé 1943, Annals of Mathematical Statistics 14; Holm 1979, Scandinavian Journal
+of Statistics 6; Berger 1982, Technometrics 24 (claims that need all of several); Efron 1979, Annals of Statistics 7.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def mean(values: Mapping[Hashable, float] | Sequence[float], over: str = "", see
         seeds: Trainings behind them; None where nothing was trained.
     """
     own = object()  # keys that no other number has
-    known = dict(values) if isinstance(values, Mapping) else {(own, i): v for i, v in enumerate(values)}
+    known: dict[Hashable, float] = (
+        dict(values) if isinstance(values, Mapping) else {(own, i): v for i, v in enumerate(values)}
+    )
     n, middle = len(known), math.fsum(known.values()) / len(known)
     error = deviation(known.values()) / math.sqrt(n) if n > 1 else math.nan
     return Estimate(middle, error, n, over, known, seeds)
@@ -109,10 +111,8 @@ def mean(values: Mapping[Hashable, float] | Sequence[float], over: str = "", see
 def deviation(values: Iterable[float]) -> float:
     """Sample standard deviation, with n − 1; NaN for fewer than two."""
     known = list(values)
-    if len(known) < 2:
-        return math.nan
     middle = math.fsum(known) / len(known)
-    return math.sqrt(math.fsum((v - middle) ** 2 for v in known) / (len(known) - 1))
+    return math.nan if len(known) < 2 else math.sqrt(math.fsum((v - middle) ** 2 for v in known) / (len(known) - 1))
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]], column: str = "value") -> Estimate:
@@ -142,14 +142,7 @@ def _known(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def bootstrap(
-    values: Sequence[Any],
-    statistic: Callable[[Any], float],
-    draws: int = 1000,
-    seed: int = 0,
-    over: str = SAMPLES,
-    seeds: int | None = None,
-) -> Estimate:
+def bootstrap(values: Sequence[Any], statistic: Callable[[Any], float], draws: int = 1000, seed: int = 0) -> Estimate:
     """A statistic of independent examples, with the deviation of what draws of them with replacement give.
 
     Arguments:
@@ -157,14 +150,12 @@ def bootstrap(
         statistic: Of an array like that.
         draws: How many.
         seed: Of the draws.
-        over: What the examples are.
-        seeds: Trainings behind them; None where nothing was trained.
     """
     import numpy as np
 
     known, rng = np.asarray(values), np.random.default_rng(seed)
     again = [float(statistic(known[rng.integers(len(known), size=len(known))])) for _ in range(draws)]
-    return Estimate(float(statistic(known)), deviation(again), len(known), over, {}, seeds)
+    return Estimate(float(statistic(known)), deviation(again), len(known), SAMPLES)
 
 
 # ---- differences and ratios ------------------------------------------------------------------------------------------
@@ -172,13 +163,11 @@ def bootstrap(
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
     """a − b with its standard error and degrees of freedom; which test that makes is in the module's docstring."""
-    gap, seeds = a.value - b.value, _fewest(a, b)
     if paired(a, b):
-        return mean({k: a.values[k] - b.values[k] for k in a.values}, a.over, seeds)
-    if _one_by_one(a) and _one_by_one(b) and min(a.n, b.n) < ENOUGH_FOR_WELCH:
-        return replace(_scheffe(a, b), seeds=seeds)
-    error, n = math.hypot(a.error, b.error), min((e.n for e in (a, b) if e.error != 0), default=1)
-    return Estimate(gap, error, n, a.over or b.over, {}, seeds, welch_dof((a.error, a.dof), (b.error, b.dof)))
+        return mean({k: a.values[k] - b.values[k] for k in a.values}, a.over, _fewest(a, b))
+    if a.values and b.values and 1 < min(a.n, b.n) < ENOUGH_FOR_WELCH:
+        return replace(_scheffe(a, b), seeds=_fewest(a, b))
+    return _independent(a.value - b.value, a, b, 1.0, 1.0)
 
 
 def paired(a: Estimate, b: Estimate) -> bool:
@@ -186,12 +175,16 @@ def paired(a: Estimate, b: Estimate) -> bool:
     return len(a.values) > 1 and a.values.keys() == b.values.keys()
 
 
-def _one_by_one(one: Estimate) -> bool:
-    return len(one.values) == one.n > 1
-
-
 def _fewest(*found: Estimate) -> int | None:
     return min((one.seeds for one in found if one.seeds is not None), default=None)
+
+
+def _independent(value: float, a: Estimate, b: Estimate, by_a: float, by_b: float) -> Estimate:
+    """A function of two independent numbers, by its derivatives to both."""
+    parts = [(abs(by_a * a.error), a.dof), (abs(by_b * b.error), b.dof)]
+    n = min((one.n for one in (a, b) if one.error != 0), default=1)
+    error = math.hypot(parts[0][0], parts[1][0])
+    return Estimate(value, error, n, a.over or b.over, {}, _fewest(a, b), welch_dof(*parts))
 
 
 def welch_dof(*parts: tuple[float, float]) -> float:
@@ -206,8 +199,8 @@ def welch_dof(*parts: tuple[float, float]) -> float:
 def _scheffe(a: Estimate, b: Estimate) -> Estimate:
     """a − b for independent replicates of any two numbers and variances: Student's t with min(n, m) − 1.
 
-    For n <= m: d_i = a_i − √(n/m) b_i + Σ_{j<=n} b_j/√(nm) − Σ_j b_j/m, whose mean is that of a less that of b. Keys that
-    both have stand first, side by side.
+    For n <= m: d_i = a_i − √(n/m) b_i + Σ_{j<=n} b_j/√(nm) − Σ_j b_j/m, whose mean is that of a less that of b. Keys
+    that both have stand first, side by side.
     """
     if a.n > b.n:
         return -_scheffe(b, a)
@@ -222,28 +215,22 @@ def _scheffe(a: Estimate, b: Estimate) -> Estimate:
 def ratio(a: Estimate, b: Estimate) -> Estimate:
     """a/b, with its standard error by linearisation, paired by key where both have the same keys.
 
-    The replicates of the result are r + (a_k − r b_k)/b, whose mean is r = a/b, so ratios are compared in pairs as well.
+    The result's replicates are r + (a_k − r b_k)/b, whose mean is r = a/b, so ratios are compared in pairs as well.
     """
-    seeds = _fewest(a, b)
     if not b.value:
-        return Estimate(math.copysign(math.inf, a.value) if a.value else math.nan, seeds=seeds)
+        return Estimate(math.copysign(math.inf, a.value) if a.value else math.nan, seeds=_fewest(a, b))
     value = a.value / b.value
     if paired(a, b):
         pseudo = {k: value + (a.values[k] - value * b.values[k]) / b.value for k in a.values}
-        return replace(mean(pseudo, a.over, seeds), value=value)
-    parts = [(abs(a.error / b.value), a.dof), (abs(value * b.error / b.value), b.dof)]
-    n = min((e.n for e in (a, b) if e.error != 0), default=1)
-    return Estimate(value, math.hypot(parts[0][0], parts[1][0]), n, a.over or b.over, {}, seeds, welch_dof(*parts))
+        return replace(mean(pseudo, a.over, _fewest(a, b)), value=value)
+    return _independent(value, a, b, 1 / b.value, value / b.value)
 
 
 def log_ratio(a: Estimate, b: Estimate) -> Estimate:
     """ln(a/b), key by key where both have the same keys: the mean of the logarithms."""
     if paired(a, b):
-        logs = {k: math.log(a.values[k] / b.values[k]) for k in a.values}
-        return mean(logs, a.over, _fewest(a, b))
-    parts = [(abs(one.error / one.value), one.dof) for one in (a, b)]
-    found = ratio(a, b)
-    return replace(found, value=math.log(found.value), error=math.hypot(parts[0][0], parts[1][0]), values={})
+        return mean({k: math.log(a.values[k] / b.values[k]) for k in a.values}, a.over, _fewest(a, b))
+    return _independent(math.log(a.value / b.value), a, b, 1 / a.value, 1 / b.value)
 
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
@@ -261,18 +248,15 @@ def p_value(gap: Estimate) -> float:
     return float(2 * (ndtr(t) if math.isinf(gap.dof) else stdtr(gap.dof, t)))
 
 
-def quantile(dof: float, level: float = LEVEL) -> float:
-    """How many standard errors a value has to be from zero for p = level."""
-    from scipy.special import ndtri, stdtrit
-
-    return float(ndtri(1 - level / 2) if math.isinf(dof) else stdtrit(dof, 1 - level / 2))
-
-
 def least_seen(gap: Estimate, level: float = LEVEL) -> float:
     """The smallest difference that would have got a verdict with this error; NaN where none could."""
     if math.isnan(gap.error) or (gap.error and not gap.dof > 0):
         return math.nan
-    return gap.error * quantile(gap.dof, level) if gap.error else 0.0
+    if not gap.error:
+        return 0.0
+    from scipy.special import ndtri, stdtrit
+
+    return float(gap.error * (ndtri(1 - level / 2) if math.isinf(gap.dof) else stdtrit(gap.dof, 1 - level / 2)))
 
 
 def interval(one: Estimate, level: float = LEVEL) -> tuple[float, float]:
@@ -328,14 +312,9 @@ def _worded(p: float, leans: Word, level: float) -> Judgement:
     return Judgement(leans if p <= level else UNDECIDED, p, leans)
 
 
-def above(a: Estimate, b: Estimate, level: float = LEVEL) -> Judgement:
-    """The verdict on "a is more than b"."""
-    return judge(difference(a, b), level)
-
-
-def below(a: Estimate, b: Estimate, level: float = LEVEL) -> Judgement:
+def below(a: Estimate, b: Estimate) -> Judgement:
     """The verdict on "a is less than b"."""
-    return judge(difference(b, a), level)
+    return judge(difference(b, a))
 
 
 def all_of(found: Iterable[Judgement], level: float = LEVEL) -> Judgement:
@@ -344,7 +323,7 @@ def all_of(found: Iterable[Judgement], level: float = LEVEL) -> Judgement:
     They hold with the largest p (an intersection-union test needs no correction), and one of k that fails refutes them
     with k times its p; a refutation stands also where others have no verdict.
     """
-    claims = list(found)
+    claims = list(found) or [Judgement(NOT_MEASURED)]
     tested = [one for one in claims if not math.isnan(one.p)]
     against = min((one.p for one in tested if one.leans == FAILS), default=math.nan) * len(tested)
     if against <= level:
@@ -352,8 +331,6 @@ def all_of(found: Iterable[Judgement], level: float = LEVEL) -> Judgement:
     for word in (NOT_MEASURED, ONE_SEED):
         if any(one.word == word for one in claims):
             return Judgement(word)
-    if not claims:
-        return Judgement(NOT_MEASURED)
     if len(tested) < len(claims):
         return Judgement(UNDECIDED)
     if not math.isnan(against):
@@ -372,9 +349,9 @@ def together(found: Sequence[Judgement], level: float = LEVEL) -> list[Judgement
     return [one if math.isnan(p) else _worded(p, one.leans, level) for one, p in zip(found, adjusted, strict=True)]
 
 
-def lowest(first: str, found: Mapping[str, Estimate], level: float = LEVEL) -> Judgement:
+def lowest(first: str, found: Mapping[str, Estimate]) -> Judgement:
     """The verdict on `first` being less than every other."""
-    return all_of([below(found[first], other, level) for name, other in found.items() if name != first], level)
+    return all_of(below(found[first], other) for name, other in found.items() if name != first)
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -395,16 +372,14 @@ def text(value: float, error: float = math.nan, signed: bool = False) -> str:
         error: Its standard error.
         signed: Whether to write the sign of a positive number, too.
     """
-    sign = ("+" if value > 0 else "−" if value < 0 else "") if signed else ""
-    shown = abs(value) if signed else value
+    sign, shown = ("−" if value < 0 else "+" if value > 0 else "", abs(value)) if signed else ("", value)
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return sign + short(shown)
     places = max(0, 1 - math.floor(math.log10(error)))
     if places > 9:  # 1.2 ± 0.3 of a power of ten
         power = math.floor(math.log10(max(abs(value), error)))
         return f"{sign}({text(shown / 10.0**power, error / 10.0**power)})e{power}"
-    rounded = round(shown, places) + 0.0
-    return f"{sign}{rounded:.{places}f} ± {error:.{places}f}"
+    return f"{sign}{round(shown, places) + 0.0:.{places}f} ± {error:.{places}f}"
 
 
 def times(log: Estimate) -> str:
@@ -420,13 +395,10 @@ def chance(p: float) -> str:
 
 def meaning(found: Iterable[Estimate]) -> str:
     """What ± is for the numbers of one table: a sentence for its caption; "" where none has an error."""
-    known = [one for one in found if not math.isnan(one.error) and one.error > 0]
-    kinds: dict[str, None] = {}
-    for one in known:
-        if one.seeds == 1:
-            kinds[f"over {one.over or SAMPLES} of one training seed"] = None
-        else:
-            kinds[
-                f"of the mean over {one.n} {one.over or SAMPLES}" if one.values else f"over {one.over or SAMPLES}"
-            ] = None
+    kinds = dict.fromkeys(
+        (f"of the mean over {one.n} {one.over}" if one.values and one.over else f"over {one.over or SAMPLES}")
+        + (" of one training seed" if one.seeds == 1 else "")
+        for one in found
+        if one.error > 0
+    )
     return f"± is one standard error, {', or '.join(kinds)}" if kinds else ""

@@ -123,7 +123,7 @@ def test_ratios_are_compared_in_pairs():
     assert es.below(first, second).word == HOLDS
 
 
-# ---- a null difference gets a verdict in 5 % of the draws -------------------------------------------------------------
+# ---- a null difference gets a verdict in 5 % of the draws -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", range(2, 11))
