@@ -365,13 +365,7 @@ def short(value: float) -> str:
 
 
 def text(value: float, error: float = math.nan, signed: bool = False) -> str:
-    """A number to the second digit of its standard error, 12.34 ± 0.56; three digits where none is known.
-
-    Arguments:
-        value: The number.
-        error: Its standard error.
-        signed: Whether to write the sign of a positive number, too.
-    """
+    """A number to the second digit of its standard error, 12.34 ± 0.56; three digits where none is known."""
     sign, shown = ("−" if value < 0 else "+" if value > 0 else "", abs(value)) if signed else ("", value)
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return sign + short(shown)
