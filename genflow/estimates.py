@@ -91,7 +91,7 @@ def exact(value: float) -> Estimate:
     return Estimate(value, 0.0)
 
 
-def mean(values: Mapping[Hashable, float] | Sequence[float], over: str = "", seeds: int | None = None) -> Estimate:
+def mean(values: Mapping[Any, float] | Sequence[float], over: str = "", seeds: int | None = None) -> Estimate:
     """Mean of independent replicates and its standard error, sd/√n; NaN where one of them is not known.
 
     Arguments:
@@ -142,7 +142,7 @@ def _known(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def bootstrap(values: Sequence[Any], statistic: Callable[[Any], float], draws: int = 1000, seed: int = 0) -> Estimate:
+def bootstrap(values: Any, statistic: Callable[[Any], float], draws: int = 1000, seed: int = 0) -> Estimate:
     """A statistic of independent examples, with the deviation of what draws of them with replacement give.
 
     Arguments:

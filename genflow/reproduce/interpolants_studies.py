@@ -49,6 +49,7 @@ def fitted_gaussians(work: Work) -> list[Row]:
                 stderr=error,
                 process=GAUSSIAN,
                 dataset=name,
+                training=None,
             )
         )
     return rows
