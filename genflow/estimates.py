@@ -143,14 +143,7 @@ def _known(value: float | None) -> float:
 
 
 def bootstrap(values: Any, statistic: Callable[[Any], float], draws: int = 1000, seed: int = 0) -> Estimate:
-    """A statistic of independent examples, with the deviation of what draws of them with replacement give.
-
-    Arguments:
-        values: Examples, (n, ...) as a numpy array takes them.
-        statistic: Of an array like that.
-        draws: How many.
-        seed: Of the draws.
-    """
+    """A statistic of independent examples (n, ...), with the deviation of what draws of them with replacement give."""
     import numpy as np
 
     known, rng = np.asarray(values), np.random.default_rng(seed)
@@ -164,10 +157,18 @@ def bootstrap(values: Any, statistic: Callable[[Any], float], draws: int = 1000,
 def difference(a: Estimate, b: Estimate) -> Estimate:
     """a − b with its standard error and degrees of freedom; which test that makes is in the module's docstring."""
     if paired(a, b):
-        return mean({k: a.values[k] - b.values[k] for k in a.values}, a.over, _fewest(a, b))
+        gap = mean({k: a.values[k] - b.values[k] for k in a.values}, a.over, _fewest(a, b))
+        return _without_rounding(gap, a, b)
     if a.values and b.values and 1 < min(a.n, b.n) < ENOUGH_FOR_WELCH:
         return replace(_scheffe(a, b), seeds=_fewest(a, b))
-    return _independent(a.value - b.value, a, b, 1.0, 1.0)
+    return _without_rounding(_independent(a.value - b.value, a, b, 1.0, 1.0), a, b)
+
+
+def _without_rounding(gap: Estimate, a: Estimate, b: Estimate) -> Estimate:
+    """A difference, or an error, that is less than 1e-12 of the numbers is rounding, and none."""
+    least = 1e-12 * max(abs(a.value), abs(b.value))
+    value, error = (0.0 if abs(v) <= least else v for v in (gap.value, gap.error))
+    return replace(gap, value=value, error=error)
 
 
 def paired(a: Estimate, b: Estimate) -> bool:
@@ -354,9 +355,6 @@ def lowest(first: str, found: Mapping[str, Estimate]) -> Judgement:
     return all_of(below(found[first], other) for name, other in found.items() if name != first)
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
-
-
 def short(value: float) -> str:
     """Three significant digits, whole numbers in full; – where it is not known."""
     if not math.isfinite(value):
@@ -369,11 +367,11 @@ def text(value: float, error: float = math.nan, signed: bool = False) -> str:
     sign, shown = ("−" if value < 0 else "+" if value > 0 else "", abs(value)) if signed else ("", value)
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return sign + short(shown)
-    places = max(0, 1 - math.floor(math.log10(error)))
-    if places > 9:  # 1.2 ± 0.3 of a power of ten
-        power = math.floor(math.log10(max(abs(value), error)))
-        return f"{sign}({text(shown / 10.0**power, error / 10.0**power)})e{power}"
-    return f"{sign}{round(shown, places) + 0.0:.{places}f} ± {error:.{places}f}"
+    power = math.floor(math.log10(max(abs(value), error)))
+    scale = 10.0**power if power < -6 else 1.0  # small numbers as (1.2 ± 0.3)e-8
+    places = min(max(0, 1 - math.floor(math.log10(error / scale))), 15)
+    told = f"{round(shown / scale, places) + 0.0:.{places}f} ± {error / scale:.{places}f}"
+    return f"{sign}{told}" if scale == 1 else f"{sign}({told})e{power}"
 
 
 def times(log: Estimate) -> str:

@@ -116,6 +116,17 @@ def test_a_ratio_of_pairs_has_no_error_where_each_pair_has_it():
     assert es.times(logs) == f"×{es.text(2**1.5, 2**1.5 * math.log(2) / 2)}"
 
 
+def test_rounding_is_no_difference():
+    """Replicates that agree up to the last digits, and constant differences of which only rounding varies."""
+    a = keyed([0.1 + 0.2, 1.1 + 2.2, 7.0])
+    b = keyed([0.3, 3.3, 7.0])
+    assert (a - b).value == (a - b).error == 0.0
+    assert es.below(a, b).word == UNDECIDED
+    thirds = [es.ratio(keyed([0.1, 0.7, 1.3]), keyed([0.3 * k, 2.1 * k, 3.9 * k])) for k in (1, 1 + 1e-16)]
+    assert es.below(*thirds).word == UNDECIDED
+    assert es.text(1000.0, 1e-14) == "1000.000000000000000 ± 0.000000000000010"
+
+
 def test_ratios_are_compared_in_pairs():
     """What a seed does to all four numbers cancels."""
     scale = np.array([1.0, 5.0, 30.0])
