@@ -10,7 +10,7 @@ from genflow import estimates as es
 from genflow.bench.cells import REAL
 from genflow.bench.tables import Row, by_setting
 from genflow.bench.tables import estimate as estimate_of
-from genflow.evaluate.facts import direction
+from genflow.evaluate.facts import Number, facts, title
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def setting(rows: Sequence[Row]) -> Setting:
     return Setting(first["process"], first["solver"], first.get("budget"), estimate_of(rows), calls)
 
 
-def settings(rows: Iterable[Row], metric: str) -> list[Setting]:
+def measured(rows: Iterable[Row], metric: str) -> list[Setting]:
     """One for each process, solver and budget that has a number."""
     own = [r for r in rows if r["metric"] == metric and r["process"] != REAL and r["value"] is not None]
     return [one for one in map(setting, by_setting(own).values()) if math.isfinite(one.value)]
@@ -75,6 +75,7 @@ class Lead:
 
     Arguments:
         metric, where: The place.
+        name: What the metric is called.
         first: The best mean.
         second: The next, or None.
         gap: By how much the first is better.
@@ -84,6 +85,7 @@ class Lead:
 
     metric: str
     where: str
+    name: str
     first: Setting
     second: Setting | None
     gap: es.Estimate
@@ -92,7 +94,7 @@ class Lead:
 
     def cells(self) -> list[str]:
         """A line of the table; columns are LEADER_COLUMNS."""
-        line = [self.metric, self.where, _name(self.first, self.where), self.first.text]
+        line = [self.name, self.where, _name(self.first, self.where), self.first.text]
         if self.second is None:
             return [*line, *["–"] * 5, "nothing to compare with"]
         seen = "–" if self.gap.seeds == 1 else es.short(es.least_seen(self.gap))
@@ -111,13 +113,13 @@ def leaders(rows: Sequence[Row]) -> list[Lead]:
     verdict is on "the best mean is the better one"; all of them are one family of tests."""
     found = []
     for metric in dict.fromkeys(r["metric"] for r in rows if r["process"] != REAL):
-        sign, own = direction(rows, metric), settings(rows, metric)
-        if sign and own:
-            found += [_lead(metric, where, best_of_each(group, sign), sign) for where, group in _places(own)]
+        fact, own = facts(next(r for r in rows if r["metric"] == metric)), measured(rows, metric)
+        if fact.sign and own:
+            found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
     judged = [one.judgement for one in found]
     together, adjusted = es.together(judged), es.holm([one.p for one in judged])
     return [
-        Lead(one.metric, one.where, one.first, one.second, one.gap, judgement, p)
+        Lead(one.metric, one.where, one.name, one.first, one.second, one.gap, judgement, p)
         for one, judgement, p in zip(found, together, adjusted, strict=True)
     ]
 
@@ -135,13 +137,16 @@ def _places(found: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
     return places
 
 
-def _lead(metric: str, where: str, ranked: Sequence[Setting], sign: int) -> Lead:
+def _lead(metric: str, where: str, ranked: Sequence[Setting], fact: Number) -> Lead:
+    name = title(metric, fact)
     if len(ranked) < 2:
-        return Lead(metric, where, ranked[0], None, es.Estimate(math.nan), es.Judgement(es.NOT_MEASURED), math.nan)
+        return Lead(
+            metric, where, name, ranked[0], None, es.Estimate(math.nan), es.Judgement(es.NOT_MEASURED), math.nan
+        )
     gap = ranked[1].number - ranked[0].number
-    gap = gap if sign > 0 else -gap
+    gap = gap if fact.sign > 0 else -gap
     judgement = es.judge(gap)
-    return Lead(metric, where, ranked[0], ranked[1], gap, judgement, judgement.p)
+    return Lead(metric, where, name, ranked[0], ranked[1], gap, judgement, judgement.p)
 
 
 def _name(one: Setting, where: str) -> str:

@@ -22,7 +22,7 @@ from genflow.evaluate.facts import direction, headline
 from genflow.report.cautions import cautions
 from genflow.report.citations import bibtex, cite, used
 from genflow.report.figures import Figure, one_file
-from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, leaders, settings
+from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, leaders, measured
 from genflow.report.palette import palette
 from genflow.report.record import OUTPUTS, Record
 from genflow.report.words import FLOOR, WORDS, is_floor
@@ -75,7 +75,7 @@ def page(content: Content) -> str:
         paths=[shown(f) for f in content.figures if f.kind == "path"],
         plots=[shown(f) for kind in ("wide", "plot") for f in content.figures if f.kind == kind],
         solvers=list(dict.fromkeys(r["solver"] for r in rows if r.get("of") == "samples" and r["solver"])),
-        settings=configured(config, content.record.origin),
+        settings=settings(config, content.record.origin),
         environment=content.record.environment,
         commands=content.record.commands,
         citations=citations,
@@ -176,7 +176,7 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     real = floor_of(rows, metric)
     real = real if real and real["value"] else None
     result = []
-    for best in best_of_each(settings(rows, metric), direction(rows, metric)):
+    for best in best_of_each(measured(rows, metric), direction(rows, metric)):
         times = f"{short(best.value / real['value'])} × the floor" if real else ""
         how = ". ".join(filter(None, (f"best {metric}: {best.how}", times)))
         result.append({"what": best.process, "value": best.text, "how": how})
@@ -187,29 +187,30 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     return result
 
 
-def lead(rows: Sequence[Row], ahead: Sequence[Lead]) -> str:
-    """One sentence on the first metric; it claims no more than the tests of `ahead` allow."""
-    metric = headline(rows)
-    ranked = best_of_each(settings(rows, metric), direction(rows, metric))
+def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
+    """One sentence on the first metric; it claims no more than the tests allow, those of `ahead` or of the rows."""
+    metric, ahead = headline(rows), leaders(rows) if ahead is None else ahead
+    ranked = best_of_each(measured(rows, metric), direction(rows, metric))
     if not ranked:
         return ""
+    name = ahead[0].name if (ahead := [one for one in ahead if one.metric == metric]) else metric
     first, *others = (f"{e.process} ({e.how}) with {e.text}" for e in ranked)
     if not others:
-        return f"{metric}: {first}; there is nothing to compare it with."
-    found = [one for one in ahead if one.metric == metric][-1]  # the last place has each process at its best
+        return f"{name}: {first}; there is nothing to compare it with."
+    found = ahead[-1]  # the last place has each process at its best
     word, gap = found.judgement.word, found.gap
     if word == HOLDS:
-        words = f"On {metric}, {first} is ahead of {others[0]}"
+        words = f"On {name}, {first} is ahead of {others[0]}"
     elif word == ONE_SEED:
-        words = f"On {metric}, {first} has the best mean, before {others[0]}; one training seed is not judged"
+        words = f"On {name}, {first} has the best mean, before {others[0]}; one training seed is not judged"
     else:
-        words = f"On {metric}, there is no significant difference between {first} and {others[0]}"
+        words = f"On {name}, there is no significant difference between {first} and {others[0]}"
     known = not math.isnan(found.p)
     test = f", p = {chance(found.p)}; {short(least_seen(gap))} would have been seen" if known else ""
     return f"{words}. The difference is {gap}{test}; each is the best setting of its process."
 
 
-def configured(config: BenchConfig, origin: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
+def settings(config: BenchConfig, origin: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
     """Every key: name, value, where it is from, and whether it differs from its default."""
     defaults = {leaf.path: leaf.default for leaf in leaves(type(config))}
     found = []

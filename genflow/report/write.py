@@ -93,7 +93,8 @@ def unfinished(config: BenchConfig, cells: Sequence[Cell]) -> list[Cell]:
 def digest(config: BenchConfig, store: Store, cells: Sequence[Cell]) -> str:
     """Hash of what the outputs show, the contents of the cells among it, and of the code that draws them."""
     here = Path(__file__).parent
-    sources = sorted([*here.iterdir(), here.parent / "bench" / "tables.py"])
+    shared = ("bench/tables.py", "estimates.py", "evaluate/__init__.py", "evaluate/facts.py")
+    sources = sorted([*here.iterdir(), *(here.parent / name for name in shared)])
     content = b"".join(path.read_bytes() for path in sources if path.is_file())
     facts: Any = json.dumps([to_dict(config), [[cell.key, store.contents(cell.key)] for cell in cells]]).encode()
     return hashlib.sha256(content + facts).hexdigest()

@@ -156,7 +156,7 @@ def _latent_midpoints(
     told = "images decoded from the middle of paths between the latents of pairs of test images"
     more: dict[str, Any] = {"solver": "rk45", "nfe": latents.nfe * 2 + middle.nfe, "seed": seed}
     rows = [_midpoint_row(name, "latent", middle.x.cpu(), data, told, **more)]
-    error = float(lost.std() / math.sqrt(len(lost)))
+    error = mean(lost.tolist()).error
     words = "root mean square difference of a test image and its decoded latent, data units, mean over images"
     trip = {"process": name, "solver": "rk45", "nfe": latents.nfe + back.nfe, "dataset": data.name, "seed": seed}
     rows.append(row(ROUND_TRIP, float(lost.mean()), protocol=words, n=len(lost), stderr=error, **trip))

@@ -9,7 +9,7 @@ import pytest
 from genflow import estimates as es
 from genflow.evaluate.facts import headline, number_of
 from genflow.registry import registries
-from genflow.report.measures import leaders, setting, settings
+from genflow.report.measures import leaders, measured, setting
 
 VALUES = [3.0, 4.0, 6.5]
 
@@ -103,7 +103,7 @@ def test_a_null_lead_gets_a_verdict_in_one_of_twenty_draws(row, seeds):
 
 def test_a_setting_without_a_number_has_no_estimate(row):
     rows = [row("a", None), row("a", math.inf, budget=20), row("b", 2.0)]
-    assert [e.process for e in settings(rows, "FD[digits]")] == ["b"]
+    assert [e.process for e in measured(rows, "FD[digits]")] == ["b"]
 
 
 def test_the_headline_is_a_frechet_distance_where_there_is_one(row):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from genflow.estimates import NOT_MEASURED, ONE_SEED, below, exact, ratio
+from genflow.estimates import NOT_MEASURED, ONE_SEED, ratio
 from genflow.reproduce.base import EXACT, Results, calls, row
 from genflow.reproduce.judge import asked, every, fewer_calls, grows_less, less, near, quality
 

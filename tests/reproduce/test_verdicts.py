@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from genflow.bench.cells import plan
-from genflow.evaluate.features import own_space
 from genflow.estimates import NOT_MEASURED, ONE_SEED, UNDECIDED
+from genflow.evaluate.features import own_space
 from genflow.reproduce import pfgm, pfgm_figures, pfgm_larger, pfgm_plane, pfgm_studies, pfgmpp, recipes
 from genflow.reproduce.base import EXACT, SCALES, Claim, Results, number, row
 from genflow.reproduce.judge import less, quality
