@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from genflow.config import BenchConfig, build, flatten
@@ -112,9 +113,14 @@ def number_of(metric: str, entry: str = "") -> Number:
 
     Arguments:
         metric: Its name, as rows have it.
-        entry: The catalogue name of the metric that gave it; "" where it is not known: then whichever metric gives
-            numbers of that kind.
+        entry: The catalogue name of the metric that gave it; "" where it is not known: then whichever built-in metric
+            gives numbers of that kind.
     """
+    return _number_of(metric, entry, registries()["metrics"].changes)
+
+
+@cache
+def _number_of(metric: str, entry: str, changes: int) -> Number:
     entries = registries()["metrics"].entries()
     kind = kind_of(metric).casefold()
     asked = [entries[entry]] if entry in entries else [e for e in entries.values() if e.origin == "genflow"]

@@ -18,7 +18,7 @@ from genflow.bench.cells import REAL
 from genflow.bench.tables import Row, Table, by_setting, to_markdown, training
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, ConfigError, flatten
-from genflow.estimates import FAILS, HOLDS, Estimate, Judgement, chance, holm, judge, text, together
+from genflow.estimates import FAILS, HOLDS, Estimate, Judgement, chance, holm, judge, least_seen, short, text, together
 from genflow.evaluate.facts import NFE, Number, facts, owner
 from genflow.registry import registries
 from genflow.report.cautions import comparable
@@ -154,7 +154,7 @@ def _protocol(row: Row) -> Any:
 def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list[Table]:
     """A table for each metric that was measured at budgets, and one for all others."""
     budgeted = dict.fromkeys(one.key[3] for one in found if one.key[2] is not None and one.fact.table == NFE)
-    header = ["process", "solver", "NFE", *names, "difference", "p", "verdict"]
+    header = ["process", "solver", "NFE", *names, "difference", "p", "least seen", "verdict"]
     tables = []
     for metric in budgeted:
         lines = [_line(one) for one in found if one.key[3] == metric]
@@ -176,6 +176,7 @@ def _line(one: Difference) -> list[str]:
         one.b.text,
         "–" if one.obstacle else text(gap.value, gap.error, signed=True),
         chance(one.p),
+        "–" if math.isnan(one.p) else short(least_seen(gap)),
         one.verdict,
     ]
 

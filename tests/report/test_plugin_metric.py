@@ -10,7 +10,7 @@ from genflow.bench.tables import tables
 from genflow.config import BenchConfig
 from genflow.estimates import HOLDS
 from genflow.evaluate.base import Measured, Metric, Result
-from genflow.evaluate.facts import Number, direction, facts, headline, number_of, owner
+from genflow.evaluate.facts import Number, _number_of, direction, facts, headline, number_of, owner
 from genflow.registry import Registry, registries
 from genflow.report.curves import described
 from genflow.report.figures import _model_figures, quality_figures
@@ -53,12 +53,14 @@ def plugin(request, monkeypatch):
         points = [Point(name, f"{__name__}:{name.title()}ness") for name in ("sharp", "smooth")]
         monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == registry.group else [])
         monkeypatch.setattr(registry, "_found", None)
+        _number_of.cache_clear()
         monkeypatch.setattr(
             Registry, "load", lambda self, name: {"sharp": Sharpness, "smooth": Smoothness}[name], raising=True
         )
         yield
         monkeypatch.undo()
         registry._found = None
+        _number_of.cache_clear()
         return
     by_tags = request.param == "tags"
     told = {"needs": "samples", "label": "sharpness", "better": "higher", "unit": "dB"} if by_tags else {}
