@@ -79,6 +79,7 @@ class Registry:
         self._classes: dict[str, Callable[..., Any]] = {}
         self.broken: dict[str, str] = {}
         self._found: dict[str, Entry] | None = None
+        self.changes = 0  # counts what was added and removed, so that what is derived of the entries can be kept
 
     def add(self, name: str, factory: Callable[..., Any], **facts: Any) -> None:
         """Registers a class in this program only; a plugin for everybody is an entry point."""
@@ -86,10 +87,12 @@ class Registry:
             raise ValueError(f"the {self.kind} '{name}' exists already; choose another name")
         self._added[name] = Entry(name, target="", origin="this program", **facts)
         self._classes[name] = factory
+        self.changes += 1
 
     def remove(self, name: str) -> None:
         """Takes back what `add` registered."""
         del self._added[name], self._classes[name]
+        self.changes += 1
 
     def entries(self) -> dict[str, Entry]:
         """All names with their entries; broken and duplicate plugins are left to `broken`."""

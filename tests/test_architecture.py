@@ -9,7 +9,7 @@ import genflow
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
     ("registry", "__init__"),
-    ("config", "config_file", "cache"),
+    ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
     ("checkpoint",),
     (

@@ -19,6 +19,8 @@ from genflow.bench.contents import contents, listing
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
 from genflow.config import BenchConfig, deciding
+from genflow.evaluate.facts import OWN_NFE as OWN_NFE
+from genflow.evaluate.facts import cost, needs, settings
 from genflow.evaluate.weight_files import stamp
 from genflow.registry import Entry, registries
 
@@ -32,10 +34,6 @@ CODE = {
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
 """Source that a kind of cell depends on beside what its parents depend on."""
-
-
-OWN_NFE = 80
-"""What an adaptive solver is taken to spend, where a cost has to be guessed."""
 
 
 @dataclass(frozen=True)
@@ -173,13 +171,13 @@ def _seed_cells(config: BenchConfig, metrics: list[Entry], models: Iterable[_Mod
         if shown not in measured:
             measured.add(shown)
             for metric in metrics:
-                if metric.tags.get("needs", "samples") == "model":
+                if needs(metric) == "model":
                     yield _metric_cell(config, metric, None, model.labels, model)
         for nfe in config.nfe if model.solver.tags.get("budget", True) else (None,):
             sampled = _sample_cell(config, model, nfe, seed)
             yield sampled
             for metric in metrics:
-                if metric.tags.get("needs", "samples") == "samples":
+                if needs(metric) == "samples":
                     yield _metric_cell(config, metric, sampled, sampled.labels, model)
 
 
@@ -264,29 +262,23 @@ def _metric_cell(
     spec: dict[str, Any] = {"metric": metric.name, "class": _origin(metric), "dataset": _data_spec(config)}
     spec |= {"seed": labels["seed"], "preset": dict(model.process.preset) if model else {}}
     spec["of"] = "real data" if model is None else "model" if sampled is None else "samples"
+    section = metric.tags.get("section", "")
+    own = asdict(settings(config, metric.name)) if section else {}
     options = {**metric.preset, **config.metric_options.get(metric.name, {})}
+    options = {k: v for k, v in options.items() if k not in own}
     spec |= stamp(options, config.inception if "weights" in metric.tags else None)
-    if model is None and metric.tags.get("needs", "samples") == "samples":
+    if model is None and needs(metric) == "samples":
         spec |= {"samples": config.samples}  # the floor is measured at their number
     if model is None or sampled is not None:
         return Cell("metric", _plain(spec), labels, (sampled.key,) if sampled else (), 1.0)
-    spec |= {"samples": config.samples, "norm": asdict(config.norm), "bpd": asdict(config.bpd)}
-    spec |= {"solvers": config.solver_options.get(config.norm.solver, {}), **model.identity}
-    spec = _plain(_only_own(spec, metric.name))
-    return Cell("metric", spec, labels, model.parents, _model_cost(config, metric.name), model.folder)
+    read = {"samples": config.samples, "solvers": config.solver_options.get(own.get("solver", config.norm.solver), {})}
+    if section:
+        spec |= {section: own} | {k: v for k, v in read.items() if k in metric.tags.get("reads", ())}
+    else:  # a plugin may read any of them
+        spec |= {**read, "norm": asdict(config.norm), "bpd": asdict(config.bpd)}
+    spec = _plain(spec | dict(model.identity))
+    return Cell("metric", spec, labels, model.parents, cost(config, metric), model.folder)
 
 
 def _plain(spec: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(spec))
-
-
-def _only_own(spec: dict[str, Any], metric: str) -> dict[str, Any]:
-    """Leaves out settings that a built-in metric does not read, so that changing them reruns nothing."""
-    unread = {"norm_z": ("bpd",), "bpd": ("norm", "samples", "solvers")}.get(metric, ())
-    return {k: v for k, v in spec.items() if k not in unread}
-
-
-def _model_cost(config: BenchConfig, metric: str) -> float:
-    if metric == "bpd":
-        return 3.0 * config.bpd.examples * OWN_NFE
-    return 0.5 * config.samples * config.norm.nfe * (1 + len(config.norm.factors))

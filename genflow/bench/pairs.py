@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from genflow.config import BenchConfig, ConfigError, check_owners
+from genflow.evaluate.facts import settings
 from genflow.registry import Entry, registries
 
 Pair = tuple[Entry, Entry]
@@ -27,19 +28,19 @@ def _option_owners(config: BenchConfig) -> Iterator[tuple[str, list[str]]]:
     processes = registries()["processes"]
     yield "process_options", [*config.process, *(processes.entry(p).family for p in config.process)]
     yield "backbone_options", [config.backbone]
-    yield "solver_options", [*config.solver, config.norm.solver]
+    yield "solver_options", [*config.solver, settings(config, "norm_z").solver]
     yield "dataset_options", [config.dataset]
     yield "metric_options", list(config.metric)
 
 
 def _check_norm_solver(config: BenchConfig) -> None:
     """The pushed paths need an ODE solver with a given number of steps."""
-    registry = registries()["solvers"]
-    tags = registry.entry(config.norm.solver).tags
+    registry, solver = registries()["solvers"], settings(config, "norm_z").solver
+    tags = registry.entry(solver).tags
     if tags.get("mode", "ode") != "ode" or not tags.get("budget", True):
         fitting = [n for n, e in registry.entries().items() if e.tags.get("mode") == "ode" and e.tags.get("budget")]
         raise ConfigError(
-            f"norm.solver = '{config.norm.solver}' does not fit: the pushed paths need a fixed-step ODE solver: "
+            f"norm.solver = '{solver}' does not fit: the pushed paths need a fixed-step ODE solver: "
             + ", ".join(fitting)
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
+from genflow.estimates import Estimate, meaning, of_rows, short
+from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
 from genflow.evaluate.protocol import FD_WORDS, is_missing, reason
 from genflow.registry import registries
 
@@ -31,13 +33,33 @@ COLUMNS = (
 """Of results.csv. `stopped`: samples that the solver left short of the data's end, empty for none."""
 
 Row = dict[str, Any]
-OWN_TABLES = ("norm_spread", "norm_tied", "bits/dim", "nll[nats]")
-"""How names of metrics begin that have tables of another kind."""
 
 
 def collect(store: Store, cells: Iterable[Cell]) -> list[Row]:
-    """Every measured row, in the order of the cells."""
-    return [row for cell in cells if cell.kind == "metric" for row in store.rows(cell.key)]
+    """Every measured row, in the order of the cells, with the catalogue name of its metric (`entry`), what it was
+    measured `of`, and which `training` it is from."""
+    known = {cell.key: cell for cell in cells}
+    return [
+        row
+        | {
+            "entry": cell.spec["metric"],
+            "of": "samples" if "solver" in cell.labels else "model",
+            "training": training(row, next(filter(None, (one.folder for one in _line_of(cell, known))), "")),
+        }
+        for cell in known.values()
+        if cell.kind == "metric"
+        for row in store.rows(cell.key)
+    ]
+
+
+def _line_of(cell: Cell, known: Mapping[str, Cell]) -> list[Cell]:
+    return [cell, *(known[key] for key in cell.parents if key in known)]
+
+
+def training(row: Row, checkpoint: str = "") -> Any:
+    """Which training a row is from: its checkpoint, or its seed; None for real data. The seeds of one checkpoint are
+    draws of one training."""
+    return None if row["process"] == REAL else checkpoint or row["seed"]
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -57,10 +79,11 @@ class Table:
         header: Column names.
         rows: Text cells.
         caption: How the numbers were made.
+        sign: 1 where its lower numbers are better, −1 where the higher are, 0 where it does not say.
     """
 
-    def __init__(self, title: str, header: list[str], rows: list[list[str]], caption: str) -> None:
-        self.title, self.header, self.rows, self.caption = title, header, rows, caption
+    def __init__(self, title: str, header: list[str], rows: list[list[str]], caption: str, sign: int = 0) -> None:
+        self.title, self.header, self.rows, self.caption, self.sign = title, header, rows, caption, sign
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
@@ -69,11 +92,12 @@ class Table:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """The tables that the rows allow: quality against NFE, norm–z, bits/dim, and anything else measured."""
+    """The tables that the rows allow, as the metrics say: against NFE, shared, of models, and a list of the rest."""
     known = [row for row in rows if not is_missing(row)]
-    makers = (norm_table, push_table, likelihood_table, other_table, unmeasured_table)
-    found = [make(rows if make is unmeasured_table else known) for make in makers]
-    return quality_tables(known) + [table for table in found if table is not None]
+    own = [r for r in known if r["process"] != REAL]
+    found = [*quality_tables(known), *column_tables(known)]
+    found += [model_table([r for r in own if r["metric"] == metric]) for metric in _metrics(own, MODEL)]
+    return found + [table for table in (other_table(own), unmeasured_table(rows)) if table is not None]
 
 
 def unmeasured_table(rows: Sequence[Row]) -> Table | None:
@@ -101,45 +125,20 @@ def gaps_table(processes: Sequence[str], metrics: Sequence[str]) -> Table | None
     return Table("Not measured", ["process", "metric", "reason"], rows, caption) if rows else None
 
 
-def mean_over_seeds(values: Sequence[float | None]) -> tuple[float, float]:
-    """Mean and sample standard deviation (NaN for one value); a number that is not known, None, makes both NaN."""
-    known = [math.nan if v is None else v for v in values]
-    mean = math.fsum(known) / len(known)
-    if len(known) < 2:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (len(known) - 1))
-
-
-def is_frechet(metric: str) -> bool:
-    """Whether a metric's name is a Fréchet distance of plain samples, e.g. FD[digits]."""
-    return metric.startswith("FD[") and metric.endswith("]")
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.3g}" if 0 < abs(value) < 10.0 ** (1 - digits) else f"{value:.{digits}f}"
-
-
-def _with_error(rows: Sequence[Row], digits: int = 2) -> str:
-    """Mean ± standard deviation over seeds; for one seed ± its standard error, where it is known."""
-    if len(rows) == 1 and rows[0]["stderr"] is not None:
-        return f"{_number(rows[0]['value'], digits)} ± {_number(rows[0]['stderr'], digits)}"
-    return _with_spread([r["value"] for r in rows], digits)
-
-
-def _with_spread(values: Sequence[float | None], digits: int = 2) -> str:
-    mean, spread = mean_over_seeds(values)
-    return _number(mean, digits) + ("" if math.isnan(spread) else f" ± {_number(spread, digits)}")
+def estimate(rows: Sequence[Row]) -> Estimate:
+    """Rows of one setting as one number; where its `stderr` is no standard error the error is not known."""
+    known = rows if facts(rows[0]).error else [row | {"stderr": None} for row in rows]
+    return of_rows(known)
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def floor_of(rows: Sequence[Row]) -> Row | None:
-    """The row that measures real data, where there is one."""
-    return next((r for r in rows if r["process"] == REAL and is_frechet(r["metric"])), None)
+def floor_of(rows: Sequence[Row], metric: str = "") -> Row | None:
+    """The row that measures real data by a metric, or by the headline, where there is one."""
+    wanted = metric or headline(rows)
+    return next((r for r in rows if r["process"] == REAL and r["metric"] == wanted), None)
 
 
 def floor_name(row: Row) -> str:
@@ -173,109 +172,108 @@ def _floor(real: Row) -> str:
     return f". Floor: {real['protocol']}, n = {real['n']}"
 
 
-def of_samples(rows: Sequence[Row]) -> list[str]:
-    """Metrics of plain samples, Fréchet distances first: what has a table and a curve against NFE."""
-    entries = registries()["metrics"].entries()
-
-    def fits(row: Row) -> bool:
-        if row["process"] == REAL or "@norm*" in row["metric"] or row["metric"].startswith(OWN_TABLES):
-            return False
-        if row.get("entry") in entries:
-            return entries[row["entry"]].tags.get("needs", "samples") == "samples"
-        return row.get("budget") is not None or is_frechet(row["metric"])
-
-    return sorted(_unique(r["metric"] for r in rows if fits(r)), key=lambda metric: not is_frechet(metric))
+def _metrics(rows: Sequence[Row], table: str) -> list[str]:
+    """Metrics with a table of that kind, those that may stand on top first."""
+    order = {r["metric"]: facts(r).order for r in rows if facts(r).table == table}
+    return sorted(order, key=lambda metric: order[metric])
 
 
 def quality_tables(rows: Sequence[Row]) -> list[Table]:
     """A table of each metric of samples."""
-    return [_quality_table([r for r in rows if r["metric"] == metric]) for metric in of_samples(rows)]
+    metrics = _metrics([r for r in rows if r["process"] != REAL], NFE)
+    return [_quality_table([r for r in rows if r["metric"] == metric]) for metric in metrics]
 
 
 def _quality_table(rows: Sequence[Row]) -> Table:
     """A metric by process and solver (rows) against budget (columns); adaptive solvers in their own column."""
     real = next((r for r in rows if r["process"] == REAL), None)
     found = [r for r in rows if r["process"] != REAL]
-    digits = _digits(found)
+    fact = facts(found[0])
     budgets = sorted({r["budget"] for r in found if r.get("budget") is not None})
     adaptive = any(r.get("budget") is None for r in found)
     header = ["process", "solver", *(f"NFE {b}" for b in budgets), *(["own NFE"] if adaptive else [])]
-    lines = [
-        _quality_line(found, pair, budgets, adaptive, digits)
-        for pair in _unique((r["process"], r["solver"]) for r in found)
-    ]
-    caption = _ways(found)
+    pairs = _unique((r["process"], r["solver"]) for r in found)
+    lines = [_quality_line(found, pair, budgets, adaptive) for pair in pairs]
+    caption = words(fact) + _ways(found)
     if real:
-        lines.insert(0, [floor_name(real), "–", *[_number(real["value"], digits)] * (len(header) - 2)])
+        lines.insert(0, [floor_name(real), "–", *[short(_value(real))] * (len(header) - 2)])
         caption += _floor(real)
-    caption += _short(found)
-    caption += ". NFE counts every backbone call per sample" + _seed_words(found) + "."
-    return Table(f"{found[0]['metric']} against NFE", header, lines, caption)
+    caption += f"{_short(found)}. NFE counts every backbone call per sample{_seed_words(found)}."
+    return Table(f"{title(found[0]['metric'], fact)} against NFE", header, lines, caption, fact.sign)
+
+
+def _value(row: Row) -> float:
+    return math.nan if row["value"] is None else float(row["value"])
 
 
 def _seed_words(rows: Sequence[Row]) -> str:
+    """The seeds of a table, and what ± is in it."""
     seeds = _unique(r["seed"] for r in rows)
-    return (
-        f"; mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
-        if len(seeds) > 1
-        else f"; seed {seeds[0]}"
-    )
+    meant = meaning(estimate(list(group)) for group in by_setting(rows).values())
+    return f"; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" + (f"; {meant}" if meant else "")
 
 
-def _digits(rows: Sequence[Row]) -> int:
-    """Decimals of a metric: two for Fréchet distances, which are of the order of ten, more for smaller numbers."""
-    most = max((abs(r["value"]) for r in rows if r["value"] is not None), default=0.0)
-    return 2 if is_frechet(rows[0]["metric"]) or most >= 10 else 3 if most >= 1 else 4
+def by_setting(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by process, solver, budget and metric: one for each seed."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["process"], row["solver"], row.get("budget"), row["metric"]), []).append(row)
+    return groups
 
 
-def _quality_line(
-    found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool, digits: int
-) -> list[str]:
+def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool) -> list[str]:
     own = [r for r in found if (r["process"], r["solver"]) == pair]
     line = [*pair]
     for budget in budgets:
         cell = [r for r in own if r["budget"] == budget]
-        line.append(_with_error(cell, digits) if cell else "")
+        line.append(str(estimate(cell)) if cell else "")
     if adaptive:
         free = [r for r in own if r["budget"] is None]
-        calls = mean_over_seeds([r["nfe"] for r in free])[0] if free else math.nan
-        line.append(f"{_with_error(free, digits)} (NFE {_number(calls, 1)})" if free else "")
+        line.append(f"{estimate(free)} (NFE {short(of_rows(free, 'nfe').value)})" if free else "")
     return line
 
 
-def norm_table(rows: Sequence[Row]) -> Table | None:
-    """How wide |x| is at given time, and how tied it is to time."""
-    found = [r for r in rows if r["metric"].startswith(("norm_spread", "norm_tied"))]
-    if not found:
-        return None
-    metrics = _unique(r["metric"] for r in found)
-    lines = []
-    for process in _unique(r["process"] for r in found):
-        values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
-        lines.append([process, *(_with_spread(v, 3) for v in values)])
-    words = [f"`{m}`: {next(r for r in found if r['metric'] == m)['protocol']}" for m in metrics]
-    caption = ". ".join(words) + f". n = {found[0]['n']}" + _seed_words(found) + "."
-    return Table("Norm against noise level", ["process", *metrics], lines, caption)
+def column_tables(rows: Sequence[Row]) -> list[Table]:
+    """Tables that several numbers of a model share, a line a process."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        fact = facts(row)
+        if fact.table == SHARED and row["process"] != REAL:
+            groups.setdefault(fact.group.format(metric=row["metric"].partition("@")[0]), []).append(row)
+    return [_column_table(name, found, rows) for name, found in groups.items()]
 
 
-def push_table(rows: Sequence[Row]) -> Table | None:
-    """Fréchet distance after |x| was multiplied mid-way, below what real data get."""
-    found = [r for r in rows if "@norm*" in r["metric"]]
-    if not found:
-        return None
-    metrics = sorted(_unique(r["metric"] for r in found), key=lambda m: float(m.split("*")[1]))
+def _column_table(name: str, found: Sequence[Row], rows: Sequence[Row]) -> Table:
+    metrics = sorted(_unique(r["metric"] for r in found), key=star)
     lines = []
     for process in _unique(r["process"] for r in found):
-        values = ([r["value"] for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
-        lines.append([process, *(_with_spread(v) for v in values)])
-    header = ["process", *(f"|x| × {m.split('*')[1]}" for m in metrics)]
-    name = metrics[0].split("@")[0]
-    real = next((r for r in rows if r["process"] == REAL and r["metric"] == name), None)
+        own = ([r for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
+        lines.append([process, *(str(estimate(group)) if group else "" for group in own)])
+    heads = [head(next(r for r in found if r["metric"] == m)) for m in metrics]
+    base = metrics[0].partition("@")[0]
+    real = next((r for r in rows if r["process"] == REAL and r["metric"] == base and "@" in metrics[0]), None)
     if real:
-        lines.insert(0, [floor_name(real), *[_number(real["value"])] * len(metrics)])
-    caption = _push_caption(found) + (_floor(real) if real else "")
-    caption += f". NFE {_number(found[0]['nfe'], 0)}" + _seed_words(found) + "."
-    return Table(f"{name} after the norm is pushed off mid-way", header, lines, caption)
+        lines.insert(0, [floor_name(real), *[short(_value(real))] * len(metrics)])
+    how = _push_caption(found) if "@" in metrics[0] else _each_protocol(found)
+    calls = _unique(short(r["nfe"]) for r in found if r["nfe"] is not None)
+    caption = how + (_floor(real) if real else "") + (f". NFE {', '.join(calls)}" if calls else "")
+    return Table(name, ["process", *heads], lines, f"{caption}{_seed_words(found)}.")
+
+
+def star(metric: str) -> float:
+    """The number after a metric's star; 0 where it has none."""
+    return float(metric.partition("*")[2] or 0)
+
+
+def head(row: Row) -> str:
+    """The head of a number's column in the table that it shares."""
+    column = facts(row).column
+    return column.format(star=row["metric"].partition("*")[2]) if column else row["metric"]
+
+
+def _each_protocol(found: Sequence[Row]) -> str:
+    told = {r["metric"]: r["protocol"] for r in reversed(found)}
+    return ". ".join(f"`{m}`: {told[m]}" for m in _unique(r["metric"] for r in found)) + f". n = {found[0]['n']}"
 
 
 def _push_caption(found: Sequence[Row]) -> str:
@@ -287,66 +285,52 @@ def _push_caption(found: Sequence[Row]) -> str:
     return ". ".join([*pushes, *_unique(words for *_, words in parts if words), f"n = {sizes}"])
 
 
-def likelihood_table(rows: Sequence[Row]) -> Table | None:
-    """bits/dim or nats with standard error."""
-    found = [r for r in rows if r["metric"] in ("bits/dim", "nll[nats]")]
-    if not found:
-        return None
-    lines = [
-        [
-            r["process"],
-            f"{_number(r['value'], 3)} ± {_number(r['stderr'], 3)}",
-            r["solver"],
-            _number(r["nfe"], 1),
-            str(r["n"]),
-            str(r["seed"]),
-        ]
-        for r in found
-    ]
-    caption = _ways(found) + ". ± is one standard error over examples."
-    return Table(found[0]["metric"], ["process", found[0]["metric"], "solver", "NFE", "n", "seed"], lines, caption)
+def model_table(found: Sequence[Row]) -> Table:
+    """A number of models, a line for each process and seed, and where there are several seeds one for their mean."""
+    metric, fact, lines = found[0]["metric"], facts(found[0]), []
+    for group in by_setting(found).values():
+        lines += [_model_line(row["process"], [row], str(row["seed"])) for row in group]
+        lines += [_model_line(group[0]["process"], group, "mean")] if len(group) > 1 else []
+    meant = meaning(estimate([r]) for r in found)
+    caption = words(fact) + _ways(found) + (f". {meant}" if meant else "")
+    over = meaning(estimate(group) for group in by_setting(found).values() if len(group) > 1)
+    caption += f"; in the lines of means, {over.partition(', ')[2]}" if over and meant else f". {over}" if over else ""
+    name = title(metric, fact)
+    return Table(name, ["process", axis(metric, fact), "solver", "NFE", "n", "seed"], lines, f"{caption}.", fact.sign)
+
+
+def _model_line(process: str, rows: Sequence[Row], seed: str) -> list[str]:
+    calls = short(of_rows(rows, "nfe").value)
+    return [process, str(estimate(rows)), rows[0]["solver"] or "", calls, str(rows[0]["n"] or ""), seed]
 
 
 def other_table(rows: Sequence[Row]) -> Table | None:
     """Numbers of metrics that have no table of their own."""
-    sampled = of_samples(rows)
-    found = [
-        r
-        for r in rows
-        if not r["metric"].startswith(OWN_TABLES) and r["metric"] not in sampled and "@norm*" not in r["metric"]
-    ]
-    found = [r for r in found if r["process"] != REAL or not is_frechet(r["metric"])]
+    found = [r for r in rows if facts(r).table == LIST]
     if not found:
         return None
     lines = [
         [
             r["process"],
             r["solver"] or "",
-            "" if r["nfe"] is None else f"{r['nfe']:.4g}",
+            "" if r["nfe"] is None else short(r["nfe"]),
             r["metric"],
-            _measured(r),
+            str(estimate([r])),
             str(r["n"] or ""),
             str(r["seed"]),
         ]
         for r in found
     ]
-    told = {
-        p: _unique(f"`{r['metric']}`" for r in found if r["protocol"] == p)
-        for p in _unique(r["protocol"] for r in found)
-    }
-    caption = ". ".join(f"{', '.join(names)}: {protocol}" for protocol, names in told.items()) + "."
+    meant = meaning(estimate([r]) for r in found)
+    caption = f"{_by_protocol(found)}." + (f" {meant}." if meant else "")
     return Table("Other measurements", ["process", "solver", "NFE", "metric", "value", "n", "seed"], lines, caption)
 
 
-def _measured(row: Row) -> str:
-    """A value with as many digits as its standard error, or four where that is not known."""
-    value, error = row["value"], row["stderr"]
-    if value is None or math.isnan(value):
-        return "–"
-    if not error or not math.isfinite(error):
-        return f"{value:.4g}"
-    digits = min(max(1 - math.floor(math.log10(error)), 0), 9)
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+def _by_protocol(found: Sequence[Row]) -> str:
+    told: dict[str, list[str]] = {}
+    for row in found:
+        told.setdefault(row["protocol"], []).append(f"`{row['metric']}`")
+    return ". ".join(f"{', '.join(_unique(names))}: {protocol}" for protocol, names in told.items())
 
 
 def to_markdown(found: Sequence[Table], command: str) -> str:

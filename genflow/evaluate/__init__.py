@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from genflow.evaluate.facts import OWN_NFE, SHARED, Number
 from genflow.registry import Entry
 
 if TYPE_CHECKING:
@@ -13,12 +14,50 @@ if TYPE_CHECKING:
 
 __all__ = ["fd", "frechet_distance"]
 
+_FD = Number("FD", better="lower", bias=True, order=0)
+_SCORES = (
+    _FD,
+    Number("FID", better="lower", bias=True, order=1),
+    *(Number(kind, better="lower", error=False) for kind in ("KD", "KID")),
+    *(Number(kind, better="higher", error=False) for kind in ("CS", "IS")),
+    *(Number(kind, better="higher") for kind in ("precision", "recall", "density", "coverage")),
+)
+_TWO_SAMPLE = (
+    Number("sliced_W2", better="lower", error=False),
+    *(Number(kind, better="lower") for kind in ("MMD²", "energy")),
+    Number("C2ST"),
+)
+_NORMS = (
+    *(Number(kind, table=SHARED, group="Norm against noise level") for kind in ("norm_spread", "norm_tied")),
+    Number(
+        "FD@norm",
+        table=SHARED,
+        group="{metric} after the norm is pushed off mid-way",
+        column="|x| × {star}",
+        bias=True,
+    ),
+)
+_NORM_OPTIONS = {
+    "section": "norm",
+    "reads": ("samples", "solvers"),
+    "cost": lambda config, own: 0.5 * config.samples * own.nfe * (1 + len(own.factors)),
+}
+_LIKELIHOOD_OPTIONS = {"section": "bpd", "cost": lambda config, own: 3.0 * own.examples * OWN_NFE}
+"""`section`: where BenchConfig has the metric's options under their older names; `reads`: what else of a bench a number
+depends on; `cost`: network evaluations, from the bench and the metric's settings."""
 _QUALITY = "genflow.evaluate.quality:QualityMetric"
 
 
 def _quality(name: str, summary: str, source: str, **preset: Any) -> Entry:
     """One or all of the numbers that come from a pass through Inception or another extractor."""
-    return Entry(name, _QUALITY, summary, source, preset=preset, tags={"needs": "samples", "weights": "inception"})
+    return Entry(
+        name,
+        _QUALITY,
+        summary,
+        source,
+        preset=preset,
+        tags={"needs": "samples", "weights": "inception", "numbers": _SCORES},
+    )
 
 
 CATALOG = [
@@ -27,7 +66,7 @@ CATALOG = [
         "genflow.evaluate.metrics:FrechetMetric",
         "Fréchet distance of features to the training split, with a real-against-real floor",
         "Heusel et al. 2017, arXiv:1706.08500 (there with Inception features)",
-        tags={"needs": "samples"},
+        tags={"needs": "samples", "numbers": (_FD,)},
     ),
     _quality("fid", "Fréchet Inception distance", "Heusel et al. 2017, arXiv:1706.08500", measures=("fid",)),
     _quality("kid", "kernel Inception distance", "Bińkowski et al. 2018, arXiv:1801.01401", measures=("kid",)),
@@ -50,27 +89,40 @@ CATALOG = [
         "genflow.evaluate.vectors:TwoSampleMetric",
         "vectors: sliced Wasserstein, MMD, energy distance and classifier tests against the test split",
         "Gretton et al. 2012, JMLR 13; Lopez-Paz & Oquab 2017, arXiv:1610.06545",
-        tags={"needs": "samples", "floor": "training split"},
+        tags={"needs": "samples", "floor": "training split", "numbers": _TWO_SAMPLE},
     ),
     Entry(
         "norm_z",
         "genflow.evaluate.metrics:NormMetric",
         "norm against noise level: spread, correlation, and FD after the norm is pushed off mid-way",
         "Xu et al. 2022, arXiv:2209.11178",
-        tags={"needs": "model", "asks": "norm"},
+        tags={"needs": "model", "asks": "norm", "numbers": _NORMS, **_NORM_OPTIONS},
     ),
     Entry(
         "bpd",
         "genflow.evaluate.likelihood:LikelihoodMetric",
         "bits/dim of the test split by the ODE, with standard error; nats where data have no grey levels",
         "Song et al. 2021, arXiv:2011.13456",
-        tags={"needs": "model", "asks": "likelihood"},
+        tags={
+            "needs": "model",
+            "asks": "likelihood",
+            "numbers": (
+                Number("bits/dim", better="lower", unit="bits/dim"),
+                Number("nll", better="lower", unit="nats"),
+            ),
+            **_LIKELIHOOD_OPTIONS,
+        },
     ),
     Entry(
         "kl",
         "genflow.evaluate.vectors:DivergenceMetric",
         "KL divergence of the model from data with an exact density, nats, with standard error",
-        tags={"needs": "model", "asks": "likelihood"},
+        tags={
+            "needs": "model",
+            "asks": "likelihood",
+            "numbers": (Number("KL", better="lower", unit="nats"),),
+            **_LIKELIHOOD_OPTIONS,
+        },
     ),
 ]
 

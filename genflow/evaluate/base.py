@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
+from genflow.evaluate.facts import Number
 from genflow.evaluate.features import Space, extract
 from genflow.evaluate.frechet import Gaussian, frechet, moments_of
 from genflow.evaluate.protocol import MISSING
@@ -107,9 +108,20 @@ def unmeasured(error: Exception, names: Iterable[str], n: int) -> Result:
 
 
 class Metric(ABC):
-    """A measurement. `needs` says of what: "samples" or "model"."""
+    """A measurement, and the facts of its numbers that tables, plots and rankings ask for.
 
-    needs: Literal["samples", "model"] = "samples"
+    A built-in metric has them in its catalogue entry, so that a cached bench imports no class; a plugin's class may
+    have them itself. A metric of one kind of number gives `label`, `better`, `unit` and `table`, one of several kinds
+    `numbers`; see `genflow.evaluate.facts.Number`.
+    """
+
+    needs: ClassVar[Literal["samples", "model"]] = "samples"
+    """What it is measured on."""
+    label: ClassVar[str] = ""
+    better: ClassVar[Literal["", "lower", "higher"]] = ""
+    unit: ClassVar[str] = ""
+    table: ClassVar[Literal["", "nfe", "model", "list"]] = ""
+    numbers: ClassVar[tuple[Number, ...]] = ()
 
     @abstractmethod
     def measure(self, context: Context) -> Result:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from genflow.estimates import Estimate
+
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """Vectors (n, d) and (m, d) -> values (n, m)."""
-
-
-class Estimate(NamedTuple):
-    """A number with what ± means beside it: a standard error, or a standard deviation where the caller says so."""
-
-    value: float
-    error: float
 
 
 def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -70,7 +64,7 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Estim
         return Estimate(float(value), math.nan)
     own = (xx.sum(1) - xx.diagonal() + yy.sum(1) - yy.diagonal()) / (n - 1)
     across = (xy.sum(1) + xy.sum(0) - 2 * xy.diagonal()) / (n - 1)
-    return Estimate(float(value), float(2 * (own - across).std() / math.sqrt(n)))
+    return Estimate(float(value), float(2 * (own - across).std() / math.sqrt(n)), n)
 
 
 def energy_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> Estimate:
@@ -81,7 +75,8 @@ def energy_distance(x: Tensor, y: Tensor, *, unbiased: bool = True) -> Estimate:
 def kernel_distance(
     first: Tensor, second: Tensor, *, generator: torch.Generator, subsets: int = 100, size: int = 1000
 ) -> Estimate:
-    """KID's estimate: mean and standard deviation over subsets of the unbiased MMD² with the cubic kernel.
+    """KID's estimate: the mean over subsets of the unbiased MMD² with the cubic kernel. Its error is the standard
+    deviation over subsets, as is usual, and no standard error.
 
     Arguments:
         first, second: Features (n, d) and (m, d).

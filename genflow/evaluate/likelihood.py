@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from genflow.config import LikelihoodConfig, build, flatten
 from genflow.evaluate.base import Context, Measured, Metric, Result
 from genflow.evaluate.reference import first_chunks
 from genflow.likelihood import BPD_FORMULA, bits_per_dim, log_likelihood
@@ -14,14 +15,36 @@ from genflow.process.base import Process
 from genflow.solver.adaptive import RK45
 
 
-def model_log_prob(context: Context, x: Tensor, trace: str = "hutchinson") -> tuple[Tensor, float, str]:
-    """log p_model of examples in data units (n, *shape) by the ODE: (n,) nats, mean backbone calls, and the solver.
+class OdeLikelihood(Metric):
+    """A metric of a model by its likelihood.
 
-    Tolerances are those of `config.bpd`.
+    Arguments:
+        examples, rtol, atol: Of `LikelihoodConfig`; those that are not given are the bench's `bpd`.
     """
+
+    needs = "model"
+
+    def __init__(self, examples: int | None = None, rtol: float | None = None, atol: float | None = None) -> None:
+        given = {"examples": examples, "rtol": rtol, "atol": atol}
+        self.given = {name: value for name, value in given.items() if value is not None}
+        build(LikelihoodConfig, self.given)  # refuses what is out of range
+
+    def settings(self, context: Context) -> LikelihoodConfig:
+        """How it is measured in a bench."""
+        found: LikelihoodConfig = build(LikelihoodConfig, flatten(context.config.bpd) | self.given)
+        return found
+
+    def why_not(self, process: Process) -> str | None:
+        return process.why_not("likelihood")
+
+
+def model_log_prob(
+    context: Context, x: Tensor, cfg: LikelihoodConfig, trace: str = "hutchinson"
+) -> tuple[Tensor, float, str]:
+    """log p_model of examples in data units (n, *shape) by the ODE: (n,) nats, mean backbone calls, and the solver."""
     assert context.process is not None
     assert context.backbone is not None
-    cfg, size = context.config.bpd, context.config.sample_batch
+    size = context.config.sample_batch
     solver, parts, calls = RK45(cfg.rtol, cfg.atol), [], 0.0
     chunks = x.split(size)
     for i, chunk in enumerate(chunks):
@@ -40,19 +63,14 @@ def model_log_prob(context: Context, x: Tensor, trace: str = "hutchinson") -> tu
     return torch.cat(parts), calls / len(x), f"rk45({cfg.rtol:g})"
 
 
-class LikelihoodMetric(Metric):
+class LikelihoodMetric(OdeLikelihood):
     """bits/dim of the test split, dequantised once; nats in data units where the data have no grey levels."""
 
-    needs = "model"
-
-    def why_not(self, process: Process) -> str | None:
-        return process.why_not("likelihood")
-
     def measure(self, context: Context) -> Result:
-        data = context.dataset
-        raw = torch.cat(list(first_chunks(data, "test", context.config.bpd.examples)))
+        data, cfg = context.dataset, self.settings(context)
+        raw = torch.cat(list(first_chunks(data, "test", cfg.examples)))
         x = data.scaling.encode(raw, torch.Generator().manual_seed(context.seed))
-        log_prob, nfe, solver = model_log_prob(context, x)
+        log_prob, nfe, solver = model_log_prob(context, x, cfg)
         scaling, dim = data.scaling, x[0].numel()
         if scaling.levels is None:
             nats = -log_prob

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from genflow.config import NormConfig, build, flatten
 from genflow.data.base import Dataset
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
@@ -97,19 +99,35 @@ def _pushed_words(space: Space, real: Gaussian, n: int) -> str:
 
 
 class NormMetric(Metric):
-    """Norm against noise level, and what happens when the norm is pushed off mid-way."""
+    """Norm against noise level, and what happens when the norm is pushed off mid-way.
+
+    Arguments:
+        options: Of `NormConfig`; those that are not given are the bench's `norm`.
+    """
 
     needs = "model"
+
+    def __init__(
+        self,
+        factors: Sequence[float] | None = None,
+        level: float | None = None,
+        nfe: int | None = None,
+        solver: str | None = None,
+    ) -> None:
+        given = {"factors": factors, "level": level, "nfe": nfe, "solver": solver}
+        self.given = {name: value for name, value in given.items() if value is not None}
+        build(NormConfig, self.given)  # refuses what is out of range
 
     def measure(self, context: Context) -> Result:
         assert context.process is not None
         assert context.backbone is not None
-        study = norm_study(context.process, context.backbone, context)
-        noisy = f"over the {'{}'}, mean of the times with noise to signal of at least {context.config.norm.level:g}"
+        cfg: NormConfig = build(NormConfig, flatten(context.config.norm) | self.given)
+        study = norm_study(context.process, context.backbone, context, norm=cfg)
+        noisy = f"over the {'{}'}, mean of the times with noise to signal of at least {cfg.level:g}"
         spread = f"interquartile range of ln|x| at given time {noisy}"
         tied = f"share of the variance of ln|x| that time explains (correlation ratio) {noisy}"
         where = {"train": "draws of x_t from the training split", "path": "sampling paths"}
-        n, cfg = study.count, context.config.norm
+        n = study.count
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
         given = context.config.solver_options.get(cfg.solver, {})

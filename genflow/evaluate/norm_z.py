@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genflow.config import NormConfig
 from genflow.evaluate.base import Context
 from genflow.process.base import BackboneLike, Process
 from genflow.sampling import draw_prior
@@ -49,29 +50,36 @@ class NormStudy:
 
 
 @torch.no_grad()
-def norm_study(process: Process, backbone: BackboneLike, context: Context, count: int | None = None) -> NormStudy:
+def norm_study(
+    process: Process,
+    backbone: BackboneLike,
+    context: Context,
+    count: int | None = None,
+    norm: NormConfig | None = None,
+) -> NormStudy:
     """Norms of training perturbations and of sampling paths on one time grid, and samples after pushes.
 
     Arguments:
         process: With the capability "norm".
         backbone: Its trained network.
-        context: Data, configuration and seed; its config.norm says solver, NFE, factors and where to push.
+        context: Data, configuration and seed.
         count: Samples; None: as many as the configuration's, and not more than the test split has.
+        norm: Solver, NFE, factors and where to push; None: the configuration's.
     """
     import genflow
 
-    config = context.config
+    config, norm = context.config, norm or context.config.norm
     data = context.dataset.scaling.encode(context.dataset.train, torch.Generator().manual_seed(context.seed))
-    solver: Solver = genflow.get_solver(config.norm.solver, **config.solver_options.get(config.norm.solver, {}))
+    solver: Solver = genflow.get_solver(norm.solver, **config.solver_options.get(norm.solver, {}))
     solver = solver.ends()  # all its paths run on one grid, to the plain end
     if not isinstance(solver, FixedStep):
-        raise ValueError(f"norm.solver = '{config.norm.solver}' chooses its own steps; give a fixed-step solver")
-    grid, middle, push, nfe = push_grid(process, solver, config.norm.nfe, config.norm.level, data[0].numel())
+        raise ValueError(f"norm.solver = '{norm.solver}' chooses its own steps; give a fixed-step solver")
+    grid, middle, push, nfe = push_grid(process, solver, norm.nfe, norm.level, data[0].numel())
     walk = _Walk(process, backbone, solver, context, count)
     half, path, states = walk.to_middle(grid[: middle + 1])
     pushed: dict[float, Tensor] = {}
     after: dict[float, Tensor] = {}
-    factors = list(dict.fromkeys((1.0, *config.norm.factors)))
+    factors = list(dict.fromkeys((1.0, *norm.factors)))
     for i, factor in enumerate(factors):
         end, rest, later = walk.onward(half * factor, grid[middle:])
         pushed[factor], after[factor] = context.dataset.scaling.decode(end), rest

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genflow.evaluate.kernels import Estimate, as_pair
+from genflow.estimates import Estimate
+from genflow.evaluate.kernels import as_pair
 
 CLASSIFIERS = ("logistic", "knn")
 

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from genflow.evaluate.base import Context, Measured, Metric, Result
 from genflow.evaluate.kernels import energy_distance, median_distance, mmd, rbf_kernel
-from genflow.evaluate.likelihood import model_log_prob
+from genflow.evaluate.likelihood import OdeLikelihood, model_log_prob
 from genflow.evaluate.protocol import MISSING
 from genflow.evaluate.reference import first_chunks
 from genflow.evaluate.two_sample import classifier_test, sliced_wasserstein
-from genflow.process.base import Process
 
 
 class TwoSampleMetric(Metric):
@@ -79,23 +78,22 @@ class TwoSampleMetric(Metric):
         return Result([Measured(name, e.value, n, words, e.error) for name, (e, words) in found.items()])
 
 
-class DivergenceMetric(Metric):
+class DivergenceMetric(OdeLikelihood):
     """KL(data ‖ model) on data with an exact density, by the model's likelihood: mean of log p_data − log p_model.
 
     Arguments:
         exact: Most dimensions up to which the divergence's trace is exact instead of estimated.
+        examples, rtol, atol: As `OdeLikelihood` takes them.
     """
 
-    needs = "model"
-
-    def __init__(self, exact: int = 16) -> None:
+    def __init__(
+        self, exact: int = 16, examples: int | None = None, rtol: float | None = None, atol: float | None = None
+    ) -> None:
+        super().__init__(examples, rtol, atol)
         self.exact = int(exact)
 
-    def why_not(self, process: Process) -> str | None:
-        return process.why_not("likelihood")
-
     def measure(self, context: Context) -> Result:
-        cfg, data = context.config.bpd, context.dataset
+        cfg, data = self.settings(context), context.dataset
         n = min(cfg.examples, data.count("test"))
         x = data.scaling.encode(torch.cat(list(first_chunks(data, "test", n))))
         try:
@@ -103,7 +101,7 @@ class DivergenceMetric(Metric):
         except ValueError as refusal:
             return Result([Measured("KL[nats]", math.nan, n, f"{MISSING}{refusal}")])
         trace = "exact" if math.prod(data.shape) <= self.exact else "hutchinson"
-        found, nfe, solver = model_log_prob(context, x, trace)
+        found, nfe, solver = model_log_prob(context, x, cfg, trace)
         gap = truth - found
         protocol = (
             f"KL(data ‖ model) as the mean of log p_data − log p_model over the test split, by the ODE, {solver}, "

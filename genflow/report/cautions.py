@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from genflow.bench.cells import REAL, Cell, lacking
-from genflow.bench.tables import Row, is_frechet
+from genflow.bench.tables import Row
 from genflow.config import BenchConfig
+from genflow.evaluate.facts import facts
 from genflow.evaluate.protocol import is_missing
 from genflow.registry import UnknownNameError, registries
 
@@ -83,8 +84,11 @@ def _seeds(config: BenchConfig, rows: Sequence[Row]) -> list[str]:
         return ["Not every setting has the same seeds, so means are over different numbers of them."]
     count = len(config.seed)
     if count == 1:
-        return ["One seed: standard errors cover the draw of samples, not how much another training run would differ."]
-    few = f"{count} seeds: a standard error from so few is itself uncertain; read 'ahead' with care."
+        return [
+            "One seed: standard errors cover the draw of samples, not how much another training run would differ; no "
+            "process is judged to be better."
+        ]
+    few = f"{count} seeds: the tests keep their level, but see large differences alone."
     return [few] if count < 5 else []
 
 
@@ -92,7 +96,7 @@ def _small(rows: Sequence[Row]) -> list[str]:
     """The bias of Fréchet distances at small n, and a floor at another n."""
     found = []
     real = {r["metric"]: r["n"] for r in rows if r["process"] == REAL}
-    for metric in dict.fromkeys(r["metric"] for r in rows if is_frechet(r["metric"]) or r["metric"] == "FID"):
+    for metric in dict.fromkeys(r["metric"] for r in rows if facts(r).bias and "@" not in r["metric"]):
         own = [r for r in rows if r["metric"] == metric and r["process"] != REAL]
         if not own:
             continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from genflow import __version__
 from genflow.config import BenchConfig
+from genflow.evaluate.facts import settings
 from genflow.registry import Entry, UnknownNameError, registries
 from genflow.report.latex import latex_safe
 from genflow.report.references import OTHERS, PREPRINTS, SHORT
@@ -34,7 +35,7 @@ class Citation:
 
 def used(config: BenchConfig) -> list[Entry]:
     """Catalogue entries of everything a bench names; names that no catalogue has are left out."""
-    solvers = [*config.solver, *([config.norm.solver] if "norm_z" in config.metric else [])]
+    solvers = [*config.solver, *([settings(config, "norm_z").solver] if "norm_z" in config.metric else [])]
     named = [("processes", n) for n in config.process] + [("backbones", config.backbone)]
     named += [("solvers", n) for n in solvers] + [("metrics", n) for n in config.metric]
     found = []

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, Table, to_markdown
+from genflow.bench.tables import Row, Table, by_setting, to_markdown, training
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, ConfigError, flatten
+from genflow.estimates import FAILS, HOLDS, Estimate, Judgement, chance, holm, judge, least_seen, short, text, together
+from genflow.evaluate.facts import NFE, Number, facts, owner
 from genflow.registry import registries
 from genflow.report.cautions import comparable
 from genflow.report.figures import Figure, slug
 from genflow.report.latex import to_latex
-from genflow.report.measures import ENOUGH, Estimate, apart, estimate, short
+from genflow.report.measures import Setting, setting
 from genflow.report.palette import GREY, palette
 from genflow.report.record import Record, read_bench, read_record
 from genflow.report.words import REAL_DATA, is_floor
@@ -52,18 +54,19 @@ def read_run(folder: Path) -> Run:
         raise ConfigError(f"'{folder}' has no results.csv; write it with `genflow report {folder}`")
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [_row(line) for line in csv.DictReader(file)]
+            rows = [_row(line, config) for line in csv.DictReader(file)]
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a bench's results.csv ({error}); write it again") from None
     return Run(folder, config, rows, read_record(folder)[0])
 
 
-def _row(line: Mapping[str, str]) -> Row:
+def _row(line: Mapping[str, str], config: BenchConfig) -> Row:
     numbers: dict[str, Any] = {k: float(line[k]) if line[k] else None for k in ("nfe", "value", "stderr")}
     words = {k: line[k] for k in ("process", "solver", "metric", "protocol")}
     fixed = _has_budget(line["solver"]) and numbers["nfe"] is not None
     whole = {"n": int(line["n"]), "seed": int(line["seed"]), "budget": round(numbers["nfe"]) if fixed else None}
-    return {**words, **numbers, **whole}
+    row = {**words, **numbers, **whole, "entry": owner(words["metric"], config.metric)}
+    return row | {"training": training(row, "checkpoint" if config.checkpoint else "")}
 
 
 def _has_budget(solver: str) -> bool:
@@ -74,11 +77,8 @@ def _has_budget(solver: str) -> bool:
 
 def grouped(rows: Sequence[Row]) -> dict[Key, list[Row]]:
     """Rows of each setting, a row a seed; those without a number are left out."""
-    found: dict[Key, list[Row]] = {}
-    for row in rows:
-        if row["value"] is not None and math.isfinite(row["value"]):
-            found.setdefault((row["process"], row["solver"], row["budget"], row["metric"]), []).append(row)
-    return found
+    known = [row for row in rows if row["value"] is not None and math.isfinite(row["value"])]
+    return by_setting(known)
 
 
 @dataclass(frozen=True)
@@ -89,33 +89,51 @@ class Difference:
         key: The setting.
         a, b: Its number in each.
         obstacle: Why the two are not to be compared; "" where they are.
+        judgement: The verdict on the two being different, with Holm's correction for all settings in common.
+        p: After it; NaN where there is no test.
+        fact: What its metric says of it.
     """
 
     key: Key
-    a: Estimate
-    b: Estimate
+    a: Setting
+    b: Setting
     obstacle: str
+    judgement: Judgement
+    p: float
+    fact: Number
+
+    @property
+    def gap(self) -> Estimate:
+        """b − a."""
+        return self.b.number - self.a.number
 
     @property
     def verdict(self) -> str:
         """In words."""
-        errors = apart(self.a, self.b)[1]
         if self.obstacle:
             return self.obstacle
         if self.key[0] == REAL and self.a.value == self.b.value:
             return "the same"
-        if math.isnan(errors):
-            return "error not known"
-        return "different" if abs(errors) >= ENOUGH else "not told apart"
+        return self.judgement.word
 
 
-def differences(a: Run, b: Run, allow_mixed: bool = False) -> Iterator[Difference]:
+def differences(a: Run, b: Run, allow_mixed: bool = False) -> list[Difference]:
     """Settings that both runs have, in the first one's order."""
     first, second = grouped(a.rows), grouped(b.rows)
-    for key, rows in first.items():
-        if key in second:
-            obstacle = "" if allow_mixed else _obstacle(rows, second[key])
-            yield Difference(key, estimate(rows), estimate(second[key]), obstacle)
+    found = []
+    for key in (key for key in first if key in second):
+        obstacle = "" if allow_mixed else _obstacle(first[key], second[key])
+        one, other = setting(first[key]), setting(second[key])
+        found.append((key, one, other, obstacle, _differ(one, other, not obstacle and key[0] != REAL)))
+    told = [one[-1] for one in found]
+    family = zip(found, together(told), holm([one.p for one in told]), strict=True)
+    return [Difference(*one[:4], judgement, p, facts(first[one[0]][0])) for one, judgement, p in family]
+
+
+def _differ(a: Setting, b: Setting, tested: bool) -> Judgement:
+    """The verdict on two numbers being different, whichever is larger."""
+    found = judge(b.number - a.number)
+    return Judgement(found.word if found.word != FAILS else HOLDS, found.p if tested else math.nan, HOLDS)
 
 
 def _obstacle(a: Sequence[Row], b: Sequence[Row]) -> str:
@@ -135,8 +153,8 @@ def _protocol(row: Row) -> Any:
 
 def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list[Table]:
     """A table for each metric that was measured at budgets, and one for all others."""
-    budgeted = dict.fromkeys(one.key[3] for one in found if one.key[2] is not None and "@" not in one.key[3])
-    header = ["process", "solver", "NFE", *names, "difference", "in errors", "verdict"]
+    budgeted = dict.fromkeys(one.key[3] for one in found if one.key[2] is not None and one.fact.table == NFE)
+    header = ["process", "solver", "NFE", *names, "difference", "p", "least seen", "verdict"]
     tables = []
     for metric in budgeted:
         lines = [_line(one) for one in found if one.key[3] == metric]
@@ -148,17 +166,17 @@ def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list
 
 def _line(one: Difference) -> list[str]:
     process, solver, budget, _ = one.key
-    gap, errors = apart(one.a, one.b)
+    gap = one.gap
     calls = str(budget) if budget else "–" if math.isnan(one.a.nfe) else f"{one.a.nfe:.3g}, {one.b.nfe:.3g}"
-    sign = "+" if gap > 0 else "−" if gap < 0 else ""
     return [
         REAL_DATA if process == REAL else process,
         solver or "–",
         calls,
         one.a.text,
         one.b.text,
-        "–" if one.obstacle else f"{sign}{short(abs(gap))}",
-        f"{abs(errors):.1f}" if math.isfinite(errors) and not one.obstacle else "–",
+        "–" if one.obstacle else text(gap.value, gap.error, signed=True),
+        chance(one.p),
+        "–" if math.isnan(one.p) else short(least_seen(gap)),
         one.verdict,
     ]
 
@@ -224,8 +242,8 @@ def summary(found: Sequence[Difference], names: Sequence[str]) -> str:
     """How many settings differ, in one sentence."""
     plain = [one for one in found if one.key[0] != REAL]
     counts = {word: sum(one.verdict == word for one in plain) for word in dict.fromkeys(one.verdict for one in plain)}
-    told = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{names[1]} against {names[0]}: {len(plain)} settings in common; {told}."
+    told = ", ".join(f"{word} ({count})" for word, count in counts.items())
+    return f"{names[1]} against {names[0]}: {len(plain)} settings in common; that they differ: {told}."
 
 
 def _csv(found: Sequence[Difference]) -> str:
@@ -233,9 +251,11 @@ def _csv(found: Sequence[Difference]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = ("process", "solver", "budget", "metric", "a", "a_stderr", "b", "b_stderr", "difference", "in_stderr")
-    writer.writerow([*columns, "verdict"])
+    writer.writerow([*columns, "p", "verdict"])
     for one in found:
-        numbers = [one.a.value, one.a.error, one.b.value, one.b.error, *apart(one.a, one.b)]
+        ends = [v for side in (one.a, one.b) for v in (side.value, side.number.error)]
+        in_errors = one.gap.value / one.gap.error if one.gap.error else math.nan
+        numbers = [*ends, one.gap.value, in_errors, one.p]
         writer.writerow([*one.key, *("" if math.isnan(v) else v for v in numbers), one.verdict])
     return buffer.getvalue()
 
@@ -275,9 +295,11 @@ def _figures(a: Run, b: Run, metrics: Sequence[str], folder: Path, colours: Mapp
     folder.mkdir(parents=True, exist_ok=True)
     for metric in metrics:
         rows = [[r for r in run.rows if r["metric"] == metric and r["process"] != REAL] for run in (a, b)]
-        if "@" not in metric and all(any(r["budget"] is not None for r in own) for own in rows):
+        if all(any(r["budget"] is not None and facts(r).table == NFE for r in own) for own in rows):
             path = folder / f"{slug(metric)}_nfe.png"
             sides = dict(zip(names_of(a, b), rows, strict=True))
             if pair_plot(sides, metric, path, {**dict.fromkeys((r["process"] for r in rows[0]), GREY), **colours}):
-                caption = "Bands are one standard deviation over seeds; for one seed bars are its standard error."
+                caption = (
+                    "Bands and bars are one standard error: over training seeds, or of one training seed over samples."
+                )
                 yield Figure(f"{metric} against NFE", path, caption, "wide")

@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, floor_name, mean_over_seeds
+from genflow.bench.tables import Row, estimate, floor_name, star
+from genflow.estimates import of_rows, short
+from genflow.evaluate.facts import SHARED, Number, axis, facts
 from genflow.report.palette import GREY
 from genflow.report.style import (
     INK,
@@ -48,7 +50,7 @@ def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str,
 
     Where there are too many curves to tell apart, each solver has a panel, and markers are the process's.
 
-    Over seeds: the mean, and a band of one standard deviation; for one seed: bars of one standard error.
+    Bands (over training seeds) and bars (of one training seed, over samples) are one standard error.
 
     Arguments:
         rows: All rows of a bench.
@@ -78,7 +80,7 @@ def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str,
     for panel in axes:
         _floor(panel, real)
     figure.supxlabel("NFE (backbone calls per sample)", fontsize=9, color=SOFT)
-    figure.supylabel(f"{metric}, n = {found[0]['n']}", fontsize=9, color=SOFT)
+    figure.supylabel(f"{described(metric, facts(found[0]))}, n = {found[0]['n']}", fontsize=9, color=SOFT)
     legend_above(figure, _legend(names, colours, styles, several))
     save_figure(figure, path)
     return True
@@ -104,11 +106,11 @@ def draw_curve(axes: Any, rows: Sequence[Row], colour: str, line: Any, marker: s
         return
     at: dict[Any, list[Row]] = {b: [r for r in rows if r["budget"] == b] for b in unique(r["budget"] for r in rows)}
     at = dict(sorted(at.items(), key=lambda pair: pair[0] or 0))
-    x = np.array([mean_over_seeds([r["nfe"] for r in group])[0] for group in at.values()])
-    stats = [mean_over_seeds([r["value"] for r in group]) for group in at.values()]
-    y = np.array([mean for mean, _ in stats])
-    spread = np.array([0.0 if len(group) == 1 else s for group, (_, s) in zip(at.values(), stats)])
-    error = np.array([(group[0].get("stderr") or 0.0) if len(group) == 1 else 0.0 for group in at.values()])
+    x = np.array([of_rows(group, "nfe").value for group in at.values()])
+    known = [estimate(group) for group in at.values()]
+    y, every = np.array([one.value for one in known]), np.nan_to_num([one.error for one in known])
+    several = np.array([len(group) > 1 for group in at.values()])
+    spread, error = every * several, every * ~several
     axes.plot(x, y, ls=line, marker=marker, color=colour, markersize=4.5, linewidth=1.7, zorder=3)
     if spread.any() and len(x) > 1:
         axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.16, linewidth=0, zorder=1)
@@ -121,7 +123,7 @@ def scale_axes(axes: Any, rows: Sequence[Row], values: Sequence[float]) -> None:
     """Logarithmic axes where the numbers span enough, NFE's with a tick at every budget."""
     groups = unique((r["process"], r["solver"], r["budget"]) for r in rows)
     places = [[r["nfe"] for r in rows if (r["process"], r["solver"], r["budget"]) == group] for group in groups]
-    nfes = sorted({round(mean_over_seeds(calls)[0]) for calls in places})
+    nfes = sorted({round(sum(calls) / len(calls)) for calls in places})
     if spans([r["nfe"] for r in rows], 2.5):
         log_axis(axes.xaxis, nfes)
     elif len(nfes) == 1:
@@ -131,12 +133,17 @@ def scale_axes(axes: Any, rows: Sequence[Row], values: Sequence[float]) -> None:
         log_axis(axes.yaxis)
 
 
+def described(metric: str, fact: Number) -> str:
+    """An axis label: the number with its unit, and which way is better."""
+    return axis(metric, fact) + (f" ({fact.better} is better)" if fact.better else "")
+
+
 def _floor(axes: Any, real: Row | None) -> None:
     if real is None:
         return
     axes.axhline(real["value"], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
-        f"{floor_name(real)} {real['value']:.3g}",
+        f"{floor_name(real)} {short(real['value'])}",
         (0.995, real["value"]),
         xycoords=("axes fraction", "data"),
         xytext=(0, 2),
@@ -165,7 +172,7 @@ def pair_plot(sides: Mapping[str, Sequence[Row]], metric: str, path: Path, colou
         panel.set_title(solver)
     scale_axes(axes[0], every, [r["value"] for r in every])
     figure.supxlabel("NFE (backbone calls per sample)", fontsize=9, color=SOFT)
-    figure.supylabel(metric, fontsize=9, color=SOFT)
+    figure.supylabel(described(metric, facts(every[0])), fontsize=9, color=SOFT)
     runs = [Line2D([], [], color=SOFT, ls=ls, marker=m, ms=4.5, label=name) for name, (ls, m) in styles.items()]
     legend_above(figure, [*handles(unique(r["process"] for r in every), colours), *runs])
     save_figure(figure, path)
@@ -183,18 +190,16 @@ def error_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[st
     for i, name in enumerate(names):
         own = [r for r in found if r["process"] == name]
         for k, row in enumerate(own):
-            y = i + 0.14 * (k - (len(own) - 1) / 2)
-            axes.errorbar(
-                row["value"], y, xerr=row["stderr"] or 0, fmt="o", ms=5, color=colours.get(name, GREY), capsize=3
-            )
+            y, error = i + 0.14 * (k - (len(own) - 1) / 2), float(np.nan_to_num(estimate([row]).error))
+            axes.errorbar(row["value"], y, xerr=error, fmt="o", ms=5, color=colours.get(name, GREY), capsize=3)
         axes.annotate(
-            f"mean {mean_over_seeds([r['value'] for r in own])[0]:.3f}",
+            str(estimate(own)),
             (1.01, i),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=9,
         )
-    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.45, -0.55), xlabel=f"{metric} (lower is better)")
+    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.45, -0.55), xlabel=described(metric, facts(found[0])))
     axes.set_yticklabels(names, color="#1b2430")
     axes.grid(axis="y", visible=False)
     save_figure(figure, path)
@@ -255,22 +260,22 @@ def _even_in_log(times: np.ndarray) -> bool:
 @styled
 def push_plot(rows: Sequence[Row], path: Path, colours: Mapping[str, str]) -> bool:
     """Fréchet distance against the factor by which the norm was pushed."""
-    found = [r for r in known(rows) if "@norm*" in r["metric"]]
+    found = [r for r in known(rows) if facts(r).table == SHARED and "@" in r["metric"]]
     if not found:
         return False
     names = unique(r["process"] for r in found)
     figure, axes = new_axes(5.4, 3.6)
     for i, process in enumerate(names):
         own = [r for r in found if r["process"] == process]
-        factors = sorted({float(r["metric"].split("*")[1]) for r in own})
-        stats = [mean_over_seeds([r["value"] for r in own if r["metric"].endswith(f"*{f:g}")]) for f in factors]
-        y, band = (np.array(part) for part in zip(*stats))
+        factors = sorted({star(r["metric"]) for r in own})
+        stats = [estimate([r for r in own if star(r["metric"]) == f]) for f in factors]
+        y, band = (np.array(part) for part in zip(*((one.value, one.error) for one in stats)))
         colour = colours.get(process, GREY)
         axes.plot(factors, y, ls=LINES[i % 4], marker=MARKERS[i % 7], ms=4.5, color=colour, label=process)
         if len(factors) > 1 and np.isfinite(band).all():
             axes.fill_between(factors, y - band, y + band, color=colour, alpha=0.16, linewidth=0)
     axes.set(xlabel="factor on |x| mid-way", ylabel=f"{found[0]['metric'].split('@')[0]}, n = {found[0]['n']}")
-    log_axis(axes.xaxis, sorted({float(r["metric"].split("*")[1]) for r in found}))
+    log_axis(axes.xaxis, sorted({star(r["metric"]) for r in found}))
     if spans([r["value"] for r in found], 4):
         log_axis(axes.yaxis)
     legend_above(figure, axes.get_legend_handles_labels()[0])

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.bench.tables import Row
+from genflow.bench.tables import Row, by_setting, estimate
 from genflow.config import BenchConfig
+from genflow.estimates import meaning
+from genflow.evaluate.facts import MODEL, NFE, facts, headline, settings, title
 from genflow.report.palette import GREY, palette
 
 if TYPE_CHECKING:
@@ -64,22 +66,20 @@ def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequenc
 def quality_figures(rows: Sequence[Row], folder: Path, colours: Mapping[str, str]) -> list[Figure]:
     """A plot against NFE of every metric of samples; the first Fréchet distance's is fd_nfe.png."""
     from genflow.report.curves import nfe_plot
-    from genflow.report.measures import headline
 
     first = headline(rows)
-    metrics = dict.fromkeys(r["metric"] for r in rows if r.get("of") == "samples" and r["process"] != REAL)
+    own = [r for r in rows if r["process"] != REAL]
+    metrics = dict.fromkeys(r["metric"] for r in own if facts(r).table == NFE)
     found = []
     for metric in sorted(metrics, key=lambda m: m != first):
         path = folder / ("fd_nfe.png" if metric == first else f"{slug(metric)}_nfe.png")
         if nfe_plot(rows, metric, path, colours):
-            seeds = len({r["seed"] for r in rows if r["metric"] == metric and r["process"] != REAL})
-            spread = (
-                "Lines are means over seeds, bands one standard deviation."
-                if seeds > 1
-                else "Bars are one standard error, where it is known."
-            )
-            caption = f"{spread} Solvers that choose their own steps are points at their mean NFE."
-            found.append(Figure(f"{metric} against NFE", path, caption, "wide" if metric == first else "plot"))
+            groups = by_setting([r for r in own if r["metric"] == metric]).values()
+            meant = meaning(estimate(group) for group in groups).removeprefix("± is one standard error, ")
+            spread = f"Bands and bars are one standard error, {meant}. " if meant else ""
+            caption = f"{spread}Solvers that choose their own steps are points at their mean NFE."
+            name = title(metric, facts(next(r for r in own if r["metric"] == metric)))
+            found.append(Figure(f"{name} against NFE", path, caption, "wide" if metric == first else "plot"))
     return found
 
 
@@ -96,16 +96,16 @@ def _model_figures(
     """Likelihoods, norms, pushes and losses."""
     from genflow.report import curves as plots
 
-    likelihoods = dict.fromkeys(r["metric"] for r in rows if r["metric"].startswith(("bits/dim", "nll")))
+    likelihoods = {r["metric"]: title(r["metric"], facts(r)) for r in rows if facts(r).table == MODEL}
     makers: list[tuple[str, str, str, Literal["wide", "plot"], Maker]] = [
         (
-            metric,
+            name,
             f"{slug(metric)}.png",
-            "A point a seed with one standard error over test examples; the mean over seeds on the right.",
+            "A point a seed with one standard error over its examples; on the right the mean over seeds with its own.",
             "plot",
             lambda path, metric=metric: plots.error_plot(rows, metric, path, colours),  # type: ignore[misc]
         )
-        for metric in likelihoods
+        for metric, name in likelihoods.items()
     ]
     makers += [
         (
@@ -230,6 +230,7 @@ def path_figures(
             continue
         path = folder / f"path_{slug(process)}.gif"
         if moving(study["states"], study["times"], path, colours.get(process, GREY)):
-            caption = f"{config.norm.solver}, NFE {config.norm.nfe} at most, first seed"
+            norm = settings(config, "norm_z")
+            caption = f"{norm.solver}, NFE {norm.nfe} at most, first seed"
             figures.append(Figure(process, path, caption, "path", path.with_suffix(".png")))
     return figures

@@ -1,61 +1,43 @@
-"""What the rows say: means with their uncertainty, who is ahead, and by how much of it."""
+"""What the rows say: each setting's number with its error, who is ahead, and whether that could be chance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from genflow import estimates as es
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, is_frechet, mean_over_seeds
-from genflow.registry import registries
-
-LOWER = ("FD[", "FID", "KD[", "KID", "bits/dim", "nll", "sliced", "mmd", "energy", "kl")
-HIGHER = ("IS", "CS[", "precision", "recall", "density", "coverage")
-"""How names of metrics begin whose lower or higher values are better."""
-
-ENOUGH = 2.0
-"""Standard errors from which a difference is called one."""
-
-
-def better(metric: str, entry: str = "") -> str:
-    """ "lower", "higher", or "" where neither is known: a catalogue entry's tag `better`, else by the name."""
-    tags = registries()["metrics"].entries()
-    if entry in tags and "better" in tags[entry].tags:
-        return str(tags[entry].tags["better"])
-    if "@" in metric:
-        return ""
-    plain = metric.lower()
-    if plain.startswith(tuple(word.lower() for word in LOWER)):
-        return "lower"
-    return "higher" if plain.startswith(tuple(word.lower() for word in HIGHER)) else ""
+from genflow.bench.tables import Row, by_setting
+from genflow.bench.tables import estimate as estimate_of
+from genflow.evaluate.facts import Number, facts, title
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Setting:
     """A number of one setting.
 
     Arguments:
         process, solver, budget: The setting; budget is None for adaptive solvers.
-        value: Mean over seeds.
-        error: Its standard error, NaN where unknown: over seeds, or of a single seed its own.
-        seeds: How many.
+        number: Its value and error.
         nfe: Mean backbone calls per sample, NaN where they mean nothing.
     """
 
     process: str
     solver: str
     budget: int | None
-    value: float
-    error: float
-    seeds: int
+    number: es.Estimate
     nfe: float
 
     @property
+    def value(self) -> float:
+        """Mean over seeds."""
+        return self.number.value
+
+    @property
     def text(self) -> str:
-        """12.3 ± 0.4"""
-        return with_error(self.value, self.error)
+        """12.34 ± 0.56"""
+        return str(self.number)
 
     @property
     def how(self) -> str:
@@ -64,41 +46,22 @@ class Estimate:
         return ", ".join(filter(None, (self.solver, calls)))
 
 
-def short(value: float) -> str:
-    """Three significant digits, whole numbers in full."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def with_error(value: float, error: float) -> str:
-    """A number to the second digit of its error; three digits where none is known."""
-    if math.isnan(error) or error <= 0 or not math.isfinite(error):
-        return short(value)
-    places = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{places}f} ± {error:.{places}f}"
-
-
-def estimate(rows: Sequence[Row]) -> Estimate:
-    """Rows of one setting, a row a seed, as one number."""
-    mean, spread = mean_over_seeds([r["value"] for r in rows])
-    own = rows[0].get("stderr")
-    error = spread / math.sqrt(len(rows)) if len(rows) > 1 else math.nan if own is None else own
-    calls = mean_over_seeds([r["nfe"] for r in rows])[0]
+def setting(rows: Sequence[Row]) -> Setting:
+    """Rows of one setting, a row a seed."""
     first = rows[0]
-    return Estimate(first["process"], first["solver"], first.get("budget"), mean, error, len(rows), calls)
+    calls = es.of_rows(rows, "nfe").value
+    return Setting(first["process"], first["solver"], first.get("budget"), estimate_of(rows), calls)
 
 
-def estimates(rows: Iterable[Row], metric: str) -> list[Estimate]:
+def measured(rows: Iterable[Row], metric: str) -> list[Setting]:
     """One for each process, solver and budget that has a number."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row["metric"] == metric and row["process"] != REAL and row["value"] is not None:
-            groups.setdefault((row["process"], row["solver"], row.get("budget")), []).append(row)
-    return [e for e in map(estimate, groups.values()) if math.isfinite(e.value)]
+    own = [r for r in rows if r["metric"] == metric and r["process"] != REAL and r["value"] is not None]
+    return [one for one in map(setting, by_setting(own).values()) if math.isfinite(one.value)]
 
 
-def best_of_each(found: Iterable[Estimate], sign: int) -> list[Estimate]:
+def best_of_each(found: Iterable[Setting], sign: int) -> list[Setting]:
     """Each process's best, the best first; sign is 1 where lower is better, −1 where higher."""
-    best: dict[str, Estimate] = {}
+    best: dict[str, Setting] = {}
     for one in found:
         kept = best.get(one.process)
         if kept is None or sign * one.value < sign * kept.value:
@@ -106,76 +69,89 @@ def best_of_each(found: Iterable[Estimate], sign: int) -> list[Estimate]:
     return sorted(best.values(), key=lambda e: sign * e.value)
 
 
-def headline(rows: Sequence[Row]) -> str:
-    """The metric that stands on top: the first Fréchet distance, else the first with a known direction, else ""."""
-    metrics = list(dict.fromkeys(r["metric"] for r in rows if r["process"] != REAL and r["value"] is not None))
-    known = [m for m in metrics if better(m, _entry(rows, m))]
-    return next((m for m in known if is_frechet(m)), known[0] if known else "")
+@dataclass(frozen=True)
+class Lead:
+    """The best process of a place of the summary, the next, and what a test says of the first being better.
 
-
-def _entry(rows: Sequence[Row], metric: str) -> str:
-    return next((r.get("entry", "") for r in rows if r["metric"] == metric), "")
-
-
-def direction(rows: Sequence[Row], metric: str) -> int:
-    """1 where lower is better, −1 where higher, 0 where it is not known."""
-    return {"lower": 1, "higher": -1}.get(better(metric, _entry(rows, metric)), 0)
-
-
-def apart(a: Estimate, b: Estimate) -> tuple[float, float]:
-    """(b − a, in standard errors of the difference); the latter is NaN where an error is not known."""
-    gap, error = b.value - a.value, math.hypot(a.error, b.error)
-    if math.isnan(error):
-        return gap, math.nan
-    return gap, gap / error if error else math.copysign(math.inf, gap) if gap else 0.0
-
-
-def leaders(rows: Sequence[Row]) -> list[list[str]]:
-    """Who is ahead on each metric: at each budget, among adaptive solvers, and with each process at its best.
-
-    Columns: `LEADER_COLUMNS`.
+    Arguments:
+        metric, where: The place.
+        name: What the metric is called.
+        first: The best mean.
+        second: The next, or None.
+        gap: By how much the first is better.
+        judgement: With Holm's correction for the places of the summary.
+        p: After it; NaN where there is no test.
     """
-    lines = []
+
+    metric: str
+    where: str
+    name: str
+    first: Setting
+    second: Setting | None
+    gap: es.Estimate
+    judgement: es.Judgement
+    p: float
+
+    def cells(self) -> list[str]:
+        """A line of the table; columns are LEADER_COLUMNS."""
+        line = [self.name, self.where, _name(self.first, self.where), self.first.text]
+        if self.second is None:
+            return [*line, *["–"] * 5, "nothing to compare with"]
+        seen = "–" if self.gap.seeds == 1 else es.short(es.least_seen(self.gap))
+        found = [es.text(self.gap.value, self.gap.error), es.chance(self.p), seen]
+        return [*line, _name(self.second, self.where), self.second.text, *found, self.judgement.word]
+
+
+LEADER_COLUMNS = [
+    *("metric", "where", "best mean", "value", "next", "its value"),
+    *("difference", "p", "least seen", "verdict"),
+]
+
+
+def leaders(rows: Sequence[Row]) -> list[Lead]:
+    """Who is ahead on each metric: at each budget, among adaptive solvers, and with each process at its best. The
+    verdict is on "the best mean is the better one"; all of them are one family of tests."""
+    found = []
     for metric in dict.fromkeys(r["metric"] for r in rows if r["process"] != REAL):
-        sign, found = direction(rows, metric), estimates(rows, metric)
-        if not sign or not found:
-            continue
-        budgets = sorted({e.budget for e in found if e.budget is not None})
-        places: list[tuple[str, list[Estimate]]] = []
-        if len({(e.solver, e.budget) for e in found}) > 1 or budgets:
-            places += [(f"NFE {b}", [e for e in found if e.budget == b]) for b in budgets]
-            free = [e for e in found if e.budget is None]
-            places += [("own NFE", free)] if free else []
-        if len(places) != 1:
-            places.append(("each at its best" if places else "as measured", found))
-        lines += [_leader(metric, where, best_of_each(group, sign)) for where, group in places]
-    return lines
+        fact, own = facts(next(r for r in rows if r["metric"] == metric)), measured(rows, metric)
+        if fact.sign and own:
+            found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
+    judged = [one.judgement for one in found]
+    together, adjusted = es.together(judged), es.holm([one.p for one in judged])
+    return [
+        Lead(one.metric, one.where, one.name, one.first, one.second, one.gap, judgement, p)
+        for one, judgement, p in zip(found, together, adjusted, strict=True)
+    ]
 
 
-LEADER_COLUMNS = ["metric", "where", "best mean", "value", "next", "its value", "difference", "in errors", "verdict"]
+def _places(found: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
+    """Settings that are compared with each other, by what they have in common."""
+    budgets = sorted({one.budget for one in found if one.budget is not None})
+    places: list[tuple[str, list[Setting]]] = []
+    if len({(one.solver, one.budget) for one in found}) > 1 or budgets:
+        places += [(f"NFE {b}", [one for one in found if one.budget == b]) for b in budgets]
+        free = [one for one in found if one.budget is None]
+        places += [("own NFE", free)] if free else []
+    if len(places) != 1:
+        places.append(("each at its best" if places else "as measured", list(found)))
+    return places
 
 
-def _leader(metric: str, where: str, ranked: Sequence[Estimate]) -> list[str]:
-    first = ranked[0]
-    line = [metric, where, _name(first, where), first.text]
+def _lead(metric: str, where: str, ranked: Sequence[Setting], fact: Number) -> Lead:
+    name = title(metric, fact)
     if len(ranked) < 2:
-        return [*line, "–", "–", "–", "–", "nothing to compare with"]
-    second = ranked[1]
-    gap, errors = apart(first, second)
-    times = "–" if math.isnan(errors) else f"{abs(errors):.1f}"
-    return [*line, _name(second, where), second.text, short(abs(gap)), times, verdict(errors)]
+        return Lead(
+            metric, where, name, ranked[0], None, es.Estimate(math.nan), es.Judgement(es.NOT_MEASURED), math.nan
+        )
+    gap = ranked[1].number - ranked[0].number
+    gap = gap if fact.sign > 0 else -gap
+    judgement = es.judge(gap)
+    return Lead(metric, where, name, ranked[0], ranked[1], gap, judgement, judgement.p)
 
 
-def _name(one: Estimate, where: str) -> str:
+def _name(one: Setting, where: str) -> str:
     """The process and what else is not said by `where`."""
     if where == "as measured" or not one.solver:
         return one.process
     calls = "" if where.startswith("NFE ") or math.isnan(one.nfe) else f" at {one.nfe:.3g}"
     return f"{one.process}, {one.solver}{calls}"
-
-
-def verdict(errors: float) -> str:
-    """In words, from a difference in standard errors."""
-    if math.isnan(errors):
-        return "error not known"
-    return "ahead" if abs(errors) >= ENOUGH else "not told apart"

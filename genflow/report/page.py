@@ -17,20 +17,12 @@ from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, Table, floor_of
 from genflow.config import BenchConfig, flatten, leaves
+from genflow.estimates import HOLDS, ONE_SEED, chance, least_seen, short
+from genflow.evaluate.facts import direction, headline
 from genflow.report.cautions import cautions
 from genflow.report.citations import bibtex, cite, used
 from genflow.report.figures import Figure, one_file
-from genflow.report.measures import (
-    LEADER_COLUMNS,
-    apart,
-    best_of_each,
-    direction,
-    estimates,
-    headline,
-    leaders,
-    short,
-    verdict,
-)
+from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, leaders, measured
 from genflow.report.palette import palette
 from genflow.report.record import OUTPUTS, Record
 from genflow.report.words import FLOOR, WORDS, is_floor
@@ -63,6 +55,7 @@ class Content:
 def page(content: Content) -> str:
     """The page as text; every value is escaped by the template engine."""
     config, rows = content.config, content.rows
+    ahead = leaders(rows)
     citations = cite(used(config))
     seconds = [cell_seconds(content.store, cell) for cell in content.cells]
     return render(
@@ -74,10 +67,10 @@ def page(content: Content) -> str:
         cells=list(zip(content.cells, seconds, strict=True)),
         seconds=sum(seconds),
         cards=cards(rows),
-        lead=lead(rows),
-        leaders=Table("Who is ahead", LEADER_COLUMNS, leaders(rows), ""),
+        lead=lead(rows, ahead),
+        leaders=Table("Who is ahead", LEADER_COLUMNS, [one.cells() for one in ahead], ""),
         cautions=cautions(config, rows, content.missing, content.record.notes),
-        tables=[(table, marked(table, rows)) for table in content.tables],
+        tables=[(table, marked(table)) for table in content.tables],
         samples=[shown(f) for f in content.figures if f.kind in ("samples", "points")],
         paths=[shown(f) for f in content.figures if f.kind == "path"],
         plots=[shown(f) for kind in ("wide", "plot") for f in content.figures if f.kind == kind],
@@ -158,10 +151,9 @@ def cell_seconds(store: Store, cell: Cell) -> float:
     return float(json.loads(content).get("seconds", 0.0))
 
 
-def marked(table: Table, rows: Sequence[Row]) -> set[tuple[int, int]]:
+def marked(table: Table) -> set[tuple[int, int]]:
     """(row, column) of the best number of each NFE column, where it is known which way is better."""
-    sign = direction(rows, table.title.partition(" ")[0])
-    found = set()
+    sign, found = table.sign, set()
     for column, name in enumerate(table.header):
         if sign and name.startswith(("NFE ", "own NFE")):
             values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_floor(row[0])}
@@ -181,10 +173,10 @@ def _leading(text: str) -> float | None:
 def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     """The headline: each process's best on the first metric, the best first, set against the floor."""
     metric = headline(rows)
-    real = floor_of(rows)
-    real = real if real and real["metric"] == metric and real["value"] else None
+    real = floor_of(rows, metric)
+    real = real if real and real["value"] else None
     result = []
-    for best in best_of_each(estimates(rows, metric), direction(rows, metric)):
+    for best in best_of_each(measured(rows, metric), direction(rows, metric)):
         times = f"{short(best.value / real['value'])} × the floor" if real else ""
         how = ". ".join(filter(None, (f"best {metric}: {best.how}", times)))
         result.append({"what": best.process, "value": best.text, "how": how})
@@ -195,22 +187,27 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     return result
 
 
-def lead(rows: Sequence[Row]) -> str:
-    """One sentence on the first metric; it claims no more than the standard errors allow."""
-    metric = headline(rows)
-    ranked = best_of_each(estimates(rows, metric), direction(rows, metric))
+def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
+    """One sentence on the first metric; it claims no more than the tests allow, those of `ahead` or of the rows."""
+    metric, ahead = headline(rows), leaders(rows) if ahead is None else ahead
+    ranked = best_of_each(measured(rows, metric), direction(rows, metric))
     if not ranked:
         return ""
+    name = ahead[0].name if (ahead := [one for one in ahead if one.metric == metric]) else metric
     first, *others = (f"{e.process} ({e.how}) with {e.text}" for e in ranked)
     if not others:
-        return f"{metric}: {first}; there is nothing to compare it with."
-    gap, errors = apart(ranked[0], ranked[1])
-    if verdict(errors) == "ahead":
-        words = f"On {metric}, {first} is ahead of {others[0]}."
+        return f"{name}: {first}; there is nothing to compare it with."
+    found = ahead[-1]  # the last place has each process at its best
+    word, gap = found.judgement.word, found.gap
+    if word == HOLDS:
+        words = f"On {name}, {first} is ahead of {others[0]}"
+    elif word == ONE_SEED:
+        words = f"On {name}, {first} has the best mean, before {others[0]}; one training seed is not judged"
     else:
-        words = f"On {metric}, {first} and {others[0]} are not told apart."
-    count = "its standard error is not known" if math.isnan(errors) else f"{abs(errors):.1f} standard errors"
-    return f"{words} The difference is {short(abs(gap))}, {count}; each is the best setting of its process."
+        words = f"On {name}, there is no significant difference between {first} and {others[0]}"
+    known = not math.isnan(found.p)
+    test = f", p = {chance(found.p)}; {short(least_seen(gap))} would have been seen" if known else ""
+    return f"{words}. The difference is {gap}{test}; each is the best setting of its process."
 
 
 def settings(config: BenchConfig, origin: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:

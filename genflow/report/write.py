@@ -13,7 +13,7 @@ import yaml
 
 from genflow.bench.cells import Cell, plan
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, collect, gaps_table, tables, to_csv, to_markdown
+from genflow.bench.tables import collect, gaps_table, tables, to_csv, to_markdown
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict
 from genflow.evaluate.protocol import check_protocols
@@ -53,7 +53,7 @@ def write_outputs(
     Raises:
         ValueError: Numbers of one metric that were made in different ways, where the bench does not allow it.
     """
-    rows = labelled(store, cells)
+    rows = collect(store, cells)
     gaps = gaps_table(config.process, config.metric)
     found = [*tables(rows), *([gaps] if gaps else [])]
     record, held = read_record(store.root)
@@ -84,16 +84,6 @@ def write_outputs(
     return Outcome(text, True)
 
 
-def labelled(store: Store, cells: Sequence[Cell]) -> list[Row]:
-    """Every measured row, with the catalogue name of its metric (`entry`) and what it was measured `of`."""
-    return [
-        row | {"entry": cell.spec["metric"], "of": "samples" if "solver" in cell.labels else "model"}
-        for cell in cells
-        if cell.kind == "metric"
-        for row in collect(store, [cell])
-    ]
-
-
 def unfinished(config: BenchConfig, cells: Sequence[Cell]) -> list[Cell]:
     """Planned cells that are not among the finished ones."""
     done = {cell.key for cell in cells}
@@ -103,7 +93,8 @@ def unfinished(config: BenchConfig, cells: Sequence[Cell]) -> list[Cell]:
 def digest(config: BenchConfig, store: Store, cells: Sequence[Cell]) -> str:
     """Hash of what the outputs show, the contents of the cells among it, and of the code that draws them."""
     here = Path(__file__).parent
-    sources = sorted([*here.iterdir(), here.parent / "bench" / "tables.py"])
+    shared = ("bench/tables.py", "estimates.py", "evaluate/__init__.py", "evaluate/facts.py")
+    sources = sorted([*here.iterdir(), *(here.parent / name for name in shared)])
     content = b"".join(path.read_bytes() for path in sources if path.is_file())
     facts: Any = json.dumps([to_dict(config), [[cell.key, store.contents(cell.key)] for cell in cells]]).encode()
     return hashlib.sha256(content + facts).hexdigest()

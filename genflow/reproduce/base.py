@@ -20,9 +20,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from genflow.bench.tables import Row, mean_over_seeds
+from genflow.bench.cells import REAL
+from genflow.bench.tables import Row
+from genflow.estimates import NOT_MEASURED, Estimate, Judgement, Word, of_rows
 
 if TYPE_CHECKING:
     from genflow.bench.cells import Cell
@@ -70,48 +72,29 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Number:
-    """A measured number over its seeds.
+class Number(Estimate):
+    """A measured number over its seeds, and the rows that it was made of."""
 
-    Arguments:
-        value: Mean over seeds.
-        error: Standard error: of the mean over seeds where there are several, of the one number where it is known,
-            else NaN.
-        rows: What it was made of.
-    """
-
-    value: float
-    error: float
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
 
     @property
     def nfe(self) -> float:
         """Mean backbone calls per sample; NaN where it has none."""
-        calls = [row["nfe"] for row in self.rows if row.get("nfe") is not None]
-        return math.fsum(calls) / len(calls) if calls else math.nan
-
-    @property
-    def seeds(self) -> int:
-        """How many seeds it is a mean of."""
-        return len({row["seed"] for row in self.rows})
-
-    @property
-    def trained(self) -> bool:
-        """Whether a trained model is behind it, or may be, whose seed could have been another."""
-        return not self.rows or any(row["backbone"] != EXACT for row in self.rows)
+        return calls(self).value
 
     def __str__(self) -> str:
-        if not (math.isfinite(self.value) and math.isfinite(self.error) and self.error > 0):
-            return figure(self.value) + (f" ± {figure(self.error)}" if math.isfinite(self.error) else "")
-        digits = max(1 - math.floor(math.log10(self.error)), 0)
-        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
+        return super().__str__()
 
 
-def figure(value: float) -> str:
-    """A number to about three digits."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+def number(rows: Sequence[Row]) -> Number:
+    """Rows of one thing at several seeds as one number."""
+    return Number(**vars(of_rows(rows)), rows=tuple(rows))
+
+
+def calls(one: Number) -> Estimate:
+    """Backbone calls per sample behind a number; with several seeds, their standard error is over those."""
+    rows = [row for row in one.rows if row.get("nfe") is not None]
+    return of_rows(rows, "nfe") if rows else Estimate(math.nan)
 
 
 @dataclass
@@ -153,14 +136,6 @@ class Results:
         return list(dict.fromkeys(row.get(field_name) for row in self.select(**wanted)))
 
 
-def number(rows: Sequence[Row]) -> Number:
-    """Rows of one thing at several seeds as one number."""
-    mean, spread = mean_over_seeds([row["value"] for row in rows])
-    alone = rows[0].get("stderr")
-    error = (math.nan if alone is None else alone) if len(rows) == 1 else spread / math.sqrt(len(rows))
-    return Number(mean, error, tuple(rows))
-
-
 def _has_number(row: Row) -> bool:
     return row["value"] is not None and math.isfinite(row["value"])
 
@@ -174,20 +149,28 @@ def _is(row: Row, name: str, wanted: Any) -> bool:
 
 # ---- what is judged --------------------------------------------------------------------------------------------------
 
-Word = Literal["holds", "does not hold", "undecided", "not judged"]
-
 
 @dataclass(frozen=True)
 class Verdict:
     """What became of a claim.
 
     Arguments:
-        word: "undecided" where the numbers differ by less than their errors, "not judged" where they were not measured.
+        judgement: By `genflow.estimates`.
         evidence: The numbers, in a sentence.
     """
 
-    word: Word
+    judgement: Judgement
     evidence: str
+
+    @property
+    def word(self) -> Word:
+        """In words."""
+        return self.judgement.word
+
+
+def unmeasured(why: str = "not measured") -> Verdict:
+    """The verdict where numbers are missing."""
+    return Verdict(Judgement(NOT_MEASURED), why)
 
 
 @dataclass(frozen=True)
@@ -293,10 +276,15 @@ EXACT = "exact field"
 
 
 def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row:
-    """A row of a study: fields of results.csv that it does not give are empty."""
+    """A row of a study: fields of results.csv that it does not give are empty.
+
+    Its `training` is its seed, and None where nothing was trained: for real data and under the exact field.
+    """
     empty = {"process": "", "backbone": "", "dataset": "", "solver": "", "nfe": None, "budget": None, "seed": 0}
     told = {"metric": metric, "value": value, "stderr": None, "n": n, "protocol": protocol, "seconds": 0.0}
-    return {**empty, **told, **more}
+    made = {**empty, **told, **more}
+    untrained = made["backbone"] == EXACT or made["process"] == REAL
+    return {"training": None if untrained else made["seed"], **made}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genflow.estimates import all_of
 from genflow.reproduce import interpolants_plane
 from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Variant, Verdict
 from genflow.reproduce.interpolants_studies import GAUSSIAN, fitted_gaussians
-from genflow.reproduce.judge import fewer_calls, less, near, worst
+from genflow.reproduce.judge import fewer_calls, less, near
 
 PAPER = interpolants_plane.PAPER
 _LIPMAN = "Table 1 of Lipman et al. 2022, arXiv:2210.02747"
@@ -59,7 +60,7 @@ def _on_each(name: str, other: str, title: str, word: str) -> Claim:
             for table in tables
         }
         evidence = "; ".join(f"{one.evidence} ({one.word})" for one in found.values())
-        return Verdict(worst(one.word for one in found.values()), evidence)
+        return Verdict(all_of(one.judgement for one in found.values()), evidence)
 
     return Claim(f"{title} {word} on every table.", judge)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from genflow.estimates import FAILS, all_of, exact, ratio
+from genflow.estimates import below as is_below
 from genflow.reproduce import interpolants_studies as studies
-from genflow.reproduce.base import Claim, Comparison, Recipe, Results, Variant, Verdict
-from genflow.reproduce.judge import CLEAR, NOT_MEASURED, asked, below, bound, compare, less, near, ratio, word
+from genflow.reproduce.base import Claim, Comparison, Recipe, Results, Variant, Verdict, unmeasured
+from genflow.reproduce.judge import NOT_MEASURED, asked, below, less, near
 
 PAPER = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
 
@@ -113,10 +115,10 @@ def _above_bound(results: Results) -> Verdict:
         return NOT_MEASURED
     found = ratio(learnt, possible)
     text = f"learnt path {learnt}, least possible about {possible}: ratio {found}, allowed 0.9 to 1.1"
-    above, beneath = compare(bound(0.9), found), compare(found, bound(1.1))
-    if above < -CLEAR:
-        return Verdict("not judged", f"{text}: the network is not trained, it answers less than is possible")
-    return Verdict(word(min(above, beneath)), text)
+    above, beneath = is_below(exact(0.9), found), is_below(found, exact(1.1))
+    if above.word == FAILS:
+        return unmeasured(f"{text}: the network is not trained, it answers less than is possible")
+    return Verdict(all_of([above, beneath]), text)
 
 
 path_length = Recipe(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
+from genflow.estimates import mean
 from genflow.reproduce.base import Work, row
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def fitted_gaussians(work: Work) -> list[Row]:
         data = genflow.get_dataset(name, **bench.config.dataset_options.get(name, {}))
         nats = gaussian_nats(data.train, data.test)
         told = "mean −log p of the test rows under the Gaussian of the training rows' mean and covariance"
-        error = float(nats.std() / math.sqrt(len(nats)))
+        error = mean(nats.tolist()).error
         rows.append(
             row(
                 "nll[nats]",
@@ -49,6 +50,7 @@ def fitted_gaussians(work: Work) -> list[Row]:
                 stderr=error,
                 process=GAUSSIAN,
                 dataset=name,
+                training=None,
             )
         )
     return rows
@@ -157,7 +159,7 @@ def _bound(data: Dataset, count: int) -> Row:
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     cost = torch.cdist(noise, x).square().numpy()
     pairs = cost[linear_sum_assignment(cost)]
-    error = float(pairs.std() / math.sqrt(len(pairs)))
+    error = mean(pairs.tolist()).error
     told = f"optimal assignment of {len(x)} draws of each, data units²; an overestimate for few points"
     return row(BOUND, float(pairs.mean()), protocol=told, n=len(x), stderr=error, process="data", dataset=data.name)
 
@@ -171,7 +173,7 @@ def _path_rows(name: str, seed: int, found: LearntPath, data: Dataset) -> list[R
     told: dict[str, Any] = {"process": name, "seed": seed, "dataset": data.name, "backbone": "mlp"}
     density = log_likelihood(found.process, found.backbone, x, solver=RK45(1e-5, 1e-5), trace="exact")
     gap = data.log_prob(x) - density.log_prob
-    kl, error = float(gap.mean()), float(gap.std() / math.sqrt(len(gap)))
+    kl, error = float(gap.mean()), mean(gap.tolist()).error
     both = f"over the {len(data.test)} test points and uniform times, data units²"
     words = "mean of log p of the data and of the model at test points, exact trace, RK45 at 1e-5"
     return [

@@ -1,25 +1,20 @@
 """How claims are judged: from measured numbers and their errors, never by hand. Imports no torch.
 
 A claim is a difference that should be above zero: of two numbers, or of a number and a bound that the claim names.
-It holds where the difference is more than CLEAR standard errors above zero, fails where it is as many below, and is
-undecided between. What several differences have to show holds by the least of them.
+Tests and verdicts are those of `genflow.estimates`; what several differences have to show, all of them have to.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import mean_over_seeds
-from genflow.reproduce.base import Number, Results, Verdict, figure, number
+from genflow.estimates import Estimate, all_of, exact, judge, least_seen, lowest, ratio, short
+from genflow.estimates import below as is_below
+from genflow.reproduce.base import Number, Results, Verdict, calls, unmeasured
 
-CLEAR, UNKNOWN = 2.0, 0.1
-"""A difference of so many standard errors is one, a smaller one is left undecided; where errors are not known, a
-difference of this share of the smaller number stands for the first."""
-
-NOT_MEASURED = Verdict("not judged", "not measured")
+NOT_MEASURED = unmeasured()
 
 Judge = Callable[[Results], Verdict]
 Query = Mapping[str, Any] | Callable[[Results], Mapping[str, Any]]
@@ -64,56 +59,17 @@ def asked(query: Query, results: Results) -> Number | None:
         return None
 
 
-def calls(one: Number) -> Number:
-    """Backbone calls per sample behind a number; with several seeds, their standard error is over those."""
-    rows = [row | {"value": row["nfe"], "stderr": None} for row in one.rows if row.get("nfe") is not None]
-    return number(rows) if rows else Number(math.nan, math.nan, ())
-
-
-def ratio(a: Number, b: Number) -> Number:
-    """a over b, and its standard error by linearisation.
-
-    Where both have the same seeds, several, the error is that of the mean of (a_s − r b_s)/b over seeds s, so what
-    a seed does to both of its numbers cancels; else a's and b's own errors are taken to be independent, and the
-    one that is not known to be nothing. NaN where neither is known.
-    """
-    value = a.value / b.value if b.value else math.copysign(math.inf, a.value) if a.value else math.nan
-    over = {row["seed"]: row["value"] for row in a.rows}
-    under = {row["seed"]: row["value"] for row in b.rows}
-    rows = (*a.rows, *b.rows)
-    if not b.value or not math.isfinite(value):
-        return Number(value, math.nan, rows)
-    if over.keys() == under.keys() and len(over) == len(a.rows) == len(b.rows) > 1:
-        gaps = [(over[seed] - value * under[seed]) / b.value for seed in over]
-        return Number(value, mean_over_seeds(gaps)[1] / math.sqrt(len(gaps)), rows)
-    known = [e / b.value for e in (a.error, value * b.error) if math.isfinite(e)]
-    return Number(value, math.hypot(*known) if known else math.nan, rows)
-
-
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def bound(value: float) -> Number:
-    """A number that a claim names; it has no error of its own."""
-    return Number(value, math.nan, ())
-
-
-def compare(a: Number, b: Number) -> float:
-    """b less a in standard errors of the difference, or in what stands for them where neither is known."""
-    known = [e for e in (a.error, b.error) if math.isfinite(e)]
-    gap = b.value - a.value
-    error = math.hypot(*known) if known else UNKNOWN / CLEAR * min(abs(a.value), abs(b.value))
-    return gap / error if error else math.copysign(math.inf, gap) if gap else 0.0
-
-
-def word(sigmas: float) -> Any:
-    """The verdict on a difference that should be above zero, given in standard errors."""
-    return "holds" if sigmas > CLEAR else "does not hold" if sigmas < -CLEAR else "undecided"
-
-
-def below(a: Number, limit: float, evidence: str) -> Verdict:
+def below(a: Estimate, limit: float, evidence: str) -> Verdict:
     """The verdict on a number that should be below a bound."""
-    return Verdict(word(compare(a, bound(limit))), evidence + seeds_note(a))
+    return Verdict(is_below(a, exact(limit)), evidence)
+
+
+def seen(gap: Estimate) -> str:
+    """The smallest difference that would have had a verdict, in words; "" where none could."""
+    return "" if gap.seeds == 1 or not least_seen(gap) > 0 else f"; {short(least_seen(gap))} apart would be seen"
 
 
 def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
@@ -125,32 +81,21 @@ def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
         what: Name of the quantity; the metric's by default.
     """
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         one, two = asked(a, results), asked(b, results)
         if one is None or two is None:
             absent = " and ".join(name for name, found in zip(names, (one, two), strict=True) if found is None)
-            return Verdict("not judged", f"{absent}: not measured")
-        called = what or str(one.rows[0]["metric"])
-        words = f"{called}: {names[0]} {one}, {names[1]} {two}" + seeds_note(one, two)
-        return Verdict(word(compare(one, two)), words)
+            return unmeasured(f"{absent}: not measured")
+        called, gap = what or str(one.rows[0]["metric"]), two - one
+        return Verdict(judge(gap), f"{called}: {names[0]} {one}, {names[1]} {two}" + seen(gap))
 
-    return judge
-
-
-def seeds_note(*numbers: Number) -> str:
-    """What the errors leave out, where a number is of one trained model alone."""
-    seeds = [n.seeds for n in numbers if n.trained]
-    if not seeds or min(seeds) > 1:
-        return ""
-    if not any(math.isfinite(n.error) for n in numbers):
-        return f"; one seed and no error: less than {UNKNOWN:.0%} apart is undecided"
-    return "; one seed: the errors leave the training's own spread out"
+    return decide
 
 
 def near(a: Query, b: Query, names: tuple[str, str], within: float) -> Judge:
     """Claims that a is at most `within` times b, i.e. as good up to a factor."""
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         one, two = asked(a, results), asked(b, results)
         if one is None or two is None:
             return NOT_MEASURED
@@ -159,41 +104,31 @@ def near(a: Query, b: Query, names: tuple[str, str], within: float) -> Judge:
         text = f"{metric}: {names[0]} {one}, {names[1]} {two}: ratio {found}, allowed {within:g}"
         return below(found, within, text)
 
-    return judge
+    return decide
 
 
 def fewer_calls(a: Query, b: Query, names: tuple[str, str]) -> Judge:
     """Claims that the adaptive solver takes fewer network calls behind a than behind b."""
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         one, two = asked(a, results), asked(b, results)
         if one is None or two is None:
             return NOT_MEASURED
         first, second = calls(one), calls(two)
-        text = f"NFE of RK45: {names[0]} {first}, {names[1]} {second}" + seeds_note(first, second)
-        return Verdict(word(compare(first, second)), text)
+        gap = second - first
+        return Verdict(judge(gap), f"NFE of RK45: {names[0]} {first}, {names[1]} {second}" + seen(gap))
 
-    return judge
-
-
-ORDER = ("does not hold", "not judged", "undecided", "holds")
-"""What several claims amount to: the first of these that one of them has."""
+    return decide
 
 
 def every(judges: Sequence[Judge]) -> Judge:
     """Claims all of several: holds where all hold, does not where one does not."""
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         found = [one(results) for one in judges]
-        return Verdict(worst(v.word for v in found), "; ".join(dict.fromkeys(v.evidence for v in found)))
+        return Verdict(all_of(v.judgement for v in found), "; ".join(dict.fromkeys(v.evidence for v in found)))
 
-    return judge
-
-
-def worst(words: Any) -> Any:
-    """What claims that are all to hold amount to, given their words."""
-    found = set(words)
-    return next(w for w in ORDER if w in found)
+    return decide
 
 
 def growth(process: str, few: int, many: int, **more: Any) -> Callable[[Results], tuple[Number, Number] | None]:
@@ -209,15 +144,15 @@ def growth(process: str, few: int, many: int, **more: Any) -> Callable[[Results]
 def grows_less(one: str, others: Sequence[str], few: int, many: int, **more: Any) -> Judge:
     """Claims that `one` loses least, as a ratio, when its solver is cut from many to few calls."""
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         found = {name: growth(name, few, many, **more)(results) for name in (one, *others)}
         absent = ", ".join(name for name, ends in found.items() if not ends)
         if not found[one]:
-            return Verdict("not judged", f"{absent}: not measured")
+            return unmeasured(f"{absent}: not measured")
         evidence = f"{distance(results)} at NFE {few}, for that at NFE {many}: "
         return least(one, {name: ends for name, ends in found.items() if ends}, evidence, absent)
 
-    return judge
+    return decide
 
 
 def least(one: str, known: Mapping[str, tuple[Number, Number]], evidence: str, absent: str = "") -> Verdict:
@@ -231,12 +166,10 @@ def least(one: str, known: Mapping[str, tuple[Number, Number]], evidence: str, a
     """
     ratios = {name: ratio(*ends) for name, ends in known.items()}
     text = ", ".join(
-        f"{name} {figure(a.value)} for {figure(b.value)} ({ratios[name]} times)" for name, (a, b) in known.items()
+        f"{name} {short(a.value)} for {short(b.value)} ({ratios[name]} times)" for name, (a, b) in known.items()
     )
-    words = [word(compare(ratios[one], other)) for name, other in ratios.items() if name != one]
-    words += ["not judged"] if absent or not words else []
-    missing = f"; {absent}: not measured" if absent else ""
-    return Verdict(worst(words), evidence + text + missing + seeds_note(*ratios.values()))
+    found = all_of([lowest(one, ratios), *([unmeasured().judgement] if absent else [])])
+    return Verdict(found, evidence + text + (f"; {absent}: not measured" if absent else ""))
 
 
 def floor(results: Results) -> str:
@@ -245,4 +178,4 @@ def floor(results: Results) -> str:
         found = results.find(process=REAL, metric=distance(results))
     except (LookupError, ValueError):
         return ""
-    return "" if found is None else f"real test data {figure(found.value)}"
+    return "" if found is None else f"real test data {short(found.value)}"

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from genflow.estimates import all_of, below, exact, lowest, ratio
 from genflow.reproduce import pfgm_figures, pfgm_larger
-from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Variant, Verdict
+from genflow.reproduce.base import (
+    Claim,
+    Comparison,
+    Published,
+    Recipe,
+    Results,
+    Variant,
+    Verdict,
+    calls,
+    unmeasured,
+)
 from genflow.reproduce.judge import (
     NOT_MEASURED,
     Judge,
     Query,
     asked,
-    bound,
-    calls,
-    compare,
     distance,
     every,
     floor,
@@ -25,9 +33,6 @@ from genflow.reproduce.judge import (
     less,
     near,
     quality,
-    ratio,
-    seeds_note,
-    word,
 )
 from genflow.reproduce.pfgm_larger import calls as _calls
 from genflow.reproduce.published_files import (
@@ -116,9 +121,8 @@ def _fewer_calls(results: Results) -> Verdict:
         f"{ode} against {sde} ({worse} times, 1.1 allowed)"
     )
     if results.scale != "full":
-        return Verdict("not judged", f"{text}; the SDE is not run with the paper's thousand steps at this scale")
-    sigmas = min(compare(bound(9), faster), compare(worse, bound(1.1)))
-    return Verdict(word(sigmas), text + seeds_note(ode, sde))
+        return unmeasured(f"{text}; the SDE is not run with the paper's thousand steps at this scale")
+    return Verdict(all_of([below(exact(9), faster), below(worse, exact(1.1))]), text)
 
 
 cifar10 = Recipe(
@@ -214,7 +218,7 @@ def _breakdown(results: Results) -> Verdict:
         return NOT_MEASURED
     vp, subvp = (ratio(other, known[0]) for other in known[1:])
     text = f"{distance(results)} over PFGM's: VP {vp}, sub-VP {subvp}; {floor(results)}"
-    return Verdict(word(min(compare(bound(10), one) for one in (vp, subvp))), text + seeds_note(vp, subvp))
+    return Verdict(lowest("ten", {"ten": exact(10), "VP": vp, "sub-VP": subvp}), text)
 
 
 # ---- likelihood ------------------------------------------------------------------------------------------------------

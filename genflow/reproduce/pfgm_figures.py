@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from genflow.estimates import all_of, any_of, exact, ratio
+from genflow.estimates import below as is_below
 from genflow.reproduce import pfgm_plane, pfgm_studies
 from genflow.reproduce.base import Claim, Comparison, Number, Recipe, Results, Verdict
-from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, below, bound, compare, least, less, ratio, word
+from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, below, least, less
 from genflow.reproduce.published_files import POISSON, VE_ODE
 
 PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
@@ -302,9 +304,9 @@ def _collapsed(case: tuple[int, float]) -> Judge:
             f"spread over the data's: {spread[0]} without z, {spread[1]} with z, half is lost and kept; "
             f"charges reached: {reached[0]} % and {reached[1]} %"
         )
-        half = bound(0.5)
-        lost = max(compare(spread[0], half), compare(ratio(*reached), half))
-        return Verdict(word(min(lost, compare(half, spread[1]))), text)
+        half = exact(0.5)
+        lost = any_of([is_below(spread[0], half), is_below(ratio(*reached), half)])
+        return Verdict(all_of([lost, is_below(half, spread[1])]), text)
 
     return judge
 

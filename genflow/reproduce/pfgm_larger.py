@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from genflow.estimates import ratio
 from genflow.reproduce.base import SCALES, Claim, Comparison, Published, Recipe, Results, Verdict
-from genflow.reproduce.judge import NOT_MEASURED, asked, below, less, quality, ratio
-from genflow.reproduce.judge import calls as calls_of
+from genflow.reproduce.base import calls as calls_of
+from genflow.reproduce.judge import NOT_MEASURED, asked, below, less, quality
 from genflow.reproduce.pfgm_studies import SIDES, calls_against_size
 from genflow.reproduce.published_files import INCEPTION, POISSON_BEDROOM, POISSON_CELEBA, XU_README
 

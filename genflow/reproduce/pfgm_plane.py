@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
+from genflow.estimates import bootstrap
 from genflow.reproduce.base import EXACT, Work, row
 
 if TYPE_CHECKING:
@@ -193,19 +194,26 @@ def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Ro
     from genflow.evaluate.two_sample import sliced_wasserstein
 
     real = genflow.get_dataset("heart", size=len(ends), seed=7).test.double()
-    spread = math.sqrt(float(_central(ends) / _central(real)))
+    own = float(_central(real))
+    spread = math.sqrt(float(_central(ends)) / own)
     nearest, gap = torch.cdist(ends, charges).min(1).indices, torch.cdist(charges, ends).min(1).values
     reached = 100 * len(nearest.unique()) / len(charges)
     far = sliced_wasserstein(real, ends, generator=torch.Generator().manual_seed(0))
     told: dict[str, Any] = {"process": flow, "backbone": EXACT, "dataset": "heart", "n": len(ends)}
     even = 100 * (1 - math.exp(-len(ends) / len(charges)))
     how = {
-        SPREAD: "root of the summed variance of the middle nine tenths of ends, over that of new data",
+        SPREAD: "root of the summed variance of the middle nine tenths of ends, over that of new data; bootstrap error",
         REACHED: f"charges that are the nearest of some end (of even shares: {even:.1f} %); median distance of a "
-        f"charge to the nearest end {float(gap.median()):.3g}",
+        f"charge to the nearest end {float(gap.median()):.3g}; error of a share",
         SLICED: "sliced Wasserstein distance of the ends to new data; error over directions",
     }
-    values = {SPREAD: (spread, None), REACHED: (reached, None), SLICED: (far.value, far.error)}
+    hit = reached / 100
+    wide = lambda x: math.sqrt(float(_central(torch.as_tensor(x))) / own)  # noqa: E731
+    values = {
+        SPREAD: (spread, bootstrap(ends.numpy(), wide, 200).error),
+        REACHED: (reached, 100 * math.sqrt(hit * (1 - hit) / len(charges))),
+        SLICED: (far.value, far.error),
+    }
     return [
         row(end_name(k, len(charges), width), value, protocol=how[k], stderr=error, **told)
         for k, (value, error) in values.items()

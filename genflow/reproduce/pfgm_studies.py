@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genflow.bench.tables import Row
+from genflow.estimates import mean
 from genflow.reproduce.base import EXACT, Results, Work, row
 
 if TYPE_CHECKING:
@@ -70,13 +71,21 @@ def calls_against_size(work: Work) -> list[Row]:
     for side in SIDES:
         points = torch.nn.functional.interpolate(small, (side, side), mode="nearest")
         process = genflow.get_process("pfgm").for_data(points)
-        found = sample(process, process.oracle(points), RK45(1e-4, 1e-4), 8, seed=0)  # type: ignore[attr-defined]
+        oracle = process.oracle(points)  # type: ignore[attr-defined]
+        spent = [sample(process, oracle, RK45(1e-4, 1e-4), 1, seed=0, first_index=k).nfe for k in range(8)]
+        found = mean(spent)
         told = (
             f"mean backbone calls of RK45 at 1e-4 with the exact field of {len(points)} digits enlarged to "
             f"{side}x{side}"
         )
-        more = {"process": f"pfgm, {side}x{side}", "backbone": EXACT, "solver": "rk45", "dataset": "digits"}
-        rows.append(row("NFE", found.nfe, protocol=told, n=len(found.x), nfe=found.nfe, **more))
+        more: dict[str, Any] = {
+            "process": f"pfgm, {side}x{side}",
+            "backbone": EXACT,
+            "solver": "rk45",
+            "dataset": "digits",
+        }
+        numbers: dict[str, Any] = {"n": len(spent), "nfe": found.value, "stderr": found.error}
+        rows.append(row("NFE", found.value, protocol=told, **numbers, **more))
     _calls_picture(
         work.picture("calls.png", "Calls of RK45 at 1e-4 with the exact field, by the side of the images"),
         [float(r["value"]) for r in rows],
@@ -147,7 +156,7 @@ def _latent_midpoints(
     told = "images decoded from the middle of paths between the latents of pairs of test images"
     more: dict[str, Any] = {"solver": "rk45", "nfe": latents.nfe * 2 + middle.nfe, "seed": seed}
     rows = [_midpoint_row(name, "latent", middle.x.cpu(), data, told, **more)]
-    error = float(lost.std() / math.sqrt(len(lost)))
+    error = mean(lost.tolist()).error
     words = "root mean square difference of a test image and its decoded latent, data units, mean over images"
     trip = {"process": name, "solver": "rk45", "nfe": latents.nfe + back.nfe, "dataset": data.name, "seed": seed}
     rows.append(row(ROUND_TRIP, float(lost.mean()), protocol=words, n=len(lost), stderr=error, **trip))

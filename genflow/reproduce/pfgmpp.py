@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
-from genflow.reproduce.base import Claim, Comparison, Number, Published, Recipe, Results, Variant, Verdict
-from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, compare, distance, ratio, seeds_note, word
+from genflow.estimates import FAILS, UNDECIDED, Estimate, Judgement, below, ratio
+from genflow.reproduce.base import (
+    Claim,
+    Comparison,
+    Number,
+    Published,
+    Recipe,
+    Results,
+    Variant,
+    Verdict,
+    unmeasured,
+)
+from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, distance
 
 PAPER = "Xu, Liu, Tian, Tong, Tegmark & Jaakkola 2023, arXiv:2302.04265"
 README = "README of the authors' repository pfgmpp"
@@ -56,7 +68,7 @@ def _known(results: Results, budget: int = 35) -> dict[str, Number]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _told(known: dict[str, Number]) -> str:
+def _told(known: Mapping[str, Estimate]) -> str:
     return ", ".join(f"D = {name}: {one}" for name, one in known.items())
 
 
@@ -67,11 +79,11 @@ def _inner_best(end: str) -> Judge:
         known = _known(results)
         inner = {name: one for name, one in known.items() if name not in ("1", "∞")}
         if end not in known or not inner:
-            return Verdict("not judged", f"D = {end} or what is between: not measured")
+            return unmeasured(f"D = {end} or what is between: not measured")
         best = min(inner, key=lambda name: inner[name].value)
-        text = _told({best: inner[best], end: known[end]}) + seeds_note(inner[best], known[end])
+        text = _told({best: inner[best], end: known[end]})
         text += f"; the best of {len(inner)} was picked by the same numbers, which favours it"
-        return Verdict(word(compare(inner[best], known[end])), text)
+        return Verdict(below(inner[best], known[end]), text)
 
     return judge
 
@@ -82,17 +94,17 @@ def _few_calls(results: Results) -> Verdict:
     lost = {name: ratio(few[name], many[name]) for name in NAMED if name in few and name in many}
     if "∞" not in lost:
         return NOT_MEASURED
-    finite = [name for name in lost if name != "∞" and word(compare(many[name], many["∞"])) != "does not hold"]
+    finite = [name for name in lost if name != "∞" and below(many[name], many["∞"]).word != FAILS]
     if not finite:
         return NOT_MEASURED
     text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {_told({k: lost[k] for k in (*finite, '∞')})}"
     behind = [name for name in lost if name not in (*finite, "∞")]
     text += f"; D = {', '.join(behind)} left out, clearly behind at {BUDGETS[-1]}" if behind else ""
     if max(one.value for one in lost.values()) <= 1:
-        return Verdict("undecided", f"{text}; none loses anything")
+        return Verdict(Judgement(UNDECIDED), f"{text}; none loses anything")
     best = min(finite, key=lambda name: lost[name].value)
     text += f"; D = {best}, the best of {len(finite)}, was picked by the same numbers, which favours it"
-    return Verdict(word(compare(lost[best], lost["∞"])), text + seeds_note(lost[best], lost["∞"]))
+    return Verdict(below(lost[best], lost["∞"]), text)
 
 
 def _draw(results: Results, folder: Path) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genflow.estimates import all_of, below, lowest
 from genflow.reproduce import score_sde_control
-from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Variant, Verdict, Weights
-from genflow.reproduce.judge import CLEAR, asked, compare, distance, every, less, quality
+from genflow.reproduce.base import Claim, Comparison, Published, Recipe, Results, Variant, Verdict, Weights, unmeasured
+from genflow.reproduce.judge import asked, distance, every, less, quality
 from genflow.reproduce.published_files import INCEPTION, SONG_README, SUBVP, SUBVP_ODE, VE_ODE, VP, VP_ODE, score_sde
 from genflow.reproduce.score_sde_studies import sampler_curves
 
@@ -380,15 +381,14 @@ def _ranks_differ(results: Results) -> Verdict:
     bits = {name: asked(_bpd(name), results) for name in names}
     samples = {name: asked(quality(name), results) for name in names}
     if None in bits.values() or None in samples.values():
-        return Verdict("not judged", "samples or bits were not measured")
+        return unmeasured("samples or bits were not measured")
     told = (("bits/dim", bits), (f"{distance(results)} at NFE 10", samples))
     text = "; ".join(f"{what}: " + ", ".join(f"{name} {found[name]}" for name in names) for what, found in told)
     first, second = (min(names, key=lambda name: found[name].value) for _, found in told)  # type: ignore[union-attr]
     if first == second:
-        ahead = (compare(found[first], found[name]) for _, found in told for name in names if name != first)  # type: ignore[arg-type]
-        return Verdict("does not hold" if min(ahead) > CLEAR else "undecided", text)
-    gaps = compare(bits[first], bits[second]), compare(samples[second], samples[first])  # type: ignore[arg-type]
-    return Verdict("holds" if min(gaps) > CLEAR else "undecided", text)
+        return Verdict(all_of(lowest(first, found) for _, found in told).opposite, text)  # type: ignore[arg-type]
+    gaps = [below(bits[first], bits[second]), below(samples[second], samples[first])]  # type: ignore[arg-type]
+    return Verdict(all_of(gaps), text)
 
 
 RECIPES = (cifar10, pc, likelihood, score_sde_control.inpainting, score_sde_control.colourisation)

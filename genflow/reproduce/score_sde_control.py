@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
+from genflow.estimates import exact, judge
 from genflow.reproduce import score_sde_studies as studies
-from genflow.reproduce.base import Claim, Comparison, Number, Recipe, Results, Verdict
-from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, bound, compare, less, seeds_note, word
+from genflow.reproduce.base import Claim, Comparison, Recipe, Results, Verdict
+from genflow.reproduce.judge import NOT_MEASURED, Judge, asked, below, less
 from genflow.reproduce.published_files import score_sde
 
 PAPER = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole 2021, arXiv:2011.13456"
@@ -93,34 +92,33 @@ def grey_is_kept(results: Results) -> Verdict:
     found = [one["value"] for one in results.select(metric=studies.GREY)]
     if not found:
         return NOT_MEASURED
-    worst = Number(max(found), math.nan, ())
-    return Verdict(word(compare(worst, bound(0.01))), f"largest difference {worst.value:.2g} levels, 0.01 allowed")
+    return below(exact(max(found)), 0.01, f"largest difference {max(found):.2g} levels, 0.01 allowed")
 
 
 def beyond_chance(process: str) -> Judge:
     """Claims that more hues fit than would by chance, by standard errors over images."""
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         found = asked(_row(process, studies.FITTING), results)
         if found is None:
             return NOT_MEASURED
-        text = f"{found} % fit, {studies.CHANCE:g} % by chance" + seeds_note(found)
-        return Verdict(word(compare(bound(studies.CHANCE), found)), text)
+        text = f"{found} % fit, {studies.CHANCE:g} % by chance"
+        return Verdict(judge(found - exact(studies.CHANCE)), text)
 
-    return judge
+    return decide
 
 
 def both_occur(process: str) -> Judge:
     """Claims that both hues of a shape occur among the draws for most images."""
 
-    def judge(results: Results) -> Verdict:
+    def decide(results: Results) -> Verdict:
         found = asked(_row(process, studies.EITHER), results)
         if found is None:
             return NOT_MEASURED
-        text = f"for {found} % of the images among {studies.DRAWS} draws; the rule's own 99 %" + seeds_note(found)
-        return Verdict(word(compare(bound(50), found)), text)
+        text = f"for {found} % of the images among {studies.DRAWS} draws; the rule's own 99 %"
+        return Verdict(judge(found - exact(50)), text)
 
-    return judge
+    return decide
 
 
 colourisation = Recipe(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
+from genflow.estimates import mean
 from genflow.reproduce.base import Work, row
 from genflow.reproduce.pfgm_studies import jackknife, opened
 
@@ -49,7 +50,7 @@ def _rms(a: Tensor, b: Tensor) -> Tensor:
 
 def _mean(values: Tensor) -> tuple[float, float]:
     """Mean and its standard error."""
-    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+    return float(values.mean()), mean(values.tolist()).error
 
 
 # ---- inpainting ------------------------------------------------------------------------------------------------------

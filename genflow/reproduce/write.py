@@ -15,15 +15,20 @@ from genflow.bench.cells import REAL
 from genflow.bench.tables import COLUMNS, Row
 from genflow.checkpoint import write_file
 from genflow.config import to_dict
+from genflow.estimates import chance, holm, meaning, short, together
 from genflow.evaluate.protocol import is_missing, reason
 from genflow.report.environment import environment
 from genflow.report.words import FLOOR
-from genflow.reproduce.base import Claim, Comparison, Number, Recipe, Results, Verdict, figure, number
+from genflow.reproduce.base import Claim, Comparison, Number, Recipe, Results, Verdict, number, unmeasured
 
 if TYPE_CHECKING:
     from genflow.reproduce.parts import Done, Part, Settings
 
 NOT_RUN, SEVERAL, STUDY = "not run at this scale", "several numbers: see results.csv", "study"
+VERDICTS = (
+    "Verdicts are by two-sided t tests at 5 %, paired by seed where both numbers have the same seeds, with Holm's "
+    "correction for the number of claims; p is after it. One training seed gets no verdict on a process."
+)
 FLOOR_NOTE = (
     f"Rows of the {FLOOR} are measured here, not published: what real data get by the same measure. Their n is theirs, "
     "which the protocol says."
@@ -100,8 +105,12 @@ def csv_row(line: Comparison, number: Number | str) -> dict[str, object]:
         return row | {"protocol": number}
     first = number.rows[0]
     row |= {"metric": first["metric"], "measured": number.value, "error": _known(number.error)}
-    row |= {"nfe": _known(number.nfe), "n": first["n"], "seeds": number.seeds, "protocol": _protocol(number)}
+    row |= {"nfe": _known(number.nfe), "n": first["n"], "seeds": _seeds(number), "protocol": _protocol(number)}
     return row
+
+
+def _seeds(number: Number) -> int:
+    return len({row["seed"] for row in number.rows})
 
 
 def _known(value: float) -> float | None:
@@ -111,7 +120,7 @@ def _known(value: float) -> float | None:
 def _protocol(number: Number) -> str:
     first = number.rows[0]
     told = [first["dataset"], first["backbone"], first["solver"], first["protocol"]]
-    seeds = f"seed{'s' * (number.seeds > 1)} {', '.join(str(row['seed']) for row in number.rows)}"
+    seeds = f"seed{'s' * (_seeds(number) > 1)} {', '.join(str(row['seed']) for row in number.rows)}"
     return "; ".join([*(str(word) for word in told if word), f"n = {first['n']}", seeds])
 
 
@@ -150,7 +159,8 @@ def table(
     text = [f"# {recipe.title}", "", f"{recipe.paper}. Scale: {settings.scale}.", ""]
     if body:
         text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *rows, ""]
-        text += ["± is one standard error: over seeds where there are several, else as the protocol says.", ""]
+        words = meaning(one for _, one in found if isinstance(one, Number))
+        text += [f"{words}; as the protocol says where it is of one measurement.", ""] if words else []
         text += [FLOOR_NOTE, ""] if any(line.what.startswith(FLOOR) for line, _ in found) else []
     if published.known:
         text += ["Published:", "", *published.lines(), ""]
@@ -169,7 +179,7 @@ def _line(line: Comparison, number: Number | str, published: _Notes, own: _Notes
         cells += ["–", ""]
     if isinstance(number, str):
         return [*cells, number, "", ""]
-    calls = figure(number.nfe) if math.isfinite(number.nfe) else ""
+    calls = short(number.nfe) if math.isfinite(number.nfe) else ""
     return [*cells, f"{number.rows[0]['metric']} {number}", calls, own.mark(_protocol(number))]
 
 
@@ -191,12 +201,23 @@ def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> st
     text = [f"# {recipe.title}", "", f"**Paper**: {recipe.paper}. {recipe.claim}", ""]
     text += [f"**Scale**: {settings.scale}. " + " ".join(recipe.notes), ""]
     text += ["| claim | at this scale | evidence |", "| --- | --- | --- |"]
-    for claim in recipe.claims:
-        verdict = judged(claim, done.results)
+    verdicts = family(recipe.claims, done.results)
+    for claim, verdict in zip(recipe.claims, verdicts, strict=True):
         cells = (claim.text, f"**{verdict.word}**", verdict.evidence)
         text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    text += ["", *(f"* {line}" for line in gaps(done)), "", *_made(settings, command)]
+    text += ["", VERDICTS, "", *(f"* {line}" for line in gaps(done)), "", *_made(settings, command)]
     return "\n".join(text)
+
+
+def family(claims: Sequence[Claim], results: Results) -> list[Verdict]:
+    """The verdicts on a recipe's claims, with Holm's correction for their number and the p that each was given."""
+    found = [judged(claim, results) for claim in claims]
+    adjusted = holm([one.judgement.p for one in found])
+    words = [
+        one.evidence + ("" if math.isnan(p) else f"; p = {chance(p)}") for one, p in zip(found, adjusted, strict=True)
+    ]
+    kept = together([one.judgement for one in found])
+    return [Verdict(one, evidence) for one, evidence in zip(kept, words, strict=True)]
 
 
 def judged(claim: Claim, results: Results) -> Verdict:
@@ -204,7 +225,7 @@ def judged(claim: Claim, results: Results) -> Verdict:
     try:
         return claim.judge(results)
     except (ValueError, LookupError) as error:
-        return Verdict("not judged", str(error))
+        return unmeasured(str(error))
 
 
 def gaps(done: Done) -> list[str]:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from genflow.config import ConfigError
+from genflow.estimates import short
 from genflow.report.palette import palette
 from genflow.study.claims import Finding
 from genflow.study.config import bench_of
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Lab, Study
-from genflow.study.measure import Blocks, Estimate
-from genflow.study.results import Found, distance_row, floor_row, grid_table, text
+from genflow.study.measure import Blocks
+from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.step_size import growths, label
 from genflow.study.subjects import trained
 
@@ -64,8 +65,8 @@ def _findings(points: Points, networks: tuple[str, ...]) -> list[Finding]:
 
 def _table(lab: Lab, points: Points, caption: str) -> Any:
     networks = list(lab.config.backbones)
-    lines = {"real test split": [text(Estimate(lab.ruler.floor))] * len(networks)}
-    lines |= {name: [text(by[network].mean) for network in networks] for name, by in points.items()}
+    lines = {"real test split": [short(lab.ruler.floor)] * len(networks)}
+    lines |= {name: [str(by[network].mean) for network in networks] for name, by in points.items()}
     return grid_table(f"{lab.ruler.name} by network", "process", lines, networks, caption)
 
 

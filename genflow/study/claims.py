@@ -1,42 +1,86 @@
-"""Whether a claimed ordering holds, from numbers with their standard errors; words are made of the numbers."""
+"""Whether a claimed ordering holds, by `genflow.estimates`; sentences are made of the numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from genflow.report.measures import ENOUGH
-from genflow.study.measure import Estimate
+from genflow.estimates import (
+    DRAWS,
+    FAILS,
+    HOLDS,
+    ONE_SEED,
+    TRAININGS,
+    UNDECIDED,
+    Estimate,
+    Judgement,
+    chance,
+    holm,
+    least_seen,
+    lowest,
+    mean,
+    short,
+    together,
+)
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "can not be told"
-
-
-def least(first: str, found: Mapping[str, Estimate]) -> str:
-    """HOLDS where `first` is less than every other by two standard errors, FAILS where some other is less by as much,
-    else OPEN."""
-    gaps = [_errors(found[first], other) for name, other in found.items() if name != first]
-    if not gaps or any(math.isnan(gap) for gap in gaps):
-        return OPEN
-    if any(gap <= -ENOUGH for gap in gaps):
-        return FAILS
-    return HOLDS if all(gap >= ENOUGH for gap in gaps) else OPEN
-
-
-def _errors(a: Estimate, b: Estimate) -> float:
-    """b − a in standard errors of the difference."""
-    gap = b - a
-    if gap.error == 0:
-        return math.copysign(math.inf, gap.value) if gap.value else 0.0
-    return gap.value / gap.error
+SEED = ", seed "
+"""Stands in a subject's label between its process and its seed, where a study has several seeds."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence made of numbers, and the verdict on the claim where it has one."""
+    """A sentence made of numbers, and the verdict on a claim where it has one.
+
+    Arguments:
+        text: The numbers.
+        claim: What is judged, e.g. "That a has the least"; "" for nothing.
+        judgement: The verdict; None for none.
+        detail: What stands behind it.
+        p: Of the test, with Holm's correction once the findings of a study are together.
+    """
 
     text: str
-    verdict: str = ""
+    claim: str = ""
+    judgement: Judgement | None = None
+    detail: str = ""
+    p: float = math.nan
+
+    @property
+    def verdict(self) -> str:
+        """In words; "" for none."""
+        return self.judgement.word if self.judgement else ""
+
+    @property
+    def told(self) -> str:
+        """The whole sentence."""
+        if not self.judgement:
+            return self.text
+        word = (
+            self.verdict
+            if self.verdict in (HOLDS, FAILS)
+            else f"is {self.verdict}"
+            if self.verdict == UNDECIDED
+            else ""
+        )
+        said = f"{self.claim} {word}" if word else f"{self.claim}: {self.verdict}"
+        test = "" if math.isnan(self.p) else f"; p = {chance(self.p)}"
+        return f"{self.text} {said}: {self.detail}{test}."
+
+
+def over_seeds(found: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Numbers by process over training seeds, from numbers by process and seed; those of one seed as they are."""
+    groups: dict[str, dict[str, Estimate]] = {}
+    for name, one in found.items():
+        process, _, seed = name.partition(SEED)
+        groups.setdefault(process, {})[seed] = one
+    return {name: _joined(own) if len(own) > 1 else next(iter(own.values())) for name, own in groups.items()}
+
+
+def _joined(own: Mapping[str, Estimate]) -> Estimate:
+    trained = any(one.seeds is not None for one in own.values())
+    values = {seed: one.value for seed, one in own.items()}
+    return mean(values, TRAININGS if trained else DRAWS, len(own) if trained else None)
 
 
 def ordering(what: str, first: str, found: Mapping[str, Estimate], show: Callable[[Estimate], str]) -> Finding:
@@ -45,23 +89,39 @@ def ordering(what: str, first: str, found: Mapping[str, Estimate], show: Callabl
     Arguments:
         what: What is compared, e.g. "the growth of FD from NFE 100 to 10".
         first: Whom the claim says it of.
-        found: The numbers by name.
+        found: The numbers by name, or by name and seed, which are joined over seeds.
         show: A number in words.
     """
-    numbers = ", ".join(f"{name} {show(one)}" for name, one in found.items())
-    if len(found) < 2:
-        return Finding(f"{capital(what)}: {numbers}; there is nothing to compare with.")
-    verdict = least(first, found)
-    rivals = [(_errors(found[first], other), name) for name, other in found.items() if name != first]
-    known = [rival for rival in rivals if not math.isnan(rival[0])]
-    if not known:
-        said = f"{capital(what)}: {numbers}. That {first} has the least {verdict}: no standard error is known."
-        return Finding(said, verdict)
-    gap, rival = min(known)
-    side = "below" if gap >= 0 else "above"
-    near = ", its nearest." if side == "below" and len(known) > 1 else "."
-    where = f"it is {abs(gap):.1f} standard errors {side} {rival}'s{near}"
-    return Finding(f"{capital(what)}: {numbers}. That {first} has the least {verdict}: {where}", verdict)
+    known, first = over_seeds(found), first.partition(SEED)[0]
+    numbers = f"{capital(what)}: {', '.join(f'{name} {show(one)}' for name, one in known.items())}"
+    if len(known) < 2:
+        return Finding(f"{numbers}; there is nothing to compare with.")
+    gaps = {name: other - known[first] for name, other in known.items() if name != first}
+    rival = min(
+        gaps, key=lambda name: gaps[name].value / gaps[name].error if gaps[name].error > 0 else gaps[name].value
+    )
+    gap, judgement = gaps[rival], lowest(first, known)
+    side = "below" if gap.value >= 0 else "above"
+    if math.isnan(gap.error):
+        detail = "no standard error is known"
+    else:
+        seen = (
+            "" if judgement.word == ONE_SEED or not least_seen(gap) > 0 else f"; {short(least_seen(gap))} would be seen"
+        )
+        detail = f"it is {short(abs(gap.value))} {side} {rival}'s, standard error {short(gap.error)}{seen}"
+    return Finding(f"{numbers}.", f"That {first} has the least", judgement, detail, judgement.p)
+
+
+def family(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings of a study together: their verdicts with Holm's correction."""
+    claims = [one for one in findings if one.judgement]
+    judged = [one.judgement for one in claims if one.judgement]
+    corrected = iter(zip(together(judged), holm([one.p for one in judged]), strict=True))
+    return [_with(one, *next(corrected)) if one.judgement else one for one in findings]
+
+
+def _with(one: Finding, judgement: Judgement, p: float) -> Finding:
+    return replace(one, judgement=judgement, p=p)
 
 
 def summary(findings: Sequence[Finding]) -> str:
@@ -69,7 +129,8 @@ def summary(findings: Sequence[Finding]) -> str:
     verdicts = [one.verdict for one in findings if one.verdict]
     if not verdicts:
         return ""
-    words = ", ".join(f"{kind} in {verdicts.count(kind)}" for kind in (HOLDS, FAILS, OPEN) if kind in verdicts)
+    kinds = {HOLDS: "holds", FAILS: "does not hold", UNDECIDED: "is undecided", ONE_SEED: "is not judged (one seed)"}
+    words = ", ".join(f"{said} in {verdicts.count(kind)}" for kind, said in kinds.items() if kind in verdicts)
     plural = "comparison" if len(verdicts) == 1 else "comparisons"
     return f"Of {len(verdicts)} {plural}, the claimed order {words}."
 

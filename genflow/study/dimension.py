@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from genflow.config import ConfigError
+from genflow.estimates import Judgement, all_of, judge, short
 from genflow.report.palette import COLOURS
-from genflow.study.claims import FAILS, HOLDS, OPEN, Finding, capital, least
+from genflow.study.claims import Finding, capital
 from genflow.study.config import bench_of
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Lab, Study
-from genflow.study.measure import Blocks, Estimate
-from genflow.study.results import Found, distance_row, floor_row, grid_table, text
+from genflow.study.measure import Blocks
+from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.subjects import Subject, exact, trained
 
 CLAIM = (
@@ -65,30 +66,31 @@ def _findings(points: Points) -> list[Finding]:
     for (solver, nfe), by in points.items():
         dims = sorted(by)
         best, ends = min(dims, key=lambda dim: by[dim].mean.value), [dims[0], dims[-1]]
-        gaps = " and ".join(f"{text(by[end].less(by[best]))} over D = {end:g}" for end in ends if end != best)
+        gaps = " and ".join(f"{by[end].less(by[best])!s} over D = {end:g}" for end in ends if end != best)
         where = f"with {solver}" + (f" at NFE {nfe}" if nfe else "")
-        line = f"{capital(where)} the best D is {best:g} with {text(by[best].mean)}; it gains {gaps}."
-        said.append(Finding(f"{line} That a D between the ends is better than both {verdict(by)}.", verdict(by)))
+        text = f"{capital(where)} the best D is {best:g} with {by[best].mean}; it gains {gaps}."
+        found = verdict(by)
+        detail = "the best of several is a little flattered"
+        said.append(Finding(text, "That a D between the ends is better than both", found, detail, found.p))
     return said
 
 
-def verdict(by: Mapping[float, Blocks]) -> str:
-    """HOLDS where the best D lies between the ends and beats both, FAILS where an end is best and beats all between
-    them, each by two standard errors of the difference, block by block; else OPEN."""
+def verdict(by: Mapping[float, Blocks]) -> Judgement:
+    """The verdict on the best D's being one between the ends, block by block: it holds where an inner one is best and
+    beats both ends, and fails where an end is best and beats all between."""
     dims = sorted(by)
     best = min(dims, key=lambda dim: by[dim].mean.value)
     inner = best not in (dims[0], dims[-1])
     rivals = [dims[0], dims[-1]] if inner else dims[1:-1]
-    gains = {f"{dim:g}": by[dim].less(by[best]) for dim in rivals}
-    beaten = least("best", {"best": Estimate(0.0, 0.0), **gains}) == HOLDS
-    return OPEN if not beaten else HOLDS if inner else FAILS
+    found = all_of(judge(by[dim].less(by[best])) for dim in rivals)
+    return found if inner else found.opposite
 
 
 def _table(lab: Lab, points: Points, caption: str) -> Any:
     dims = sorted({dim for by in points.values() for dim in by})
-    lines = {"real test split": [text(Estimate(lab.ruler.floor))] * len(dims)}
+    lines = {"real test split": [short(lab.ruler.floor)] * len(dims)}
     for (solver, nfe), by in points.items():
-        lines[f"{solver}, NFE {nfe or 'its own'}"] = [text(by[dim].mean) if dim in by else "" for dim in dims]
+        lines[f"{solver}, NFE {nfe or 'its own'}"] = [str(by[dim].mean) if dim in by else "" for dim in dims]
     return grid_table(f"{lab.ruler.name} along D", "solver", lines, [f"D = {dim:g}" for dim in dims], caption)
 
 

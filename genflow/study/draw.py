@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from genflow.estimates import Estimate
 from genflow.report.palette import GREY
 from genflow.report.style import (
     LINES,
@@ -21,7 +22,6 @@ from genflow.report.style import (
     spans,
     styled,
 )
-from genflow.study.measure import Estimate
 
 
 @dataclass(frozen=True)

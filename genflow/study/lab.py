@@ -7,7 +7,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from genflow.sampling import sample
 from genflow.study.config import StudyConfig, bench_of
 from genflow.study.measure import Blocks, Kept, Ruler
 from genflow.study.results import Found
-from genflow.study.subjects import Loader, Subject, Tell, exact, settings_of, trained
+from genflow.study.subjects import EXACT, Loader, Subject, Tell, exact, settings_of, trained
 
 Altered = Callable[[range], Process]
 """The process as samples of those numbers see it."""
@@ -119,7 +119,7 @@ class Lab:
         self._count(f"{subject.name} {solver} {nfe or ''}")
         facts = json.loads(files["facts.json"])
         raw = torch.from_numpy(np.load(io.BytesIO(files["samples.npz"]))["raw"])
-        return Blocks(self.ruler.blocks(raw), facts["nfe"], facts["seconds"])
+        return Blocks(self.ruler.blocks(raw), facts["nfe"], facts["seconds"], subject.network != EXACT)
 
     def _drawn(self, key: str | None) -> dict[str, bytes] | None:
         """The files of a sample cell; None where it is not there, or damaged."""
@@ -153,7 +153,8 @@ class Lab:
         identity |= {"options": self.config.solver_options.get(solver, {}), "seed": subject.seed, "change": change}
         identity["space"] = self.ruler.space.digest
         self._count(f"{subject.name} {solver} {nfe or ''} {change or ''}")
-        return self.kept.get(identity, lambda: self._draw(subject, solver, nfe, process, backbone))
+        found = self.kept.get(identity, lambda: self._draw(subject, solver, nfe, process, backbone))
+        return replace(found, trained=subject.network != EXACT)
 
     def _draw(self, subject: Subject, solver: str, nfe: int | None, process: Altered, backbone: Any) -> Blocks:
         began, calls = time.monotonic(), 0.0

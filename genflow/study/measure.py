@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from genflow.bench.cells import code_digest
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
+from genflow.estimates import Estimate, log_ratio, mean
 from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import Gaussian, frechet
 from genflow.evaluate.passes import feature_pass
@@ -27,23 +27,8 @@ from genflow.evaluate.protocol import bias_note, rank_note
 from genflow.evaluate.reference import reference
 from genflow.evaluate.spaces import space_for
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error, NaN where that is not known."""
-
-    value: float
-    error: float = math.nan
-
-    def __sub__(self, other: Estimate) -> Estimate:
-        """The difference of two independent numbers."""
-        return Estimate(self.value - other.value, math.hypot(self.error, other.error))
-
-
-def mean(values: Sequence[float]) -> Estimate:
-    """Mean of independent values and its standard error."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Estimate(statistics.fmean(values), error)
+BLOCKS = "blocks of prior draws"
+"""What the replicates of one training, or of an exact field, are."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +39,26 @@ class Blocks:
         values: One for each block; block k of two settings begins at the same draws of the prior.
         nfe: Backbone calls per sample.
         seconds: What the samples took.
+        trained: Whether one training is behind it, not an exact field.
     """
 
     values: tuple[float, ...]
     nfe: float = math.nan
     seconds: float = 0.0
+    trained: bool = False
 
     @property
     def mean(self) -> Estimate:
-        return mean(self.values)
+        """Over blocks, which are paired with those of other settings."""
+        return mean(dict(enumerate(self.values)), BLOCKS, 1 if self.trained else None)
 
     def over(self, other: Blocks) -> Estimate:
         """ln of the ratio to another setting's, block by block: draws of the prior that both share cancel."""
-        return mean([math.log(a / b) for a, b in zip(self.values, other.values, strict=True)])
+        return log_ratio(self.mean, other.mean)
 
     def less(self, other: Blocks) -> Estimate:
         """The difference to another setting's, block by block."""
-        return mean([a - b for a, b in zip(self.values, other.values, strict=True)])
+        return self.mean - other.mean
 
 
 @dataclass

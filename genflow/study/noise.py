@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genflow.bench.tables import Table
 from genflow.config import ConfigError
+from genflow.estimates import short
 from genflow.process.base import BackboneLike, Process, dimension, like_rows
 from genflow.process.field import Field
 from genflow.report.palette import palette
@@ -18,8 +19,8 @@ from genflow.solver.base import Noise
 from genflow.study.claims import Finding
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Altered, Lab, Study
-from genflow.study.measure import Blocks, Estimate
-from genflow.study.results import Found, distance_row, floor_row, grid_table, text
+from genflow.study.measure import Blocks
+from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.step_size import growths, label
 from genflow.study.subjects import Subject
 
@@ -153,8 +154,8 @@ def _findings(points: Points) -> list[Finding]:
 
 def _table(lab: Lab, points: Points, caption: str) -> Table:
     sizes = sorted({size for by in points.values() for size in by})
-    lines = {"real test split": [text(Estimate(lab.ruler.floor))] * len(sizes)}
-    lines |= {f"{name}, {_words(way)}": [text(by[s].mean) for s in sizes] for (name, way), by in points.items()}
+    lines = {"real test split": [short(lab.ruler.floor)] * len(sizes)}
+    lines |= {f"{name}, {_words(way)}": [str(by[s].mean) for s in sizes] for (name, way), by in points.items()}
     places = [f"{size:g}" if size else "no noise" for size in sizes]
     return grid_table(f"{lab.ruler.name} by relative size of the noise", "process, noise", lines, places, caption)
 

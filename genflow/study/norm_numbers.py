@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genflow.estimates import Estimate, mean
 from genflow.evaluate.norm_z import spread, tied
-from genflow.study.measure import Blocks, Estimate, mean
+from genflow.study.measure import BLOCKS, Blocks
 
 WHERE = {"train": "draws of x_t from training data", "path": "sampling paths"}
 LEVELS = (0.1, 0.5, 0.9)
@@ -27,6 +28,7 @@ class Norms:
         pushed: Distance by factor.
         fates: |x| over that of the unpushed path by factor, from the push on, (times, n), with their sigma.
         sigma_after: Noise to signal from the push on.
+        trained: Whether one training is behind it, not an exact field.
     """
 
     sigma: Tensor
@@ -36,6 +38,7 @@ class Norms:
     pushed: dict[float, Blocks]
     fates: dict[float, Tensor]
     sigma_after: Tensor
+    trained: bool = False
 
     def in_coordinates(self, which: str, rescaled: bool) -> Tensor:
         """|x|, or |x|/a where x is taken as data and noise alone: x/a = X + σ N."""
@@ -67,11 +70,13 @@ def measures(size: int, norms: Norms, which: str, rescaled: bool) -> dict[str, E
     sizes = [part for part in x.split(size, dim=1) if part.shape[1] == size]
     level = norms.sigma.log()[:, None]
     noisy = [part[: norms.noisy] for part in sizes]
-    return {
-        "correlation": mean([correlation(part.clamp_min(1e-300).log(), level) for part in sizes]),
-        "tied": mean([tied(part) for part in noisy]),
-        "spread": mean([spread(part) for part in noisy]),
+    found = {
+        "correlation": [correlation(part.clamp_min(1e-300).log(), level) for part in sizes],
+        "tied": [tied(part) for part in noisy],
+        "spread": [spread(part) for part in noisy],
     }
+    seeds = 1 if norms.trained and which == "path" else None  # draws from training data know no network
+    return {name: mean(dict(enumerate(values)), BLOCKS, seeds) for name, values in found.items()}
 
 
 WORDS = {

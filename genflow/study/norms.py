@@ -12,16 +12,17 @@ from typing import Any
 import torch
 
 from genflow.config import ConfigError
+from genflow.estimates import short
 from genflow.evaluate.base import Context
 from genflow.evaluate.norm_z import NormStudy, norm_study
 from genflow.study.claims import Finding, ordering
 from genflow.study.lab import Lab, Study
-from genflow.study.measure import Blocks, Estimate
+from genflow.study.measure import Blocks
 from genflow.study.norm_numbers import LEVELS, WHERE, WORDS, Norms, band, measures
 from genflow.study.norm_pictures import draw_bands, draw_fates, draw_pushes
-from genflow.study.results import Found, Row, distance_row, floor_row, grid_table, row, text
+from genflow.study.results import Found, Row, distance_row, floor_row, grid_table, row
 from genflow.study.step_size import growths, label
-from genflow.study.subjects import Subject
+from genflow.study.subjects import EXACT, Subject
 
 CLAIM = (
     "Along the ODE of a variance-exploding model |x| and σ are strongly tied, and along Poisson flow |x| and z only "
@@ -70,10 +71,10 @@ def measure(lab: Lab, subject: Subject) -> Norms:
     """The study of one subject."""
     solver, nfe = lab.setting(subject)
     count = lab.config.samples
-    bench = replace(lab.bench, norm=replace(lab.config.norm, solver=solver, nfe=nfe))
+    norm = replace(lab.config.norm, solver=solver, nfe=nfe)
     lab.hear(f"{subject.name} norms")
-    context = Context(bench, lab.dataset, subject.seed, tick=lambda share: lab.hear(f"{subject.name} norms", share))
-    study = norm_study(subject.process, subject.backbone, context, count)
+    context = Context(lab.bench, lab.dataset, subject.seed, tick=lambda share: lab.hear(f"{subject.name} norms", share))
+    study = norm_study(subject.process, subject.backbone, context, count, norm)
     lab.done += 1
     return _read(lab, subject, study)
 
@@ -91,9 +92,13 @@ def _read(lab: Lab, subject: Subject, study: NormStudy) -> Norms:
         a[kept],
         {which: norms[kept] for which, norms in study.norms.items()},
         int(kept[: study.middle + 1].sum()),
-        {factor: Blocks(lab.ruler.blocks(raw), study.nfe) for factor, raw in sorted(study.pushed.items())},
+        {
+            factor: Blocks(lab.ruler.blocks(raw), study.nfe, trained=subject.network != EXACT)
+            for factor, raw in sorted(study.pushed.items())
+        },
         {factor: norms / plain for factor, norms in sorted(study.pushed_norms.items())},
         after_b / after_a,
+        subject.network != EXACT,
     )
 
 
@@ -147,7 +152,7 @@ def _findings(lab: Lab, found: dict[str, Norms]) -> list[Finding]:
         got = {name: measures(lab.ruler.size, norms, which, rescaled=True) for name, norms in found.items()}
         for key in ("correlation", "tied"):
             numbers = {name: one[key] for name, one in got.items()}
-            said.append(ordering(f"{WORDS[key]}, |x|/a, {of}", first, numbers, text))
+            said.append(ordering(f"{WORDS[key]}, |x|/a, {of}", first, numbers, str))
     for factor in [f for f in found[first].pushed if f != 1.0]:
         pairs = {name: (norms.pushed[factor], norms.pushed[1.0]) for name, norms in found.items()}
         said += growths(f"after |x| is multiplied by {factor:g} the distance grows", pairs)
@@ -163,11 +168,11 @@ def _tables(lab: Lab, found: dict[str, Norms]) -> list[Any]:
         for rescaled in (False, True) if norms.moves else (False,):
             for which in WHERE:
                 got = measures(lab.ruler.size, norms, which, rescaled)
-                lines[f"{name}, {'|x|/a' if rescaled else '|x|'}, {which}"] = [text(got[key]) for key in WORDS]
+                lines[f"{name}, {'|x|/a' if rescaled else '|x|'}, {which}"] = [str(got[key]) for key in WORDS]
     caption = ". ".join(f"{key}: {words}" for key, words in WORDS.items()) + f". Blocks of n = {lab.ruler.size}"
     factors = sorted({factor for norms in found.values() for factor in norms.pushed})
-    pushes = {name: [text(norms.pushed[f].mean) for f in factors] for name, norms in found.items()}
-    pushes = {"real test split": [text(Estimate(lab.ruler.floor))] * len(factors), **pushes}
+    pushes = {name: [str(norms.pushed[f].mean) for f in factors] for name, norms in found.items()}
+    pushes = {"real test split": [short(lab.ruler.floor)] * len(factors), **pushes}
     said = (
         f"|x| is multiplied where noise to signal is {lab.config.norm.level:g}; |x| and |x|/a change alike. "
         + lab.ruler.protocol

@@ -15,12 +15,13 @@ import genflow
 from genflow.bench.store import Store
 from genflow.checkpoint import Checkpoints, describe
 from genflow.config import ConfigError
+from genflow.estimates import short
 from genflow.report.palette import palette
 from genflow.study.claims import Finding
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Lab, Study
-from genflow.study.measure import Blocks, Estimate
-from genflow.study.results import Found, distance_row, floor_row, grid_table, text
+from genflow.study.measure import Blocks
+from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.step_size import growths, label
 from genflow.study.subjects import Subject
 from genflow.training.run import Keeping, Run, train
@@ -183,8 +184,8 @@ def _tables(lab: Lab, points: Points, caption: str) -> list[Any]:
     found = []
     for what, own in _groups(points).items():
         levels = sorted({level for by in own.values() for level in by}, reverse=True)
-        lines = {"real test split": [text(Estimate(lab.ruler.floor))] * len(levels)}
-        lines |= {name: [text(by[level].mean) for level in levels] for name, by in own.items()}
+        lines = {"real test split": [short(lab.ruler.floor)] * len(levels)}
+        lines |= {name: [str(by[level].mean) for level in levels] for name, by in own.items()}
         places = [_word(what, level) for level in levels]
         found.append(grid_table(f"{lab.ruler.name}, {what}", "process", lines, places, caption))
     return found

@@ -12,10 +12,9 @@ from typing import Any
 
 from genflow.bench.cells import REAL
 from genflow.bench.tables import Table
-from genflow.report.measures import with_error
 from genflow.solver.ending import words_of
 from genflow.study.claims import Finding
-from genflow.study.measure import Blocks, Estimate, Ruler
+from genflow.study.measure import Blocks, Ruler
 from genflow.study.subjects import Subject
 
 COLUMNS = (
@@ -77,17 +76,6 @@ def to_csv(rows: Sequence[Row]) -> str:
     for one in rows:
         writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in one.items()})
     return buffer.getvalue()
-
-
-def text(one: Estimate) -> str:
-    """12.3 ± 0.4"""
-    return "–" if math.isnan(one.value) else with_error(one.value, one.error)
-
-
-def times(log_ratio: Estimate) -> str:
-    """A factor, from the logarithm of a ratio: ×1.80 ± 0.06."""
-    factor = math.exp(log_ratio.value)
-    return f"×{with_error(factor, factor * log_ratio.error)}"
 
 
 def grid_table(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from genflow.checkpoint import write_file
 from genflow.config import ConfigError
-from genflow.study.claims import summary
+from genflow.study.claims import family, summary
 from genflow.study.config import StudyConfig, entry
 from genflow.study.lab import Lab, Study
 from genflow.study.results import Found, to_csv
@@ -16,8 +16,9 @@ from genflow.study.subjects import Tell
 
 PAIRED = (
     "Blocks of two settings begin at the same draws of the prior, and growths and differences are taken block by "
-    "block; so they are told apart better than the errors of the distances themselves say. With few blocks a standard "
-    "error is itself rough."
+    "block, so their errors are smaller than those of the distances themselves. With one training seed ± is over "
+    "blocks and no process is judged to be better; with several, growths and differences are paired by seed. Verdicts "
+    "are by two-sided t tests at 5 %, with Holm's correction for the comparisons of the study; p is after it."
 )
 
 
@@ -65,12 +66,13 @@ def shrink(path: Path) -> None:
 
 def readme(name: str, found: Found, pictures: Mapping[str, str], command: str) -> str:
     """README.md: the command, what is claimed, what was found, the tables and the pictures."""
+    findings = family(found.findings)
     parts = [
         f"# Study {name}: {entry(name).summary}",
         f"Made by `{command}`. Every number with its protocol is in `results.csv`.",
         f"**Claimed.** {found.claim}",
-        " ".join(filter(None, ("**Found.**", summary(found.findings)))),
-        "\n".join(f"* {one.text}" for one in found.findings),
+        " ".join(filter(None, ("**Found.**", summary(findings)))),
+        "\n".join(f"* {one.told}" for one in findings),
         f"**Protocol.** {' '.join([*found.notes, PAIRED])}",
         *(f"![{caption}]({file})\n\n*{caption}*" for file, caption in pictures.items()),
         "\n".join(table.markdown() for table in found.tables).rstrip(),

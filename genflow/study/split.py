@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from genflow.config import ConfigError
+from genflow.estimates import Estimate, short
 from genflow.report.palette import COLOURS, GREY
 from genflow.study.claims import Finding
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Lab, Study
-from genflow.study.measure import Blocks, Estimate
-from genflow.study.results import Found, distance_row, floor_row, grid_table, text
+from genflow.study.measure import Blocks
+from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.step_size import label
 from genflow.study.subjects import Subject
 
@@ -81,7 +82,7 @@ def _findings(found: dict[str, tuple[Pair, Pair]]) -> list[Finding]:
     for nfe in next(iter(found.values()))[0][0]:
         each = {name: parts(*pair, nfe) for name, pair in found.items()}
         solver, network = ({name: p[part] for name, p in each.items()} for part in ("solver", "network"))
-        words = [f"{name} {text(solver[name])} by the solver and {text(network[name])} by the network" for name in each]
+        words = [f"{name} {solver[name]!s} by the solver and {network[name]!s} by the network" for name in each]
         larger = {name: "solver" if solver[name].value > network[name].value else "network" for name in each}
         kinds = set(larger.values())
         each_of = ", ".join(f"the {kind}'s for {name}" for name, kind in larger.items())
@@ -95,18 +96,18 @@ def _table(found: dict[str, tuple[Pair, Pair]], caption: str) -> Any:
     lines = {}
     for name, pair in found.items():
         for part in ("solver", "network", "together", "beyond their sum"):
-            lines[f"{name}: {part}"] = [text(parts(*pair, nfe)[part]) for nfe in budgets]
+            lines[f"{name}: {part}"] = [str(parts(*pair, nfe)[part]) for nfe in budgets]
     return grid_table("The error in parts", "process: part", lines, [f"NFE {nfe}" for nfe in budgets], caption)
 
 
 def _levels(lab: Lab, found: dict[str, tuple[Pair, Pair]]) -> Any:
     budgets = list(next(iter(found.values()))[0][0])
-    lines = {"real test split": [text(Estimate(lab.ruler.floor))] * (len(budgets) + 1)}
+    lines = {"real test split": [short(lab.ruler.floor)] * (len(budgets) + 1)}
     for name, pair in found.items():
         for field, (by, end) in zip(("exact field", "network"), pair, strict=True):
             lines[f"{name}, {field}"] = [
-                *(text(by[nfe].mean) for nfe in budgets),
-                f"{text(end.mean)} (NFE {end.nfe:.0f})",
+                *(str(by[nfe].mean) for nfe in budgets),
+                f"{end.mean!s} (NFE {end.nfe:.0f})",
             ]
     places = [*(f"NFE {nfe}" for nfe in budgets), lab.config.reference]
     return grid_table(f"{lab.ruler.name} under both fields", "process, field", lines, places, lab.ruler.protocol)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genflow.bench.tables import Table
+from genflow.estimates import Estimate, short, text, times
 from genflow.report.palette import palette
-from genflow.study.claims import Finding, ordering
+from genflow.study.claims import SEED, Finding, ordering
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Lab, Study
-from genflow.study.measure import Blocks, Estimate
-from genflow.study.results import Found, distance_row, floor_row, grid_table, text, times
+from genflow.study.measure import Blocks
+from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.subjects import Subject
 
 CLAIM = (
@@ -51,7 +52,7 @@ def check_budget(asked: int | None, spent: float) -> None:
 
 def label(subject: Subject, among: Sequence[Subject]) -> str:
     """The subject's name, with its seed where there are several."""
-    return subject.name if len({one.seed for one in among}) == 1 else f"{subject.name}, seed {subject.seed}"
+    return subject.name if len({one.seed for one in among}) == 1 else f"{subject.name}{SEED}{subject.seed}"
 
 
 def findings(points: Points) -> list[Finding]:
@@ -80,17 +81,17 @@ def growths(what: str, pairs: Mapping[str, tuple[Blocks, Blocks]]) -> list[Findi
 
 
 def signed(one: Estimate) -> str:
-    """+1.2 ± 0.1"""
-    return ("+" if one.value >= 0 else "") + text(one)
+    """+1.25 ± 0.12"""
+    return text(one.value, one.error, signed=True)
 
 
 def _table(lab: Lab, points: Points) -> Table:
     budgets = sorted({nfe for by in points.values() for nfe in by if nfe is not None})
     free = any(None in by for by in points.values())
-    lines = {"real test split": [text(Estimate(lab.ruler.floor))] * (len(budgets) + free)}
+    lines = {"real test split": [short(lab.ruler.floor)] * (len(budgets) + free)}
     for (name, solver), by in points.items():
-        line = [text(by[nfe].mean) if nfe in by else "" for nfe in budgets]
-        line += [f"{text(by[None].mean)} (NFE {by[None].nfe:.0f})" if None in by else ""] if free else []
+        line = [str(by[nfe].mean) if nfe in by else "" for nfe in budgets]
+        line += [f"{by[None].mean!s} (NFE {by[None].nfe:.0f})" if None in by else ""] if free else []
         lines[f"{name}, {solver}"] = line
     places = [f"NFE {nfe}" for nfe in budgets] + (["own NFE"] if free else [])
     return grid_table(

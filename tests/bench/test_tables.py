@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from genflow.bench.tables import COLUMNS, Table, mean_over_seeds, tables, to_csv, to_markdown
+from genflow.bench.cells import Cell
+from genflow.bench.tables import COLUMNS, Table, collect, tables, to_csv, to_markdown
 
 
 def row(process="pfgm", solver="heun", budget=10, metric="FD[digits]", value=1.0, seed=0, **more):
@@ -35,7 +36,7 @@ def only(rows) -> Table:
 def test_quality_by_process_solver_and_budget():
     table = only([row(value=3.0), row(budget=5, value=4.256), row("vp_ode", value=2.0)])
     assert table.header == ["process", "solver", "NFE 5", "NFE 10"]
-    assert table.rows == [["pfgm", "heun", "4.26", "3.00"], ["vp_ode", "heun", "", "2.00"]]
+    assert table.rows == [["pfgm", "heun", "4.26", "3"], ["vp_ode", "heun", "", "2"]]
     assert table.title == "FD[digits] against NFE"
     assert "n = 500" in table.caption
     assert table.caption.endswith("seed 0.")
@@ -45,21 +46,54 @@ def test_budgets_are_sorted_as_numbers():
     assert only([row(budget=b) for b in (100, 5, 20)]).header[2:] == ["NFE 5", "NFE 20", "NFE 100"]
 
 
-def test_means_and_deviations_over_seeds():
+def test_over_training_seeds_the_error_is_of_their_mean():
     values = [1.0, 2.5, 4.5]
-    table = only([row(value=v, seed=s) for s, v in enumerate(values)])
-    assert table.rows == [["pfgm", "heun", f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"]]
-    assert "mean ± standard deviation over seeds 0, 1, 2" in table.caption
-    mean, deviation = mean_over_seeds(values)
-    assert (mean, deviation) == pytest.approx((statistics.mean(values), statistics.stdev(values)), rel=1e-14)
-    assert math.isnan(mean_over_seeds([2.0])[1])
-    assert mean_over_seeds([1e16, 1.0, -1e16])[0] == pytest.approx(1 / 3)
+    error = statistics.stdev(values) / math.sqrt(3)
+    table = only([row(value=v, seed=s, stderr=9.0) for s, v in enumerate(values)])
+    assert table.rows == [["pfgm", "heun", f"{statistics.mean(values):.1f} ± {error:.1f}"]]
+    assert "seeds 0, 1, 2; ± is one standard error, of the mean over 3 training seeds." in table.caption
+
+
+def test_one_training_seed_is_told_by_the_caption():
+    alone = only([row(value=12.5, stderr=0.779)])
+    assert alone.rows == [["pfgm", "heun", "12.50 ± 0.78"]]
+    assert "seed 0; ± is one standard error, over samples or blocks of one training seed." in alone.caption
+    draws = only([row(value=v, seed=s, training="a checkpoint") for s, v in enumerate((1.0, 3.0))])
+    assert draws.rows == [["pfgm", "heun", "2.0 ± 1.0"]]
+    assert "of the mean over 2 seeds of the draws of one training seed." in draws.caption
+
+
+@pytest.mark.parametrize("metric", ["KID", "IS", "CS[digits]", "sliced_W2"])
+def test_a_deviation_over_subsets_is_no_standard_error(metric):
+    """Their `stderr` stays in results.csv; ± in a table never means anything else."""
+    table = only([row(metric=metric, value=3.0, stderr=0.5)])
+    assert table.rows == [["pfgm", "heun", "3"]]
+    assert "±" not in table.caption
+    assert only([row(metric=metric, value=v, seed=s, stderr=0.5) for s, v in enumerate((1.0, 3.0))]).rows[0][2] == (
+        "2.0 ± 1.0"
+    )
+
+
+class Kept:
+    """A store that holds a row."""
+
+    def rows(self, key):
+        return [row()]
+
+
+@pytest.mark.parametrize(("folder", "training"), [("", 0), ("a/checkpoint", "a/checkpoint")])
+def test_rows_say_which_training_they_are_from(folder, training):
+    """Seeds of a checkpoint are draws; so is a measurement of samples that were drawn from one."""
+    drawn = Cell("sample", {}, {"process": "pfgm", "seed": 0}, folder=folder)
+    cells = [drawn, Cell("metric", {"metric": "fd", "of": "samples"}, {"seed": 0, "solver": "heun"}, (drawn.key,))]
+    (found,) = collect(Kept(), cells)
+    assert (found["training"], found["entry"], found["of"]) == (training, "fd", "samples")
 
 
 def test_floor_row_stands_first_and_alone_makes_no_table():
     table = only([row(), row(budget=20), FLOOR])
     assert table.rows[0][0] == "real test split"
-    assert table.rows[0][2:] == ["0.12", "0.12"]
+    assert table.rows[0][2:] == ["0.123", "0.123"]
     assert {len(line) for line in table.rows} == {len(table.header)}
     assert "Floor: real against real, n = 400" in table.caption
     assert tables([FLOOR]) == []
@@ -71,7 +105,7 @@ def test_adaptive_solvers_have_their_own_column():
     ]
     table = only([row(), *free, FLOOR])
     assert table.header == ["process", "solver", "NFE 10", "own NFE"]
-    assert table.rows[1:] == [["pfgm", "heun", "1.00", ""], ["pfgm", "rk45", "", "1.50 ± 0.71 (NFE 61.5)"]]
+    assert table.rows[1:] == [["pfgm", "heun", "1", ""], ["pfgm", "rk45", "", "1.50 ± 0.50 (NFE 61.5)"]]
     alone = only([*free, FLOOR])
     assert {len(line) for line in alone.rows} == {len(alone.header)} == {3}
 
@@ -85,7 +119,7 @@ NORM = [
 def test_norm_table():
     table = only(NORM)
     assert table.header == ["process", "norm_spread[train]", "norm_tied[train]"]
-    assert table.rows == [["pfgm", "1.235", "0.500"]]
+    assert table.rows == [["pfgm", "1.23", "0.5"]]
 
 
 def test_push_table_is_sorted_by_factor_and_stays_out_of_the_others():
@@ -95,7 +129,7 @@ def test_push_table_is_sorted_by_factor_and_stays_out_of_the_others():
     ]
     table = only(rows)
     assert table.header == ["process", "|x| × 0.5", "|x| × 1.25", "|x| × 10"]
-    assert table.rows == [["pfgm", "3.00", "2.00", "9.00"]]
+    assert table.rows == [["pfgm", "3", "2", "9"]]
     assert "NFE 20" in table.caption
 
 
@@ -106,6 +140,7 @@ def test_likelihood_table(metric):
     )
     assert table.title == metric
     assert table.rows == [["pfgm", "2.346 ± 0.012", "rk45(0.001)", "71.2", "100", "0"]]
+    assert "± is one standard error, over samples or blocks of one training seed." in table.caption
 
 
 def test_each_metric_of_samples_has_its_own_table_and_floor():
@@ -113,7 +148,7 @@ def test_each_metric_of_samples_has_its_own_table_and_floor():
         row("data", "", None, metric="KID", value=1e-5, protocol="real"),
         row(metric="KID", value=0.0123456, stderr=3e-4),
         row(metric="IS", value=3.14159),
-        row(metric="precision", value=0.5, solver="rk45", budget=None, nfe=61.0, entry="prdc"),
+        row(metric="precision", value=0.5, solver="rk45", budget=None, nfe=61.0, entry="inception"),
         row(metric="FD[mnist]", value=7.0),
         FLOOR,
         row(),
@@ -126,22 +161,22 @@ def test_each_metric_of_samples_has_its_own_table_and_floor():
         "IS against NFE",
         "precision against NFE",
     ]
-    assert found["KID against NFE"].rows == [["real test split", "–", "1e-05"], ["pfgm", "heun", "0.0123 ± 0.0003"]]
-    assert found["IS against NFE"].rows == [["pfgm", "heun", "3.142"]]
-    assert found["precision against NFE"].rows == [["pfgm", "rk45", "0.5000 (NFE 61.0)"]]
-    assert found["FD[mnist] against NFE"].rows == [["pfgm", "heun", "7.00"]]
-    assert found["FD[digits] against NFE"].rows == [["real test split", "–", "0.12"], ["pfgm", "heun", "1.00"]]
+    assert found["KID against NFE"].rows == [["real test split", "–", "1e-05"], ["pfgm", "heun", "0.0123"]]
+    assert found["IS against NFE"].rows == [["pfgm", "heun", "3.14"]]
+    assert found["precision against NFE"].rows == [["pfgm", "rk45", "0.5 (NFE 61)"]]
+    assert found["FD[mnist] against NFE"].rows == [["pfgm", "heun", "7"]]
+    assert found["FD[digits] against NFE"].rows == [["real test split", "–", "0.123"], ["pfgm", "heun", "1"]]
 
 
 def test_other_metrics_have_a_line_each_with_digits_by_their_error():
     rows = [
-        row(metric="kl", value=0.1234567, entry="kl", budget=None, nfe=61.25),
-        row(metric="kl", value=0.1234567, stderr=0.0123, entry="kl", budget=None),
+        row(metric="odd", value=0.1234567, budget=None, nfe=61.25),
+        row(metric="odd", value=0.1234567, stderr=0.0123, budget=None),
     ]
     table = only(rows)
     assert table.title == "Other measurements"
-    assert [line[3:5] for line in table.rows] == [["kl", "0.1235"], ["kl", "0.123 ± 0.012"]]
-    assert table.caption == "`kl`: by hand."
+    assert [line[3:5] for line in table.rows] == [["odd", "0.123"], ["odd", "0.123 ± 0.012"]]
+    assert table.caption.startswith("`odd`: by hand. ± is one standard error")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +267,7 @@ def test_push_table_stands_below_the_floor_and_says_how_it_was_measured():
         for f in ("0.5", "2")
     ]
     table = only([FLOOR, *pushed])
-    assert table.rows[0] == ["real test split", "0.12", "0.12"]
+    assert table.rows[0] == ["real test split", "0.123", "0.123"]
     assert table.caption.count("by some distance") == 1
     assert "pfgm: |x| times the factor at t = 0.5, where noise to signal is 1; then the same heun" in table.caption
     assert "n = 500. Floor: real against real, n = 400. NFE 20" in table.caption

@@ -28,22 +28,35 @@ def test_a_difference_over_seeds(tmp_path, row):
     b = run(tmp_path, "b", [row(value=v, seed=s) for s, v in enumerate([20.0, 20.0, 26.0])])
     one = only(a, b)
     assert (one.a.value, one.b.value) == (11.0, 22.0)
-    assert one.a.error == pytest.approx(math.sqrt(2) / math.sqrt(2))
-    assert one.b.error == pytest.approx(math.sqrt(12) / math.sqrt(3))
-    assert one.verdict == "different"  # 11 against √(1 + 4): 4.9
+    assert one.a.number.error == pytest.approx(math.sqrt(2) / math.sqrt(2))
+    assert one.b.number.error == pytest.approx(math.sqrt(12) / math.sqrt(3))
+    assert one.verdict == "undecided"  # two against three is one degree of freedom
+
+
+def test_the_same_seeds_are_compared_in_pairs(tmp_path, row):
+    a = run(tmp_path, "a", [row(value=v, seed=s) for s, v in enumerate([10.0, 20.0, 30.0])])
+    b = run(tmp_path, "b", [row(value=v, seed=s) for s, v in enumerate([11.0, 21.1, 30.9])])
+    one = only(a, b)
+    assert one.gap.value == pytest.approx(1.0)
+    assert one.gap.error == pytest.approx(0.1 / math.sqrt(3))
+    assert one.verdict == "holds"
+    assert only(b, a).verdict == "holds"
 
 
 def test_close_numbers_and_numbers_without_an_error(tmp_path, row):
-    near = only(run(tmp_path, "a", [row(value=1.0, stderr=1.0)]), run(tmp_path, "b", [row(value=2.0, stderr=1.0)]))
-    assert near.verdict == "not told apart"
-    assert only(run(tmp_path, "a", [row()]), run(tmp_path, "b", [row()])).verdict == "error not known"
+    far = only(run(tmp_path, "a", [row(value=1.0, stderr=0.1)]), run(tmp_path, "b", [row(value=2.0, stderr=0.1)]))
+    assert far.verdict == "one seed: not judged"
+    assert only(run(tmp_path, "a", [row()]), run(tmp_path, "b", [row()])).verdict == "one seed: not judged"
+    near = [[row(value=v + k, seed=s) for s, v in enumerate([1.0, 2.0, 3.0 + k])] for k in (0, 1)]
+    assert only(run(tmp_path, "a", near[0]), run(tmp_path, "b", near[1])).verdict == "undecided"
 
 
 @pytest.mark.parametrize(("change", "why"), [({"protocol": "q"}, "protocols differ"), ({"n": 99}, "n differs")])
 def test_other_protocols_are_not_compared_unless_asked(tmp_path, row, change, why):
-    a, b = run(tmp_path, "a", [row(stderr=0.1)]), run(tmp_path, "b", [row(value=9.0, stderr=0.1, **change)])
+    a = run(tmp_path, "a", [row(value=v, seed=s) for s, v in enumerate([1.0, 1.1, 1.2])])
+    b = run(tmp_path, "b", [row(value=v, seed=s, **change) for s, v in enumerate([9.0, 9.2, 9.1])])
     assert only(a, b).verdict == why
-    assert only(a, b, allow_mixed=True).verdict == "different"
+    assert only(a, b, allow_mixed=True).verdict == "holds"
 
 
 def test_settings_and_environments_that_differ(tmp_path):
@@ -77,27 +90,22 @@ def written(folder, rows):
 
 def test_the_command_from_files_alone(tmp_path, row, capsys):
     evil = tmp_path / "<b>x"
-    rows = [row(value=5.0, stderr=0.5), row(value=3.0, budget=20, nfe=20, stderr=0.5)]
-    free = {"solver": "rk45", "budget": None}
+    real, free = row("data", 1.0, solver="", nfe=None), {"solver": "rk45", "budget": None}
+    more = [0.0, 0.1, -0.1]
+    rows = [row(value=5.0 + v, seed=s) for s, v in enumerate(more)] + [row(value=3.0, budget=20, nfe=20)]
     a = written(
-        tmp_path / "a", [*rows, row(value=2.0, nfe=61.0, stderr=0.1, **free), row("data", 1.0, solver="", nfe=None)]
+        tmp_path / "a", [*rows, *(row(value=2.0 + v, nfe=61.0, seed=s, **free) for s, v in enumerate(more)), real]
     )
-    b = written(
-        evil,
-        [
-            row(value=9.0, stderr=0.5),
-            row(value=2.5, nfe=63.5, stderr=0.1, **free),
-            row("data", 1.0, solver="", nfe=None),
-        ],
-    )
+    other = [row(value=9.0 + 2 * v, seed=s) for s, v in enumerate(more)]
+    b = written(evil, [*other, *(row(value=2.5 + v / 2, nfe=63.5, seed=s, **free) for s, v in enumerate(more)), real])
     out = tmp_path / "out"
     assert report_command.main([str(a), str(b), "--out", str(out)], standalone_mode=False) == 0
-    assert "2 settings in common; 2 different" in capsys.readouterr().out
+    assert "2 settings in common; that they differ: holds (2)" in capsys.readouterr().out
     with (out / "differences.csv").open() as file:
         found = {(r["process"], r["solver"], r["budget"]): r for r in csv.DictReader(file)}
-    assert float(found["pfgm", "heun", "10"]["difference"]) == 4.0
-    assert float(found["pfgm", "heun", "10"]["in_stderr"]) == pytest.approx(4 / math.hypot(0.5, 0.5))
-    assert found["pfgm", "rk45", ""]["verdict"] == "different"  # at their own NFE each, still one setting
+    assert float(found["pfgm", "heun", "10"]["difference"]) == pytest.approx(4.0)
+    assert float(found["pfgm", "heun", "10"]["in_stderr"]) == pytest.approx(4 / (0.1 / math.sqrt(3)))
+    assert found["pfgm", "rk45", ""]["verdict"] == "holds"  # at their own NFE each, still one setting
     assert found["data", "", ""]["verdict"] == "the same"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<b>" not in page

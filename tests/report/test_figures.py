@@ -21,7 +21,7 @@ def drawn(rows, **more):
     return axes
 
 
-def test_lines_are_means_and_bands_one_deviation(row):
+def test_lines_are_means_and_bands_one_standard_error(row):
     at = {5: [8.0, 10.0, 15.0], 20: [2.0, 2.0, 5.0]}
     rows = [row(value=v, budget=b, nfe=b, seed=s) for b, values in at.items() for s, v in enumerate(values)]
     axes = drawn(rows[::-1])
@@ -32,8 +32,8 @@ def test_lines_are_means_and_bands_one_deviation(row):
     edges = band.get_paths()[0].vertices
     for place, values in at.items():
         found = edges[edges[:, 0] == place, 1]
-        mean, deviation = np.mean(values), np.std(values, ddof=1)
-        assert [found.min(), found.max()] == pytest.approx([mean - deviation, mean + deviation])
+        mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(3)
+        assert [found.min(), found.max()] == pytest.approx([mean - error, mean + error])
 
 
 def test_one_seed_has_bars_of_its_standard_error(row):

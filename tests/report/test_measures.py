@@ -1,89 +1,109 @@
-"""Means, standard errors and verdicts against the closed forms."""
+"""Settings with their errors, who is ahead, and the family of tests."""
 
 import math
 import statistics
 
+import numpy as np
 import pytest
 
+from genflow import estimates as es
+from genflow.evaluate.facts import headline, number_of
 from genflow.registry import registries
-from genflow.report.measures import apart, better, estimate, estimates, headline, leaders, with_error
+from genflow.report.measures import leaders, measured, setting
 
 VALUES = [3.0, 4.0, 6.5]
 
 
 def test_over_seeds_the_error_is_the_deviation_over_the_root_of_their_number(row):
-    found = estimate([row(value=v, seed=s, stderr=9.0) for s, v in enumerate(VALUES)])
+    found = setting([row(value=v, seed=s, stderr=9.0) for s, v in enumerate(VALUES)]).number
     assert found.value == pytest.approx(statistics.mean(VALUES))
     assert found.error == pytest.approx(statistics.stdev(VALUES) / math.sqrt(3))
     assert found.seeds == 3
 
 
 def test_one_seed_has_its_own_error_or_none(row):
-    assert estimate([row(stderr=0.25)]).error == 0.25
-    assert math.isnan(estimate([row(stderr=None)]).error)
+    assert setting([row(stderr=0.25)]).number.error == 0.25
+    assert math.isnan(setting([row(stderr=None)]).number.error)
 
 
-def test_differences_in_standard_errors(row):
-    a, b = (estimate([row(value=v, stderr=e)]) for v, e in ((1.0, 3.0), (11.0, 4.0)))
-    assert apart(a, b) == (10.0, pytest.approx(2.0))  # √(3² + 4²) = 5
-    assert apart(b, a) == (-10.0, pytest.approx(-2.0))
-    unknown = estimate([row(value=2.0)])
-    assert math.isnan(apart(a, unknown)[1])
-    exact = [estimate([row(value=v, stderr=0.0)]) for v in (1.0, 1.0, 2.0)]
-    assert apart(exact[0], exact[1]) == (0.0, 0.0)
-    assert apart(exact[0], exact[2]) == (1.0, math.inf)
-
-
-@pytest.mark.parametrize(
-    ("value", "error", "text"),
-    [
-        (53.66, 4.512, "53.7 ± 4.5"),
-        (94.25, 20.7, "94 ± 21"),
-        (2.7111, 0.0441, "2.711 ± 0.044"),
-        (0.00123456, 0.0000123, "0.001235 ± 0.000012"),
-        (1234.5, 1000.0, "1234 ± 1000"),
-        (5.0, math.nan, "5"),
-        (5.125, 0.0, "5.12"),
-    ],
-)
-def test_numbers_stop_at_the_second_digit_of_their_error(value, error, text):
-    assert with_error(value, error) == text
+def better(metric, entry=""):
+    return number_of(metric, entry).better
 
 
 def test_which_way_is_better():
     assert [better(m) for m in ("FD[digits]", "bits/dim", "KID", "nll[nats]")] == ["lower"] * 4
     assert [better(m) for m in ("IS", "precision[digits]", "Coverage")] == ["higher"] * 3
     assert better("FD[digits]@norm*2") == better("norm_spread[path]") == better("unheard of") == ""
+    assert better("isotropy") == better("fidelity") == "", "the beginning of a name says nothing"
 
 
 def test_a_catalogue_entry_says_it_itself():
     registries()["metrics"].add("my_score", object, tags={"better": "higher"})
     try:
         assert better("my number", "my_score") == "higher"
+        assert better("FD[mine]", "my_score") == "higher", "of its own numbers, whatever another's are called"
     finally:
         registries()["metrics"].remove("my_score")
 
 
+def seeds_of(row, process, values, **more):
+    return [row(process, v, seed=s, **more) for s, v in enumerate(values)]
+
+
 def test_leaders_at_each_budget_and_with_each_at_its_best(row):
     rows = [
-        row("a", 10.0, budget=5, stderr=1.0),
-        row("a", 4.0, budget=10, stderr=0.3),
-        row("a", 3.0, "FD[digits]", "rk45", None, nfe=61.0, stderr=0.1),
-        row("b", 5.0, budget=5, stderr=1.0),
-        row("b", 3.8, budget=10, stderr=0.4),
+        *seeds_of(row, "a", (10.0, 10.1, 10.2), budget=5),
+        *seeds_of(row, "a", (4.0, 4.4, 4.2), budget=10),
+        *seeds_of(row, "a", (3.0, 3.1, 3.2), solver="rk45", budget=None, nfe=61.0),
+        *seeds_of(row, "b", (5.0, 5.1, 5.3), budget=5),
+        *seeds_of(row, "b", (3.8, 4.5, 4.2), budget=10),
         row("data", 1.0, budget=None, solver=""),
     ]
-    found = {line[1]: line for line in leaders(rows)}
+    found = {one.where: one.cells() for one in leaders(rows)}
     assert list(found) == ["NFE 5", "NFE 10", "own NFE", "each at its best"]
-    assert found["NFE 5"][2:] == ["b, heun", "5.0 ± 1.0", "a, heun", "10.0 ± 1.0", "5", "3.5", "ahead"]
-    assert found["NFE 10"][-2:] == ["0.4", "not told apart"]
+    line = found["NFE 5"]
+    assert line[2:6] == ["b, heun", "5.133 ± 0.088", "a, heun", "10.100 ± 0.058"]
+    assert line[6] == "4.967 ± 0.033"  # seed by seed 5, 5, 4.9
+    assert line[-1] == "holds"
+    assert found["NFE 10"][-1] == "undecided"
     assert found["own NFE"][-1] == "nothing to compare with"
-    assert found["each at its best"][2:6] == ["a, rk45 at 61", "3.00 ± 0.10", "b, heun at 10", "3.80 ± 0.40"]
+    assert found["each at its best"][2:6] == ["a, rk45 at 61", "3.100 ± 0.058", "b, heun at 10", "4.17 ± 0.20"]
+
+
+def test_the_lines_of_the_summary_are_one_family(row):
+    """p is Holm's: of three tests the smallest is taken three times."""
+    rows = []
+    for budget, gaps in ((5, (5.0, 5.2, 4.8)), (10, (0.3, 0.5, 1.1)), (20, (0.1, -0.2, 0.3))):
+        rows += seeds_of(row, "a", (1.0, 2.0, 3.0), budget=budget)
+        rows += seeds_of(row, "b", [v + g for v, g in zip((1.0, 2.0, 3.0), gaps, strict=True)], budget=budget)
+    found = leaders(rows)
+    raw = [es.p_value(one.gap) for one in found]
+    assert [one.p for one in found] == pytest.approx(es.holm(raw))
+    assert found[0].p == pytest.approx(4 * raw[0])  # with the line of each at its best
+
+
+def test_one_training_seed_is_not_judged_whatever_its_error(row):
+    (lead,) = leaders([row("a", 1.0, stderr=1e-6), row("b", 9.0, stderr=1e-6)])
+    assert lead.cells()[-3:] == ["–", "–", "one seed: not judged"]
+    several = [
+        row(p, v, seed=s, training="file") for p in "ab" for s, v in enumerate((1.0, 1.1) if p == "a" else (9, 9))
+    ]
+    assert leaders(several)[0].judgement.word == es.ONE_SEED, "draws of one checkpoint are one training"
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_a_null_lead_gets_a_verdict_in_one_of_twenty_draws(row, seeds):
+    """Two processes with the same distribution, at one budget: the better mean is not better."""
+    rng, said, draws = np.random.default_rng(seeds), 0, 1500
+    for x in rng.normal(10, 1, size=(draws, 2, seeds)):
+        (lead,) = leaders([one for k, p in enumerate("ab") for one in seeds_of(row, p, x[k])])
+        said += lead.judgement.word != es.UNDECIDED
+    assert 100 * said / draws == pytest.approx(5, abs=1.7)  # three standard errors of the share
 
 
 def test_a_setting_without_a_number_has_no_estimate(row):
     rows = [row("a", None), row("a", math.inf, budget=20), row("b", 2.0)]
-    assert [e.process for e in estimates(rows, "FD[digits]")] == ["b"]
+    assert [e.process for e in measured(rows, "FD[digits]")] == ["b"]
 
 
 def test_the_headline_is_a_frechet_distance_where_there_is_one(row):

@@ -57,15 +57,23 @@ def test_cards_of_a_metric_where_more_is_better(row):
 
 
 @pytest.mark.parametrize(
-    ("second", "error", "words"),
+    ("second", "words"),
     [
-        (3.0, 0.1, "pfgm (heun, NFE 10) with 2.00 ± 0.10 is ahead of vp_ode"),
-        (2.2, 0.1, "are not told apart. The difference is 0.2, 1.4 standard errors"),
-        (3.0, None, "are not told apart. The difference is 1, its standard error is not known"),
+        (3.0, "pfgm (heun, NFE 10) with 2.000 ± 0.058 is ahead of vp_ode"),
+        (2.1, "there is no significant difference between pfgm (heun, NFE 10) with 2.000 ± 0.058 and vp_ode"),
+        (2.1, "The difference is 0.10 ± 0.12, p = 0.48; 0.497 would have been seen"),
     ],
 )
-def test_the_sentence_claims_no_more_than_the_errors_allow(row, second, error, words):
-    assert words in lead([row("pfgm", 2.0, stderr=error), row("vp_ode", second, stderr=error)])
+def test_the_sentence_claims_no_more_than_the_tests_allow(row, second, words):
+    rows = [row("pfgm", 2.0 + v, seed=s) for s, v in enumerate((0, 0.1, -0.1))]
+    assert words in lead([*rows, *(row("vp_ode", second - v, seed=s) for s, v in enumerate((0, 0.1, -0.1)))])
+
+
+def test_the_sentence_of_one_training_seed_judges_nothing(row):
+    said = lead([row("pfgm", 2.0, stderr=0.001), row("vp_ode", 3.0, stderr=0.001)])
+    assert "pfgm (heun, NFE 10) with 2.0000 ± 0.0010 has the best mean, before vp_ode" in said
+    assert "one training seed is not judged" in said
+    assert "ahead" not in said
 
 
 def test_the_sentence_of_one_process_and_of_none(row):
@@ -74,11 +82,12 @@ def test_the_sentence_of_one_process_and_of_none(row):
     assert lead([row("pfgm", 2.0, metric="unheard of", entry="plugin")]) == ""
 
 
-def test_the_best_of_each_column_is_marked_and_the_floor_is_not(row):
+def test_the_best_of_each_column_is_marked_and_the_floor_is_not():
     lines = [["real test split", "–", "1.00", "1.00"], ["a", "heun", "9.10 ± 0.2", "3.00"], ["b", "heun", "10.2", ""]]
-    table = Table("FD[digits] against NFE", ["process", "solver", "NFE 5", "own NFE"], lines, "")
-    assert marked(table, [row()]) == {(1, 2)}  # the last column has one number: nothing to be best of
-    assert marked(Table("unheard of", table.header, lines, ""), [row()]) == set()
+    table = Table("FD[digits] against NFE", ["process", "solver", "NFE 5", "own NFE"], lines, "", 1)
+    assert marked(table) == {(1, 2)}  # the last column has one number: nothing to be best of
+    assert marked(Table("unheard of", table.header, lines, "")) == set()
+    assert marked(Table("higher", table.header, lines, "", -1)) == {(2, 2)}
 
 
 def test_every_setting_stands_with_its_value_and_its_origin():

@@ -9,6 +9,7 @@ import pytest
 from genflow.bench.cells import plan
 from genflow.commands.reproduce import plan_lines
 from genflow.config import ConfigError
+from genflow.estimates import NOT_MEASURED
 from genflow.reproduce import get_recipe, recipes
 from genflow.reproduce.base import SCALES, Results
 from genflow.reproduce.parts import Settings, absences, open_parts
@@ -69,7 +70,7 @@ def test_what_is_looked_for_is_run(recipe, scale, empty):
 def test_nothing_is_claimed_of_nothing(recipe, scale):
     """Without a single number no claim holds or fails: verdicts come from the results."""
     assert recipe.claims
-    assert {claim.judge(Results(scale)).word for claim in recipe.claims} == {"not judged"}
+    assert {claim.judge(Results(scale)).word for claim in recipe.claims} == {NOT_MEASURED}
 
 
 @each

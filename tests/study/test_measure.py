@@ -10,7 +10,7 @@ import genflow
 from genflow.config import BenchConfig
 from genflow.evaluate.base import Context
 from genflow.evaluate.metrics import FrechetMetric
-from genflow.study.measure import Blocks, Kept, Ruler, mean
+from genflow.study.measure import Blocks, Kept, Ruler
 
 
 def test_blocks_are_those_of_the_bench():
@@ -37,7 +37,7 @@ def test_ratios_and_differences_are_taken_block_by_block():
 
 
 def test_a_single_block_has_no_error():
-    assert math.isnan(mean([1.0]).error)
+    assert math.isnan(Blocks((1.0,)).mean.error)
 
 
 def test_a_point_is_measured_once_and_known_by_all_it_depends_on(tmp_path):

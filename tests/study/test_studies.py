@@ -17,9 +17,9 @@ from genflow.bench.cells import plan
 from genflow.bench.worker import Worker
 from genflow.commands.options import resolve
 from genflow.config import ConfigError, TrainConfig, build
+from genflow.estimates import FAILS, HOLDS, UNDECIDED
 from genflow.registry import UnknownNameError
 from genflow.study import STUDIES, subjects
-from genflow.study.claims import FAILS, HOLDS, OPEN
 from genflow.study.config import UNREAD, StudyConfig, bench_of, entry, settled
 from genflow.study.dimension import verdict
 from genflow.study.lab import Lab
@@ -270,13 +270,13 @@ def test_the_parts_of_an_error_add_up():
     [
         ({1: (5, 6), 8: (2, 3), 64: (4, 5.2)}, HOLDS),
         ({1: (5, 6), 8: (4, 5), 64: (2, 3.1)}, FAILS),
-        ({1: (5, 6), 8: (4, 5.2), 64: (4, 5.4)}, OPEN),
-        ({1: (5, 6), 8: (3, 9), 64: (2, 3)}, OPEN),
+        ({1: (5, 6), 8: (4, 5.2), 64: (4, 5.4)}, UNDECIDED),
+        ({1: (5, 6), 8: (3, 9), 64: (2, 3)}, UNDECIDED),
     ],
 )
 def test_a_best_dimension_is_told_block_by_block(values, expected):
     """The spread that blocks share does not count, the spread of differences does."""
-    assert verdict({dim: Blocks(tuple(map(float, one))) for dim, one in values.items()}) == expected
+    assert verdict({dim: Blocks(tuple(map(float, one))) for dim, one in values.items()}).word == expected
 
 
 def test_an_unknown_study_names_the_nearest():
