@@ -287,7 +287,8 @@ def rectify(
         process, backbone, solver, n, nfe, seed, batch_size, device, dtype, labels, guidance: As for `sample`.
 
     Returns:
-        In data units, with an identity scaling. The partners are the draws at t_prior at the base's own scale.
+        In data units, with an identity scaling; the held-out rows are those of `dataset` in its order. The partners are
+        the draws at t_prior at the base's own scale.
 
     Raises:
         ValueError: An SDE solver: what it makes of a draw is not determined by it.
@@ -302,12 +303,13 @@ def rectify(
     prior, _ = draw_prior(process, x.shape[1:], seed, range(n), x.dtype)
     classes = class_labels(labels, n, getattr(backbone, "classes", 0))
     held = dataset.labels("test")
-    known = None if classes is None or held is None else {"train": classes, "test": held}
+    back = dataset.order("test").argsort()  # as they are stored, so that both data sets have them in one order
+    known = None if classes is None or held is None else {"train": classes, "test": held[back]}
     return PairedDataset(
         f"{dataset.name}, rectified",
         x,
         prior / getattr(process, "prior_scale", 1.0),
-        dataset.scaling.encode(dataset.test),
+        dataset.scaling.encode(dataset.test[back]),
         known,
         dataset.classes if known else 0,
         dataset.class_names if known else None,

@@ -60,7 +60,7 @@ def _permuted(split: str, found: Any, back: bool = False) -> Any:
     if not isinstance(found, Tensor) or not found.ndim:
         return found
     order = permutation(split, len(found))
-    return found[(order.argsort() if back else order).to(found.device)]
+    return found.index_select(0, (order.argsort() if back else order).to(found.device))  # contiguous, as `examples`
 
 
 class Rows:

@@ -31,12 +31,13 @@ def first_chunks(dataset: Dataset, split: str, count: int | None = None, size: i
 
 
 def whole_pass(dataset: Dataset, split: str, count: int | None = None, keep: int = 0) -> Iterator[Tensor]:
-    """The first `count` raw examples of a split (all for None), in batches: the first `keep` in order, the others as
-    they lie on a disk, which is then read from front to back."""
+    """The first `count` raw examples of a split (all for None), in batches: in order where they are in memory; on a
+    disk only the first `keep`, and the others as they lie, so that it is read from front to back."""
     total = dataset.count(split)
     wanted = total if count is None else min(count, total)
-    yield from first_chunks(dataset, split, min(keep, wanted))
-    for _, chunk in dataset.sweep(split, torch.arange(min(keep, wanted), wanted)):
+    ordered = wanted if dataset.held else min(keep, wanted)
+    yield from first_chunks(dataset, split, ordered)
+    for _, chunk in dataset.sweep(split, torch.arange(ordered, wanted)):
         yield chunk
 
 
