@@ -17,6 +17,7 @@ from genflow.backbone import ncsnv2
 from genflow.backbone.ncsnv2 import NCSNv2
 
 F64 = torch.float64
+BOUND = 1e-12
 ROOT2 = math.sqrt(2.0)
 
 
@@ -330,7 +331,7 @@ def test_every_published_network_is_the_plain_one(make, arguments):
     x, level = inputs(net)
     found = net(x, level)
     assert found.shape[1] == 3 + arguments[-1]
-    assert gap(found, plain(net.state_dict(), x, level)) < 1e-12
+    assert gap(found, plain(net.state_dict(), x, level)) < BOUND
 
 
 @torch.no_grad()
@@ -343,7 +344,7 @@ def test_the_published_width(name, size, width):
     else:
         net, plain = unet_case(name, size, 0, nf=width)
     x, level = inputs(net)
-    assert gap(net(x, level), plain(net.state_dict(), x, level)) < 1e-12
+    assert gap(net(x, level), plain(net.state_dict(), x, level)) < BOUND
 
 
 @pytest.mark.parametrize(("name", "size"), UNETS)
@@ -412,7 +413,7 @@ def test_no_two_blocks_of_equal_shape_can_be_exchanged_unseen(make, arguments):
         changed = dict(state)
         for name in blocks(state)[one]:
             changed[f"{one}.{name}"], changed[f"{other}.{name}"] = state[f"{other}.{name}"], state[f"{one}.{name}"]
-        assert gap(found, plain(changed, x, level)) > 1e-6, (one, other)
+        assert gap(found, plain(changed, x, level)) > 1000 * BOUND, (one, other)  # deep blocks change 5e-7 of it
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class Mixture(Normal):
         self.weights = torch.tensor(weights, dtype=F64)
 
     def means(self, x, t):
-        c = self.process.at(t, x)
+        c = self.process.at(t.reshape(-1)[0], x)  # all rows have one time
         spread = float(c.a**2 * self.variance + c.b**2)
         gap = x[:, None] - c.a * self.mean
         share = (self.weights.log() - gap.square().sum(2) / (2 * spread)).softmax(1)
