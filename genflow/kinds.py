@@ -120,6 +120,11 @@ class Kind:
             self.names | other.names, self.words + other.words, self.item or other.item, self.value or other.value
         )
 
+    @property
+    def open(self) -> bool:
+        """Whether nothing is known of it, so that anything is passed on."""
+        return "any" in self.names or not (self.names - {"other", "None"} or self.words or self.item or self.value)
+
     def __str__(self) -> str:
         """What is allowed, in words."""
         parts = ["true or false"] if "bool" in self.names else []
@@ -196,7 +201,7 @@ def read(kind: Kind, raw: Any) -> Any:
         raw = Scalar(raw, "quoted")
     if not isinstance(raw, Scalar):
         return conform(kind, _plain(kind, raw))
-    if "any" in kind.names:
+    if kind.open:
         return guess(raw)
     if _is_none(kind, raw):
         return None
@@ -299,7 +304,7 @@ def conform(kind: Kind, value: Any) -> Any:
     Raises:
         ValueError: It is none of the alternatives.
     """
-    if (kind.names & {"any", "other"} and not isinstance(value, bool | int | float | str)) or "any" in kind.names:
+    if kind.open:
         return value
     if not isinstance(value, PLAIN):
         return operator.index(value) if "int" in kind.names and hasattr(value, "__index__") else value

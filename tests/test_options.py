@@ -31,7 +31,7 @@ NAMES = [
 """Names that a folder may have, most of which YAML reads as something else."""
 
 BARE = [name for name in NAMES if name.strip() == name and name[0] not in "[{'\"*&!%@`#|>?" and name != "- a"]
-BARE = [name for name in BARE if ": " not in name and " #" not in name]
+BARE = [name for name in BARE if ": " not in name and " #" not in name and "\t" not in name]
 """Those that may stand in YAML without quotes."""
 
 KEYS = dict.fromkeys(("processes", "backbones", "solvers", "datasets", "metrics"))
