@@ -249,8 +249,10 @@ def p_value(gap: Estimate) -> float:
     return float(2 * (ndtr(t) if math.isinf(gap.dof) else stdtr(gap.dof, t)))
 
 
-def least_seen(gap: Estimate, level: float = LEVEL) -> float:
-    """The smallest difference that would have got a verdict with this error; NaN where none could."""
+def least_seen(gap: Estimate, level: float = LEVEL, tests: int = 1) -> float:
+    """The smallest difference that would have got a verdict with this error, whichever others of `tests` had one; NaN
+    where none could."""
+    level /= max(tests, 1)
     if math.isnan(gap.error) or (gap.error and not gap.dof > 0):
         return math.nan
     if not gap.error:

@@ -92,6 +92,7 @@ class Difference:
         judgement: The verdict on the two being different, with Holm's correction for all settings in common.
         p: After it; NaN where there is no test.
         fact: What its metric says of it.
+        tests: How many settings are tested.
     """
 
     key: Key
@@ -101,6 +102,7 @@ class Difference:
     judgement: Judgement
     p: float
     fact: Number
+    tests: int = 1
 
     @property
     def gap(self) -> Estimate:
@@ -127,7 +129,8 @@ def differences(a: Run, b: Run, allow_mixed: bool = False) -> list[Difference]:
         found.append((key, one, other, obstacle, _differ(one, other, not obstacle and key[0] != REAL)))
     told = [one[-1] for one in found]
     family = zip(found, together(told), holm([one.p for one in told]), strict=True)
-    return [Difference(*one[:4], judgement, p, facts(first[one[0]][0])) for one, judgement, p in family]
+    tests = sum(not math.isnan(one.p) for one in told)
+    return [Difference(*one[:4], judgement, p, facts(first[one[0]][0]), tests) for one, judgement, p in family]
 
 
 def _differ(a: Setting, b: Setting, tested: bool) -> Judgement:
@@ -176,7 +179,7 @@ def _line(one: Difference) -> list[str]:
         one.b.text,
         "–" if one.obstacle else text(gap.value, gap.error, signed=True),
         chance(one.p),
-        "–" if math.isnan(one.p) else short(least_seen(gap)),
+        "–" if math.isnan(one.p) else short(least_seen(gap, tests=one.tests)),
         one.verdict,
     ]
 

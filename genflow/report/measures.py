@@ -81,6 +81,7 @@ class Lead:
         gap: By how much the first is better.
         judgement: With Holm's correction for the places of the summary.
         p: After it; NaN where there is no test.
+        tests: How many there are of the summary.
     """
 
     metric: str
@@ -91,14 +92,19 @@ class Lead:
     gap: es.Estimate
     judgement: es.Judgement
     p: float
+    tests: int = 1
+
+    @property
+    def least_seen(self) -> float:
+        """The smallest difference that would have been seen among so many tests; NaN where none could."""
+        return math.nan if math.isnan(self.p) else es.least_seen(self.gap, tests=self.tests)
 
     def cells(self) -> list[str]:
         """A line of the table; columns are LEADER_COLUMNS."""
         line = [self.name, self.where, _name(self.first, self.where), self.first.text]
         if self.second is None:
             return [*line, *["–"] * 5, "nothing to compare with"]
-        seen = "–" if self.gap.seeds == 1 else es.short(es.least_seen(self.gap))
-        found = [es.text(self.gap.value, self.gap.error), es.chance(self.p), seen]
+        found = [es.text(self.gap.value, self.gap.error), es.chance(self.p), es.short(self.least_seen)]
         return [*line, _name(self.second, self.where), self.second.text, *found, self.judgement.word]
 
 
@@ -118,8 +124,9 @@ def leaders(rows: Sequence[Row]) -> list[Lead]:
             found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
     judged = [one.judgement for one in found]
     together, adjusted = es.together(judged), es.holm([one.p for one in judged])
+    tests = sum(not math.isnan(one.p) for one in judged)
     return [
-        Lead(one.metric, one.where, one.name, one.first, one.second, one.gap, judgement, p)
+        Lead(one.metric, one.where, one.name, one.first, one.second, one.gap, judgement, p, tests)
         for one, judgement, p in zip(found, together, adjusted, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, Table, floor_of
 from genflow.config import BenchConfig, flatten, leaves
-from genflow.estimates import HOLDS, ONE_SEED, chance, least_seen, short
+from genflow.estimates import HOLDS, ONE_SEED, chance, short
 from genflow.evaluate.facts import direction, headline
 from genflow.report.cautions import cautions
 from genflow.report.citations import bibtex, cite, used
@@ -206,7 +206,7 @@ def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
     else:
         words = f"On {name}, there is no significant difference between {first} and {others[0]}"
     known = not math.isnan(found.p)
-    test = f", p = {chance(found.p)}; {short(least_seen(gap))} would have been seen" if known else ""
+    test = f", p = {chance(found.p)}; {short(found.least_seen)} would have been seen" if known else ""
     return f"{words}. The difference is {gap}{test}; each is the best setting of its process."
 
 

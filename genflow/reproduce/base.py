@@ -157,10 +157,12 @@ class Verdict:
     Arguments:
         judgement: By `genflow.estimates`.
         evidence: The numbers, in a sentence.
+        gap: The difference that was tested, where it is one.
     """
 
     judgement: Judgement
     evidence: str
+    gap: Estimate | None = None
 
     @property
     def word(self) -> Word:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from genflow.bench.cells import REAL
-from genflow.estimates import Estimate, all_of, exact, judge, least_seen, lowest, ratio, short
+from genflow.estimates import Estimate, all_of, exact, judge, lowest, ratio, short
 from genflow.estimates import below as is_below
 from genflow.reproduce.base import Number, Results, Verdict, calls, unmeasured
 
@@ -67,11 +67,6 @@ def below(a: Estimate, limit: float, evidence: str) -> Verdict:
     return Verdict(is_below(a, exact(limit)), evidence)
 
 
-def seen(gap: Estimate) -> str:
-    """The smallest difference that would have had a verdict, in words; "" where none could."""
-    return "" if gap.seeds == 1 or not least_seen(gap) > 0 else f"; {short(least_seen(gap))} apart would be seen"
-
-
 def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
     """Claims that a is less than b.
 
@@ -87,7 +82,7 @@ def less(a: Query, b: Query, names: tuple[str, str], what: str = "") -> Judge:
             absent = " and ".join(name for name, found in zip(names, (one, two), strict=True) if found is None)
             return unmeasured(f"{absent}: not measured")
         called, gap = what or str(one.rows[0]["metric"]), two - one
-        return Verdict(judge(gap), f"{called}: {names[0]} {one}, {names[1]} {two}" + seen(gap))
+        return Verdict(judge(gap), f"{called}: {names[0]} {one}, {names[1]} {two}", gap)
 
     return decide
 
@@ -116,7 +111,7 @@ def fewer_calls(a: Query, b: Query, names: tuple[str, str]) -> Judge:
             return NOT_MEASURED
         first, second = calls(one), calls(two)
         gap = second - first
-        return Verdict(judge(gap), f"NFE of RK45: {names[0]} {first}, {names[1]} {second}" + seen(gap))
+        return Verdict(judge(gap), f"NFE of RK45: {names[0]} {first}, {names[1]} {second}", gap)
 
     return decide
 

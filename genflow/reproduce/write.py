@@ -15,7 +15,7 @@ from genflow.bench.cells import REAL
 from genflow.bench.tables import COLUMNS, Row
 from genflow.checkpoint import write_file
 from genflow.config import to_dict
-from genflow.estimates import chance, holm, meaning, short, together
+from genflow.estimates import chance, holm, least_seen, meaning, short, together
 from genflow.evaluate.protocol import is_missing, reason
 from genflow.report.environment import environment
 from genflow.report.words import FLOOR
@@ -212,12 +212,20 @@ def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> st
 def family(claims: Sequence[Claim], results: Results) -> list[Verdict]:
     """The verdicts on a recipe's claims, with Holm's correction for their number and the p that each was given."""
     found = [judged(claim, results) for claim in claims]
-    adjusted = holm([one.judgement.p for one in found])
-    words = [
-        one.evidence + ("" if math.isnan(p) else f"; p = {chance(p)}") for one, p in zip(found, adjusted, strict=True)
+    adjusted, kept = holm([one.judgement.p for one in found]), together([one.judgement for one in found])
+    tests = sum(not math.isnan(p) for p in adjusted)
+    return [
+        Verdict(judgement, one.evidence + _test(one, p, tests))
+        for one, judgement, p in zip(found, kept, adjusted, strict=True)
     ]
-    kept = together([one.judgement for one in found])
-    return [Verdict(one, evidence) for one, evidence in zip(kept, words, strict=True)]
+
+
+def _test(verdict: Verdict, p: float, tests: int) -> str:
+    """What stands behind the evidence: p, and the smallest difference that would have been seen among so many tests."""
+    if math.isnan(p):
+        return ""
+    seen = least_seen(verdict.gap, tests=tests) if verdict.gap else math.nan
+    return f"; p = {chance(p)}" + (f", {short(seen)} apart would be seen" if seen > 0 else "")
 
 
 def judged(claim: Claim, results: Results) -> Verdict:

@@ -38,6 +38,8 @@ class Finding:
         judgement: The verdict; None for none.
         detail: What stands behind it.
         p: Of the test, with Holm's correction once the findings of a study are together.
+        gap: The difference that was tested, where it is one.
+        tests: How many tests the study has.
     """
 
     text: str
@@ -45,6 +47,8 @@ class Finding:
     judgement: Judgement | None = None
     detail: str = ""
     p: float = math.nan
+    gap: Estimate | None = None
+    tests: int = 1
 
     @property
     def verdict(self) -> str:
@@ -65,6 +69,8 @@ class Finding:
         )
         said = f"{self.claim} {word}" if word else f"{self.claim}: {self.verdict}"
         test = "" if math.isnan(self.p) else f"; p = {chance(self.p)}"
+        seen = least_seen(self.gap, tests=self.tests) if test and self.gap else math.nan
+        test += f", {short(seen)} apart would be seen" if seen > 0 else ""
         return f"{self.text} {said}: {self.detail}{test}."
 
 
@@ -105,11 +111,8 @@ def ordering(what: str, first: str, found: Mapping[str, Estimate], show: Callabl
     if math.isnan(gap.error):
         detail = "no standard error is known"
     else:
-        seen = (
-            "" if judgement.word == ONE_SEED or not least_seen(gap) > 0 else f"; {short(least_seen(gap))} would be seen"
-        )
-        detail = f"it is {short(abs(gap.value))} {side} {rival}'s, standard error {short(gap.error)}{seen}"
-    return Finding(f"{numbers}.", f"That {first} has the least", judgement, detail, judgement.p)
+        detail = f"it is {short(abs(gap.value))} {side} {rival}'s, standard error {short(gap.error)}"
+    return Finding(f"{numbers}.", f"That {first} has the least", judgement, detail, judgement.p, gap)
 
 
 def family(findings: Sequence[Finding]) -> list[Finding]:
@@ -117,11 +120,12 @@ def family(findings: Sequence[Finding]) -> list[Finding]:
     claims = [one for one in findings if one.judgement]
     judged = [one.judgement for one in claims if one.judgement]
     corrected = iter(zip(together(judged), holm([one.p for one in judged]), strict=True))
-    return [_with(one, *next(corrected)) if one.judgement else one for one in findings]
+    tests = sum(not math.isnan(one.p) for one in judged)
+    return [_with(one, *next(corrected), tests) if one.judgement else one for one in findings]
 
 
-def _with(one: Finding, judgement: Judgement, p: float) -> Finding:
-    return replace(one, judgement=judgement, p=p)
+def _with(one: Finding, judgement: Judgement, p: float, tests: int) -> Finding:
+    return replace(one, judgement=judgement, p=p, tests=tests)
 
 
 def summary(findings: Sequence[Finding]) -> str:

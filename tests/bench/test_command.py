@@ -153,12 +153,12 @@ def test_what_is_measured_later_under_the_same_key_comes_into_the_tables(genflow
     monkeypatch.setattr(sometimes, "here", True)
     assert genflow(*words).code == 0
     text = table.read_text(encoding="utf-8")
-    assert "| vp_ode | euler | 1.500 |" in text
+    assert "| vp_ode | euler | 1.5 |" in text
     assert "are not in /data" not in text
     monkeypatch.setattr(sometimes, "value", 2.5)
-    assert "| vp_ode | euler | 1.500 |" in genflow(*words).out
+    assert "| vp_ode | euler | 1.5 |" in genflow(*words).out
     assert genflow(*words, "--force").code == 0
-    assert "| vp_ode | euler | 2.500 |" in table.read_text(encoding="utf-8")
+    assert "| vp_ode | euler | 2.5 |" in table.read_text(encoding="utf-8")
 
 
 def test_a_cell_that_was_damaged_and_comes_out_the_same_is_told_on_the_page(genflow, sometimes, tmp_path, monkeypatch):

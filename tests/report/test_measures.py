@@ -80,6 +80,7 @@ def test_the_lines_of_the_summary_are_one_family(row):
     raw = [es.p_value(one.gap) for one in found]
     assert [one.p for one in found] == pytest.approx(es.holm(raw))
     assert found[0].p == pytest.approx(4 * raw[0])  # with the line of each at its best
+    assert found[0].least_seen == pytest.approx(es.least_seen(found[0].gap, 0.05 / 4))
 
 
 def test_one_training_seed_is_not_judged_whatever_its_error(row):
