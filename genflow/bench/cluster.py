@@ -63,7 +63,8 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
         import distributed
     except ImportError:
         raise ConfigError("scheduler and cluster need Dask: pip install 'genflow[cluster]'") from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):  # what matters is said by the bench
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     cluster = None if config.scheduler else start_jobs(config, store.root, jobs)
     where = config.scheduler if cluster is None else cluster
     file = {"scheduler_file": where} if isinstance(where, str) and Path(where).is_file() else {"address": where}
@@ -176,10 +177,10 @@ class DaskPool(Pool):
 
     def _workers(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ClusterGoneError(f"the Dask scheduler does not answer any more ({error})") from None
-        return found
+            found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)
+            return dict(found["workers"])
+        except (OSError, RuntimeError, TimeoutError, KeyError):  # a client that has given up knows of nothing
+            raise ClusterGoneError("the Dask scheduler does not answer any more; finished cells are kept") from None
 
     def _follow(self, workers: dict[str, Any]) -> None:
         """Keeps the slots of workers that are there, and opens those of new ones."""

@@ -14,7 +14,7 @@ import pytest
 
 from genflow.bench import cluster
 from genflow.bench.choose import prepare
-from genflow.bench.cluster import open_cluster
+from genflow.bench.cluster import ClusterGoneError, open_cluster
 from genflow.bench.runner import CellError, Interrupted, Runner
 from genflow.bench.tables import collect, to_csv
 from genflow.config import BenchConfig, ConfigError, build
@@ -175,6 +175,28 @@ def test_a_scheduler_that_does_not_answer_is_named(tiny, monkeypatch):
     config = tiny(scheduler="tcp://127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"scheduler = 'tcp://127.0.0.1:1' does not answer .* `dask scheduler`"):
         open_cluster(config, prepare(config).store, 1)
+
+
+def ask_on(pool):
+    """Asks for the workers until that fails."""
+    while True:
+        pool.slots()
+        time.sleep(0.1)
+
+
+def test_a_scheduler_that_goes_ends_the_bench_with_a_sentence(tiny, tmp_path):
+    own = Dask(tmp_path)
+    try:
+        config = tiny(scheduler=own.address)
+        pool = open_cluster(config, prepare(config).store, 1)
+        assert pool.slots() == []
+        pool.client._timeout = 0.5
+        own.started[0].kill()
+        with pytest.raises(ClusterGoneError, match="does not answer any more; finished cells are kept"):
+            ask_on(pool)
+        pool.close()
+    finally:
+        own.close()
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------
