@@ -151,6 +151,12 @@ class Dataset(ABC):
         check_split(split)
         return None
 
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each class, in the order of `labels`: "0", "1", ... where the data give none; empty without
+        classes."""
+        return tuple(map(str, range(self.classes)))
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log density in data units at x (n, *shape): shape (n,), nats."""
         raise ValueError(f"the data set '{self.name}' has no closed-form density")

@@ -70,9 +70,8 @@ def load_images(
     if range is not None:
         raise ValueError("images: range is for arrays of floats; image files have grey levels 0 to 255")
     recipe = Recipe(channels, _pair(size) if size is not None else None)
-    splits = _pictures(places, classes, test_share)
-    bad = OnBadImage(on_bad_image, bad_limit)
-    return FolderImages(splits, recipe, flip, bad)
+    splits, names = _pictures(places, classes, test_share)
+    return FolderImages(splits, recipe, flip, OnBadImage(on_bad_image, bad_limit), names)
 
 
 def _pair(size: Any) -> tuple[int, int] | None:
@@ -92,7 +91,8 @@ def _is_range(range: Any) -> bool:
     return isinstance(range, Sequence) and len(range) == 2 and all(map(is_number, range)) and range[0] < range[1]
 
 
-def _pictures(places: Mapping[str, Path], classes: bool, share: float) -> dict[str, Pictures]:
+def _pictures(places: Mapping[str, Path], classes: bool, share: float) -> tuple[dict[str, Pictures], list[str]]:
+    """The images of both splits, and the names of their classes."""
     sources = {split: open_source(place) for split, place in places.items()}
     labelled = {split: source.classes() if classes else ([], None) for split, source in sources.items()}
     first = labelled["train"][0]
@@ -100,17 +100,20 @@ def _pictures(places: Mapping[str, Path], classes: bool, share: float) -> dict[s
         other = sorted(set(first) ^ set(labelled["test"][0]))
         raise DataError(f"the classes of {places['train']} and {places['test']} differ: {', '.join(other[:5])}")
     if "test" in sources:
-        return {split: Pictures(sources[split], sources[split].names, labelled[split][1]) for split in sources}
+        return {split: Pictures(sources[split], sources[split].names, labelled[split][1]) for split in sources}, first
     source, labels = sources["train"], labelled["train"][1]
-    return {
+    splits = {
         split: Pictures(source, [source.names[k] for k in rows], [labels[k] for k in rows] if labels else None)
         for split, rows in split_rows(len(source.names), share, source.place).items()
     }
+    return splits, first
 
 
 class FolderImages(PictureDataset):
     """Image files in a folder or zip file."""
 
-    def __init__(self, splits: dict[str, Pictures], recipe: Recipe, flip: bool, bad: OnBadImage) -> None:
+    def __init__(
+        self, splits: dict[str, Pictures], recipe: Recipe, flip: bool, bad: OnBadImage, names: Sequence[str] = ()
+    ) -> None:
         super().__init__("images", splits, recipe, flip, bad)
-        self.classes = max((1 + max(part.labels) for part in splits.values() if part.labels), default=0)
+        self.classes, self.class_names = len(names), tuple(names)
