@@ -14,11 +14,25 @@ from typing import Any
 import torch
 
 from genflow.backbone.base import Backbone
-from genflow.checkpoint import STATS, CheckpointError, Checkpoints, SaveError, write_file, write_folder
+from genflow.checkpoint import (
+    CONFIG,
+    FACTS,
+    STATE,
+    STATS,
+    WEIGHTS,
+    CheckpointError,
+    Checkpoints,
+    SaveError,
+    config_bytes,
+    model_bytes,
+    write_file,
+    write_folder,
+)
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
 from genflow.memory import peak_megabytes
+from genflow.opened import open_state
 from genflow.process.base import Process
 from genflow.training.loop import NonFiniteLossError, Trainer
 
@@ -173,21 +187,19 @@ class Run:
         """
         keeping = self.keeping
         assert keeping is not None
-        files, wrong = self.checkpoints.newest(verify=keeping.verify)
+        folder, files, wrong = self.checkpoints.find(verify=keeping.verify)
         if not files:
             self.trainer.check_allowed(keeping.allow)
             return
         for reason in wrong:
             LOG.warning("%s; the checkpoint before it is taken up", reason)
+        facts, model, rest = open_state(folder, files, keeping.verify).state()
         try:
-            facts, model, rest = read_state(files)
             self.trainer.restore(facts, model, rest, keeping.allow)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"the newest checkpoint of {keeping.root} can not be taken up: {' '.join(str(error).split())}"
-            ) from error
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{folder} cannot be taken up: {' '.join(str(error).split())}") from error
         self.smooth, self.saved_step = facts["smooth"], self.trainer.step
         self.losses = read_stats(keeping.root / STATS, self.trainer.step)
         if self.writes:
@@ -217,25 +229,15 @@ class Run:
 
 def state_files(trainer: Trainer, smooth: float, about: Mapping[str, Any] | None) -> dict[str, bytes]:
     """A checkpoint's files: the model as it samples, and what the next step depends on; plain tensors and numbers."""
-    from safetensors.torch import save as to_bytes
-
-    model, rest = ({n: v.detach().cpu().contiguous() for n, v in tensors.items()} for tensors in trainer.tensors())
+    model, rest = trainer.tensors()
     facts = {**trainer.facts(), "smooth": smooth}
-    described = {} if about is None else {"config.json": json.dumps(about, indent=1, sort_keys=True).encode()}
+    described = {} if about is None else {CONFIG: config_bytes(about)}
     return {
         **described,
-        "model.safetensors": to_bytes(model),
-        "state.json": json.dumps(facts).encode(),
-        "state.safetensors": to_bytes(rest),
+        WEIGHTS: model_bytes(model, about),
+        FACTS: json.dumps(facts).encode(),
+        STATE: model_bytes(rest, about),
     }
-
-
-def read_state(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """(facts, model, rest) of `state_files`."""
-    from safetensors.torch import load as from_bytes
-
-    facts = json.loads(files["state.json"])
-    return facts, from_bytes(files["model.safetensors"]), from_bytes(files["state.safetensors"])
 
 
 def read_stats(path: Path, step: int) -> list[dict[str, float]]:
