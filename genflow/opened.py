@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from genflow.checkpoint import (
     WEIGHTS,
     CheckpointError,
     _read_checked,
+    fingerprint,
     pair_text,
     read_manifest,
     whole_folder,
@@ -150,7 +151,9 @@ class Opened:
         try:
             return self.process.for_data((dataset or self.dataset()).fitting_points())
         except CheckpointError as error:
-            raise CheckpointError(f"{self.name} cannot be sampled without the data it was trained on: {error}") from None
+            raise CheckpointError(
+                f"{self.name} cannot be sampled without the data it was trained on: {error}"
+            ) from None
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of a file.
@@ -214,6 +217,21 @@ class Opened:
         self._compare(found)
         return found
 
+    def known_scaling(self) -> Scaling:
+        """How raw values become data units: as the checkpoint says, or its data set, or the catalogue of data sets.
+
+        Raises:
+            CheckpointError: None of them says.
+        """
+        if self.scaling is not None:
+            return self.scaling
+        try:
+            return self.dataset().scaling
+        except CheckpointError:
+            if self.data is None or not (found := catalogue_scaling(self.data["name"])):
+                raise
+            return found
+
     def _not_here(self, reason: str) -> str:
         text = f"{self.path} was trained on '{self.data['name']}': {reason}"  # type: ignore[index]  # asked before
         return text if "--dataset-options" in text else f"{text}. {self._elsewhere().capitalize()}"
@@ -231,10 +249,13 @@ class Opened:
             if key in self.about and value != now[key]:
                 LOG.warning("'%s' is not as %s was trained on it: %s was %s and is %s", found.name, self.path, key,
                             value, now[key])  # fmt: skip
-        seen = (self.about.get("dataset") or {}).get("train")
-        if seen and found.held and "train" in found.__dict__ and seen != found.count("train"):
-            LOG.warning("'%s' has %d training examples; %s was trained on %d", found.name, found.count("train"),
-                        self.path, seen)  # fmt: skip
+
+    def warn_of_other(self, found: Dataset) -> None:
+        """Warns where the training examples are not those of the training: their number, and a few of them."""
+        was = self.about.get("examples")
+        if was and was != fingerprint(found):
+            count = f"{was.get('count')} training examples, and has {found.count('train')}"
+            LOG.warning("'%s' has changed since %s was trained on it: it had %s", found.name, self.path, count)
 
     # ---- checks --------------------------------------------------------------------------------------------
 
@@ -272,6 +293,15 @@ class Opened:
 
 PLACES = ("path", "test_path", "root")
 """Options of data sets that are places on a disk."""
+
+
+def catalogue_scaling(name: str) -> Scaling | None:
+    """The scaling that the catalogue tells of, for data that are not here; None where it does not."""
+    from genflow.data.base import Scaling
+
+    entry = registries()["datasets"].entries().get(name)
+    levels = entry.tags.get("levels") if entry else None
+    return Scaling.grey(levels) if levels else None
 
 
 def with_places(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,6 +364,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ("cell", cell is None or _is_cell(cell), "a mapping with a 'spec'"),
         ("shape", about.get("shape") is None or _is_shape(about["shape"]), "a list of sizes above 0"),
         ("scaling", not about.get("scaling") or _is_scaling(about["scaling"]), "scale and shift, numbers, and levels"),
+        ("examples", about.get("examples") is None or isinstance(about["examples"], dict), "a mapping"),
         ("classes", about.get("classes") is None or _is_words(about["classes"]), "a list of names"),
     ]
 
@@ -369,18 +400,18 @@ def _is_scaling(value: Any) -> bool:
     return finite and (value.get("levels") is None or _is_count(value["levels"], 1))
 
 
-def check_tensors(
-    owner: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], finite: bool = True, free: Collection[str] = ()
-) -> None:
+def check_tensors(owner: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], finite: bool = True) -> None:
     """Raises CheckpointError naming a tensor that is missing, not known, of another shape or type, or not finite.
 
     Arguments:
         owner: What does not fit what, for the message.
         found, wanted: By name.
         finite: Whether all numbers must be.
-        free: Names that may be missing.
     """
-    for what, names in (("no tensor", set(wanted) - set(found) - set(free)), ("the unknown tensor", set(found) - set(wanted))):
+    for what, names in (
+        ("no tensor", set(wanted) - set(found) - set(free)),
+        ("the unknown tensor", set(found) - set(wanted)),
+    ):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise CheckpointError(f"{owner}: it has {what} '{min(names)}'{more}")

@@ -48,6 +48,9 @@ class LikelihoodMetric(Metric):
     def why_not(self, process: Process) -> str | None:
         return process.why_not("likelihood")
 
+    def least(self) -> dict[str, int]:
+        return {"test": 2}  # a standard error
+
     def measure(self, context: Context) -> Result:
         data = context.dataset
         raw = torch.cat(list(first_chunks(data, "test", context.config.bpd.examples)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from genflow.config import BenchConfig
 from genflow.data.base import Dataset
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
@@ -17,7 +18,7 @@ from genflow.evaluate.likelihood import LikelihoodMetric as LikelihoodMetric
 from genflow.evaluate.norm_z import norm_study
 from genflow.evaluate.protocol import FD_WORDS, bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, reference
-from genflow.evaluate.spaces import check_features, space_for
+from genflow.evaluate.spaces import check_features, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
 
@@ -35,6 +36,12 @@ class FrechetMetric(Metric):
             raise ValueError("features = 'inception' is the metric 'fid', which has its protocols; give --metric fid")
         check_features(features)
         self.features = features
+
+    def least(self) -> dict[str, int]:
+        return {"train": 2, "test": 2, "samples": 2}  # a covariance
+
+    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
+        return unfitting(self.features, dataset)
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
@@ -99,6 +106,9 @@ class NormMetric(Metric):
     """Norm against noise level, and what happens when the norm is pushed off mid-way."""
 
     needs = "model"
+
+    def least(self) -> dict[str, int]:
+        return {"train": 2, "test": 2, "samples": 2}  # a covariance
 
     def measure(self, context: Context) -> Result:
         assert context.process is not None

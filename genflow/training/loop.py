@@ -347,7 +347,7 @@ class Trainer:
             rest: What it holds.
             changed: Whether settings may differ from those it was saved with; then averages may come and go.
         """
-        wanted = {f"model.{name}": value for name, value in self.backbone.named_parameters()}
+        wanted: Weights = {f"model.{name}": value for name, value in self.backbone.named_parameters()}
         extra = {f"{kind}/{n}": v for kind, weights in self.averages.extra().items() for n, v in weights.items()}
         wanted |= {name: value for name, value in extra.items() if name in rest or not changed}
         if changed:

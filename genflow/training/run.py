@@ -266,12 +266,13 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     watch: Callable[[Run], None] | None = None,
     team: Team = ALONE,
+    fit: bool = True,
     **numbers: Any,
 ) -> TrainResult:
     """Trains a backbone for a process on a data set.
 
     Arguments:
-        process: Fitted to the data with `process.for_data` here.
+        process: Fitted to the data with `process.for_data` here, unless `fit` says that it is already.
         backbone: Its weights are drawn anew from the seed.
         dataset: Examples.
         config: Numbers of the loop; or give them by name, e.g. `steps=500, lr=1e-3`.
@@ -282,6 +283,7 @@ def train(
         should_stop: Asked after every step; True saves and returns with `finished` False.
         watch: Called with the run after every step, on the rank that writes.
         team: The processes that share the run.
+        fit: False where the process has been fitted to the data.
 
     Returns:
         The backbone with EMA weights, the fitted process, and the loss curve.
@@ -292,7 +294,7 @@ def train(
         SaveError: A checkpoint can not be written.
     """
     config = TrainConfig(**numbers) if config is None else config
-    process = process.for_data(dataset.fitting_points())
+    process = process.for_data(dataset.fitting_points()) if fit else process
     trainer = Trainer(process, backbone, dataset, config, seed, device, team)
     keeping = Keeping(state) if isinstance(state, Path) else state
     run = Run(trainer, keeping)
