@@ -286,9 +286,6 @@ class Opened:
         wanted, came = process.extra_channels, backbone.extra_channels
         if wanted != came:
             raise self.wrong(f"'{self.name}' needs a network with extra_channels = {wanted}, and its own has {came}")
-        stored = self.about.get("shape")
-        if stored and tuple(stored) != shape:
-            raise self.wrong(f"its shape is {stored}, and its network's is {list(shape)}")
 
 
 PLACES = ("path", "test_path", "root")
@@ -339,30 +336,37 @@ def open_state(folder: Path, files: Mapping[str, bytes], verify: bool = True) ->
 def _described(opened: Opened) -> Opened:
     """The same with what its config.json says; raises CheckpointError where that is not as `describe` wrote it."""
     opened = replace(opened, about=_object(opened.folder / CONFIG, opened.read(CONFIG)))
+    for key, plural in (("process", "processes"), ("backbone", "backbones")):
+        if not _is_named(opened.about.get(key), False):
+            raise _wrong_fact(opened, key, "a mapping of 'name' and 'options'")
+        try:
+            registries()[plural].entry(opened.about[key]["name"])
+        except ValueError as error:
+            raise opened.wrong(f"{error}; a plugin that it was trained with may be missing") from error
     for key, fits, allowed in _facts(opened.about):
         if not fits:
-            came = repr(opened.about.get(key, "nothing"))[:80]
-            raise opened.wrong(f"its '{key}' is {came}; want {allowed}")
-    try:
-        registries()["processes"].entry(opened.name)
-        registries()["backbones"].entry(opened.about["backbone"]["name"])
-    except ValueError as error:
-        raise opened.wrong(f"{error}; a plugin that it was trained with may be missing") from error
+            raise _wrong_fact(opened, key, allowed)
     return opened
+
+
+def _wrong_fact(opened: Opened, key: str, allowed: str) -> CheckpointError:
+    came = repr(opened.about.get(key, "nothing"))[:80]
+    return opened.wrong(f"its '{key}' is {came}; want {allowed}")
 
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     """What config.json has to be: (key, whether it is, what is allowed)."""
     named = "a mapping of 'name' and 'options'"
-    sizes = about.get("backbone", {}).get("options", {}) if isinstance(about.get("backbone"), dict) else {}
+    options = about["backbone"].get("options")
+    sizes = {"shape": None, **(options if isinstance(options, dict) else {})}
     cell = about.get("cell")
     return [
-        ("process", _is_named(about.get("process")), named),
-        ("backbone", _is_named(about.get("backbone")) and _is_shape(sizes.get("shape")), f"{named}, with a 'shape'"),
+        ("process", _is_named(about["process"]), named),
+        ("backbone", _is_named(about["backbone"]) and _is_shape(sizes.get("shape")), f"{named}, with a 'shape'"),
         ("backbone", _is_count(sizes.get("classes", 0)) and _is_count(sizes.get("extra_channels", 0)), "whole numbers"),
         ("dataset", about.get("dataset") is None or _is_named(about["dataset"], False), named),
         ("cell", cell is None or _is_cell(cell), "a mapping with a 'spec'"),
-        ("shape", about.get("shape") is None or _is_shape(about["shape"]), "a list of sizes above 0"),
+        ("shape", about.get("shape", sizes["shape"]) == sizes["shape"], "that of its network"),
         ("scaling", not about.get("scaling") or _is_scaling(about["scaling"]), "scale and shift, numbers, and levels"),
         ("examples", about.get("examples") is None or isinstance(about["examples"], dict), "a mapping"),
         ("classes", about.get("classes") is None or _is_words(about["classes"]), "a list of names"),
@@ -408,10 +412,7 @@ def check_tensors(owner: str, found: Mapping[str, Tensor], wanted: Mapping[str, 
         found, wanted: By name.
         finite: Whether all numbers must be.
     """
-    for what, names in (
-        ("no tensor", set(wanted) - set(found) - set(free)),
-        ("the unknown tensor", set(found) - set(wanted)),
-    ):
+    for what, names in (("no tensor", set(wanted) - set(found)), ("the unknown tensor", set(found) - set(wanted))):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise CheckpointError(f"{owner}: it has {what} '{min(names)}'{more}")

@@ -169,9 +169,11 @@ def _text(config: DensityConfig, model: Opened, found: _Measured, out: Path | No
         lines.insert(0, f"bits/dim: {bits:.4f} ± {bits_error:.4f}")
         formula = f"\n{BPD_FORMULA}, s = 2/{scaling.levels}, N = {dim}"
     probes = f"{config.probes} {config.probe} probe{'s' * (config.probes > 1)} per example, drawn once"
+    assert model.data is not None  # or its test split could not be opened
+    kind = say_told(config.label, config.guidance, model)
     lines.append(
-        f"{model.name} on the test split of {model.data['name'] if model.data else 'its data'}, n = {count}"
-        f"{say_told(config.label, config.guidance, model)}: ODE from t = {found.t:g} by {config.solver}, NFE {nfe:.1f}; "
+        f"{model.name} on the test split of {model.data['name']}, n = {count}{kind}: ODE from t = {found.t:g} by "
+        f"{config.solver}, NFE {nfe:.1f}; "
         f"{'exact trace' if config.trace == 'exact' else probes}; seed {config.seed}; "
         f"± is one standard error over examples{formula}"
     )

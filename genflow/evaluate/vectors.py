@@ -95,8 +95,8 @@ class TwoSampleMetric(Metric):
             "energy": (energy_distance(x, y), f"unbiased 2E|X−Y| − E|X−X'| − E|Y−Y'| {between}"),
         }
         for name in ("logistic", "knn"):
-            words = f"{self.FOLDS}-fold accuracy of a {name} classifier that tells samples from data, 0.5 is best, {between}"
-            found[f"C2ST[{name}]"] = classifier_test(x, y, name, seed=context.seed, folds=self.FOLDS), words
+            words = f"{self.FOLDS}-fold accuracy of a {name} classifier that tells samples from data, 0.5 is best, "
+            found[f"C2ST[{name}]"] = classifier_test(x, y, name, seed=context.seed, folds=self.FOLDS), words + between
         return Result([Measured(name, e.value, n, words, e.error) for name, (e, words) in found.items()])
 
 

@@ -129,7 +129,7 @@ def test_no_whole_checkpoint_is_an_error_and_never_a_new_start(called, trained):
     for step in (20, 30):
         damage(trained / f"step-000000{step}" / MANIFEST, 0.3)
     code, _, errors = called.train(*GO_ON, "--allow-config-change", "train")
-    assert code == 1
+    assert code == 2
     assert "no checkpoint of model is whole" in errors
     assert "MANIFEST.json is damaged" in errors
 
