@@ -18,6 +18,7 @@ from genflow.checkpoint import read_folder, resolve, write_folder
 from genflow.data.base import Scaling
 from genflow.opened import open_checkpoint
 
+SDE = "--solver euler_maruyama --nfe 2"
 TRAIN = "train --backbone mlp --backbone-options mlp.width=8 --train-steps 3 --train-batch-size 8 --train-warmup 0"
 
 
@@ -125,11 +126,8 @@ def test_latents_go_from_encode_to_decode_and_interpolate(genflow, tmp_path):
 def test_latents_of_the_prior_are_its_draws_by_the_seed(genflow, tmp_path):
     from genflow.sampling import draw_prior
 
-    done(
-        genflow(
-            "interpolate --latents prior --seed 5 --pairs 2 --count 3 --solver euler --nfe 2 --checkpoint vp --out i.npz"
-        )
-    )
+    how = "--count 3 --solver euler --nfe 2 --checkpoint vp --out i.npz"
+    done(genflow(f"interpolate --latents prior --seed 5 --pairs 2 {how}"))
     arrays = dict(np.load(tmp_path / "i.npz"))
     process, _ = library.load("vp")
     drawn, _ = draw_prior(process, (3, 8, 8), 5, range(4), torch.float32)
