@@ -350,6 +350,14 @@ def test_no_run_goes_on_from_a_damaged_checkpoint(run, name):
     assert not (run / "step-00000004").exists()
 
 
+@pytest.mark.parametrize("name", ["state gone from the list", "state cut", "NaN in the average", "an average less"])
+def test_no_average_is_made_of_a_damaged_state(run, name):
+    nan = tensors(S, lambda t: t[next(n for n in t if n.startswith("ema-"))].view(-1)[0].fill_(float("nan")))
+    damaged(run, STATE.get(name, nan))
+    assert refused(run_average, AverageConfig(run=str(run), decay=0.9, out=str(run.parent / "average")))
+    assert not (run.parent / "average").exists()
+
+
 @pytest.mark.parametrize("name", POINTER)
 def test_a_run_goes_on_where_only_its_pointer_is_damaged(run, name):
     damaged(run, POINTER[name])
