@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from genflow.checkpoint import (
     CONFIG,
     FACTS,
+    MANIFEST,
     PAIR,
     STATE,
+    STATS,
     WEIGHTS,
     CheckpointError,
     _read_checked,
@@ -234,7 +236,7 @@ class Opened:
 
     def _not_here(self, reason: str) -> str:
         text = f"{self.path} was trained on '{self.data['name']}': {reason}"  # type: ignore[index]  # asked before
-        return text if "--dataset-options" in text else f"{text}. {self._elsewhere().capitalize()}"
+        return text if "--dataset-options" in text else f"{text}; {self._elsewhere()}"
 
     def _elsewhere(self) -> str:
         assert self.data is not None
@@ -324,7 +326,14 @@ def open_checkpoint(path: Path | str, verify: bool = True) -> Opened:
     for name in (CONFIG, WEIGHTS):
         if name not in hashes:
             raise CheckpointError(f"{folder} has no {name}: it is no model")
+    gone = [name for name in hashes if name not in BESIDE and not (folder / name).is_file()]
+    if gone:
+        raise CheckpointError(f"{folder / gone[0]} is not there, and {MANIFEST} lists it")
     return _described(Opened(Path(path), folder, {}, hashes, verify))
+
+
+BESIDE = (STATE, FACTS, STATS)
+"""What a checkpoint that is given away may lack."""
 
 
 def open_state(folder: Path, files: Mapping[str, bytes], verify: bool = True) -> Opened:

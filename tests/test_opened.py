@@ -229,6 +229,7 @@ FOLDER = {
     "hash a number": relisted(lambda m: m["files"].update({C: 3})),
     "hash a word": relisted(lambda m: m["files"].update({C: "abc"})),
     "hash of another": relisted(lambda m: m["files"].update({W: "0" * 64})),
+    "a file more": relisted(lambda m: m["files"].update({"more.bin": m["files"][C]})),
     "path upwards": relisted(lambda m: m["files"].update({"../config.json": m["files"][C]})),
     "path from the root": relisted(lambda m: m["files"].update({"/etc/passwd": m["files"][C]})),
     "path with a backslash": relisted(lambda m: m["files"].update({"..\\x": m["files"][C]})),
