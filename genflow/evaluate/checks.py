@@ -146,14 +146,15 @@ def _check_least(name: str, least: dict[str, int], samples: int, dataset: Datase
 
 def more_examples(name: str, split: str) -> str:
     """Which options of a data set give a split more examples, for a message; "" where none does."""
+    registry = registries()["datasets"]
     try:
-        known = inspect.signature(registries()["datasets"].load(name)).parameters
+        entry, known = registry.entry(name), inspect.signature(registry.load(name)).parameters
     except ValueError:  # not registered: made in a program
         return ""
     ways = {
-        "test_share": f"test_share = SHARE, the share that is held out ({'more' if split == 'test' else 'less'} of it)",
-        "test_path": "test_path, where other held-out examples are",
-        "size": "size = N",
+        "test_share": f"test_share=SHARE (the share that is held out; {'more' if split == 'test' else 'less'} of it)",
+        "test_path": "test_path=PLACE (of other held-out examples)",
+        "size": "size=N" if entry.tags.get("kind") == "toy" else "",  # of images it is that of each
     }
-    found = [f"{name}.{text}" for key, text in ways.items() if key in known]
+    found = [f"{name}.{text}" for key, text in ways.items() if key in known and text]
     return f"; give --dataset-options {' or '.join(found)}" if found else ""

@@ -147,6 +147,7 @@ def test_the_options_that_give_more_examples_are_those_of_the_data_set():
     assert "more of it" in more_examples("images", "test")
     assert "less of it" in more_examples("images", "train")
     assert "images.test_path" in more_examples("images", "test")
+    assert "size" not in more_examples("images", "test")  # that is the size of each image
     assert more_examples("digits", "test") == ""
     assert "checkerboard.size" in more_examples("checkerboard", "test")
 
