@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genflow.backbone.base import Backbone
+    from genflow.data.base import Dataset
     from genflow.process.base import Process
 
 FORMAT = 1
@@ -23,13 +25,13 @@ STATS = "stats.jsonl"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that can not be read; the message names the file and what is wrong with it."""
+    """A checkpoint that cannot be read; the message names the file and what is wrong with it."""
 
     exit_code = 2
 
 
 class SaveError(CheckpointError):
-    """A checkpoint that can not be written; what was there before is whole."""
+    """A checkpoint that cannot be written; what was there before is whole."""
 
     exit_code = 74
 
@@ -45,7 +47,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     folder takes its place.
 
     Raises:
-        SaveError: The disk is full or can not be written; nothing is left behind.
+        SaveError: The disk is full or cannot be written; nothing is left behind.
     """
     fresh = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
@@ -70,7 +72,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 def _save_error(path: Path, error: OSError, needed: int) -> SaveError:
     if error.errno not in FULL:
-        return SaveError(f"{path} can not be written: {error.strerror}")
+        return SaveError(f"{path} cannot be written: {error.strerror}")
     there = next((folder for folder in path.parents if folder.exists()), Path())
     free = shutil.disk_usage(there).free
     return SaveError(
@@ -115,6 +117,14 @@ def read_folder(path: Path, names: Collection[str] | None = None, verify: bool =
     Raises:
         CheckpointError: No manifest, a missing file, or a hash that differs; the file is named.
     """
+    folder = whole_folder(path)
+    listed = read_manifest(folder)
+    chosen = {n: digest for n, digest in listed.items() if names is None or n in names}
+    return {name: _read_checked(folder / name, digest if verify else None) for name, digest in chosen.items()}
+
+
+def whole_folder(path: Path) -> Path:
+    """The folder of a checkpoint that a path stands for; raises CheckpointError where there is none."""
     path = resolve(path)
     if not path.exists() and path.with_name(f"{path.name}.old").exists():
         path = path.with_name(f"{path.name}.old")
@@ -122,41 +132,45 @@ def read_folder(path: Path, names: Collection[str] | None = None, verify: bool =
         raise CheckpointError(f"{path} is a file, not a checkpoint folder; bring published files in by genflow import")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give the folder of a checkpoint or of a run")
+    return path
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Hash of each file of a folder, by name.
+
+    Raises:
+        CheckpointError: No manifest, or one that `write_folder` did not write.
+    """
+    place = folder / MANIFEST
     try:
-        wanted, version = _read_manifest(path / MANIFEST)
+        manifest = json.loads(place.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"{path} is not a finished checkpoint: it has no {MANIFEST}") from None
+        raise CheckpointError(f"{folder} is not a finished checkpoint: it has no {MANIFEST}") from None
     except OSError as error:
-        raise CheckpointError(f"{path / MANIFEST} can not be read: {error.strerror}") from None
+        raise CheckpointError(f"{place} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from None
+        raise CheckpointError(f"{place} is damaged: it is not JSON ({error})") from None
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if type(version) is not int or version < 1 or not isinstance(manifest.get("files"), dict):
+        raise CheckpointError(f"{place} is damaged: want 'format', a whole number, and 'files', names with hashes")
     if version > FORMAT:
-        raise CheckpointError(f"{path} has format {version}; this genflow reads up to {FORMAT}: update it")
-    chosen = {n: digest for n, digest in wanted.items() if names is None or n in names}
-    return {name: _read_checked(path / name, digest if verify else None) for name, digest in chosen.items()}
+        raise CheckpointError(f"{folder} has format {version}; this genflow reads up to {FORMAT}: update it")
+    for name, digest in manifest["files"].items():
+        if not name or name != Path(name).name or "\\" in name or name in (MANIFEST, ".", ".."):
+            raise CheckpointError(f"{place} is damaged: it lists {name[:60]!r}, which is not a file of the folder")
+        if not isinstance(digest, str) or not HASH.fullmatch(digest):
+            raise CheckpointError(f"{place} is damaged: it has no SHA-256 hash of {name}")
+    return dict(manifest["files"])
 
 
-def _read_manifest(path: Path) -> tuple[dict[str, str], int]:
-    """Hashes by name, and the version of the format; raises ValueError saying what is wrong with it."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict):
-        raise ValueError("it is not a mapping")
-    files, version = manifest.get("files"), manifest.get("format")
-    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
-        raise ValueError("it has no 'files', the hashes of the checkpoint's files by name")
-    if isinstance(version, bool) or not isinstance(version, int):
-        raise ValueError("it has no 'format', a whole number")
-    outside = next((name for name in files if Path(name).name != name), None)
-    if outside is not None:
-        raise ValueError(f"it lists {outside!r}, which is not a file of this folder")
-    return files, version
+HASH = re.compile("[0-9a-f]{64}")
 
 
 def _read_checked(path: Path, digest: str | None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} can not be read: {error.strerror}") from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise CheckpointError(f"{path} does not match its hash ({len(content)} bytes): it was truncated or changed")
     return content
@@ -188,7 +202,7 @@ class Checkpoints:
         """Writes a checkpoint, then the pointer to it, and removes what is older than the newest `keep`.
 
         Raises:
-            SaveError: It can not be written; those before are whole.
+            SaveError: It cannot be written; those before are whole.
         """
         for stale in self.root.glob("*.tmp-*"):
             _remove(stale)
@@ -207,10 +221,16 @@ class Checkpoints:
         Raises:
             CheckpointError: There are checkpoints and none is whole: a run never begins again unasked.
         """
+        return self.find(names, verify)[1:]
+
+    def find(
+        self, names: Collection[str] | None = None, verify: bool = True
+    ) -> tuple[Path, dict[str, bytes], list[str]]:
+        """The folder of the newest whole checkpoint, with what `newest` gives."""
         wrong: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return read_folder(self.folder(step), names, verify), wrong
+                return self.folder(step), read_folder(self.folder(step), names, verify), wrong
             except CheckpointError as error:
                 wrong.append(str(error))
         if wrong or (self.root / LATEST).exists():
@@ -218,7 +238,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"no checkpoint of {self.root} is whole: {reason}. Choose another folder, or empty it"
             )
-        return {}, wrong
+        return self.root, {}, wrong
 
 
 def holds_run(root: Path) -> bool:
@@ -235,18 +255,73 @@ def resolve(path: Path) -> Path:
     pointer = path / LATEST
     if (path / MANIFEST).exists() or not pointer.is_file():
         return path
-    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if not name.startswith("step-") or "/" in name:
+    try:
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        raise CheckpointError(f"{pointer} cannot be read: {error.strerror}") from None
+    if not name.startswith("step-") or name != Path(name).name or "\\" in name or "\0" in name:
         raise CheckpointError(f"{pointer} is damaged: it names {name[:40]!r}, not a checkpoint of the run")
     return path / name
 
 
-def describe(process_name: str, process: Process, backbone_name: str, backbone: Backbone) -> dict[str, Any]:
-    """What rebuilds the pair: names and constructor options."""
-    return {
+CONFIG, WEIGHTS, STATE, FACTS = "config.json", "model.safetensors", "state.safetensors", "state.json"
+"""What a model consists of, and what a run goes on from."""
+
+
+def describe(
+    process_name: str, process: Process, backbone_name: str, backbone: Backbone, dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """What rebuilds the pair, and what its samples need: plain data.
+
+    Arguments:
+        process_name: Registered name.
+        process: Fitted to the data.
+        backbone_name: Registered name.
+        backbone: Its network.
+        dataset: What it is trained on; its shape, scaling and classes go with the model, its examples do not.
+    """
+    about: dict[str, Any] = {
         "process": {"name": process_name, "options": process.config()},
         "backbone": {"name": backbone_name, "options": backbone.config()},
     }
+    if dataset is not None:
+        scaling = dataset.scaling
+        about["shape"] = list(dataset.shape)
+        about["scaling"] = {"scale": scaling.scale, "shift": scaling.shift, "levels": scaling.levels}
+        about["classes"] = list(dataset.class_names)
+        about["examples"] = fingerprint(dataset)
+    return about
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """How many training examples there are, and a hash of a few: what tells other data from these, cheaply."""
+    import torch
+
+    count = dataset.count("train")
+    rows = torch.arange(min(count, 8)) * count // max(min(count, 8), 1)
+    content = dataset.examples("train", rows).contiguous().numpy().tobytes()
+    return {"count": count, "digest": hashlib.sha256(content).hexdigest()[:16]}
+
+
+def model_bytes(weights: Mapping[str, Any], about: Mapping[str, Any] | None) -> bytes:
+    """Tensors as a safetensors file, which says what process and network they are of."""
+    from genflow.memory import to_bytes
+
+    return to_bytes(weights, None if about is None else {PAIR: pair_text(about)})
+
+
+PAIR = "genflow"
+"""Key of the note in the file of weights that says what they are of."""
+
+
+def pair_text(about: Mapping[str, Any]) -> str:
+    """Process and network of a config.json, as the weights repeat them."""
+    return json.dumps({key: about.get(key) for key in ("process", "backbone")}, sort_keys=True)
+
+
+def config_bytes(about: Mapping[str, Any]) -> bytes:
+    """The bytes of config.json."""
+    return json.dumps(about, indent=1, sort_keys=True).encode()
 
 
 def save(
@@ -263,16 +338,7 @@ def save(
         weights: Tensors by name.
         beside: More files.
     """
-    from genflow.memory import to_bytes
-
-    write_folder(
-        Path(path),
-        {
-            "config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
-            "model.safetensors": to_bytes(weights),
-            **(beside or {}),
-        },
-    )
+    write_folder(Path(path), {CONFIG: config_bytes(config), WEIGHTS: model_bytes(weights, config), **(beside or {})})
 
 
 def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
@@ -285,18 +351,7 @@ def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
     Raises:
         CheckpointError: The folder is no checkpoint, is damaged, or does not fit this version.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
+    from genflow.opened import open_checkpoint
 
-    import genflow
-
-    files = read_folder(Path(path), ("config.json", "model.safetensors"), verify)
-    try:
-        config = json.loads(files["config.json"])
-        process = genflow.get_process(config["process"]["name"], **config["process"]["options"])
-        backbone = genflow.get_backbone(config["backbone"]["name"], **config["backbone"]["options"])
-        backbone.load_state_dict(from_bytes(files["model.safetensors"]))
-    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not describe a model of this genflow: {reason}") from error
-    return process, backbone.eval().requires_grad_(False)
+    opened = open_checkpoint(path, verify)
+    return opened.process, opened.backbone

@@ -277,13 +277,35 @@ def interpolate(
         raise ValueError(f"data of shapes {tuple(first.shape)} and {tuple(second.shape)} are no pairs")
     _check_path(count, kind)  # before anything is encoded
     known = class_labels(labels, len(first), _classes(backbone), "interpolation")
-    both, every = (None, None) if known is None else (known.repeat(2), known.repeat_interleave(int(count)))
     how: dict[str, Any] = {"nfe": nfe, "batch_size": batch_size, "guidance": guidance}
+    both = None if known is None else known.repeat(2)
     ends = encode(process, backbone, torch.cat([first, second]), solver, labels=both, **how)
-    latents = blend(ends.x[: len(first)], ends.x[len(first) :], count, kind)
+    z0, z1 = ends.x[: len(first)], ends.x[len(first) :]
+    found = interpolate_latents(process, backbone, z0, z1, count, kind, solver, labels=known, **how)
+    return Solution(found.x, found.nfe + ends.nfe * len(ends.x) / found.x.shape[:2].numel())
+
+
+def interpolate_latents(
+    process: Process,
+    backbone: BackboneLike,
+    first: Tensor,
+    second: Tensor,
+    count: int,
+    kind: str = "prior",
+    solver: Solver | str | None = None,
+    *,
+    nfe: int | None = None,
+    batch_size: int = 500,
+    labels: Labels = None,
+    guidance: float = 1.0,
+) -> Solution:
+    """Examples between pairs of latents (B, *): `blend` decoded, (B, count, *); the rest is as in `interpolate`."""
+    latents = blend(first, second, count, kind)
+    known = class_labels(labels, len(first), _classes(backbone), "interpolation")
+    every = None if known is None else known.repeat_interleave(int(count))
+    how: dict[str, Any] = {"nfe": nfe, "batch_size": batch_size, "guidance": guidance}
     found = decode(process, backbone, latents.flatten(0, 1), solver, labels=every, **how)
-    calls = found.nfe + ends.nfe * len(ends.x) / len(found.x)
-    return Solution(found.x.reshape(latents.shape), calls)
+    return Solution(found.x.reshape(latents.shape), found.nfe)
 
 
-__all__ = ["KINDS", "RoundTrip", "blend", "decode", "encode", "interpolate", "round_trip"]
+__all__ = ["KINDS", "RoundTrip", "blend", "decode", "encode", "interpolate", "interpolate_latents", "round_trip"]

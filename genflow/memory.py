@@ -69,8 +69,8 @@ def _failed_allocation(error: BaseException) -> bool:
     return any(sign in text for sign in (PANICS if panic else SIGNS))
 
 
-def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as the bytes of a safetensors file.
+def to_bytes(tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> bytes:
+    """Tensors as the bytes of a safetensors file, with notes in its head.
 
     The library ends the process where its own allocation fails, so room is asked for here first: for one copy of the
     tensors, the file, and one copy of that.
@@ -86,7 +86,7 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
         bytearray(3 * size + 2**24)
     except MemoryError:
         raise MemoryError(f"unable to allocate {3 * size / 2**20:.0f} MiB to save {size / 2**20:.0f} MiB") from None
-    return save(plain)
+    return save(plain, metadata=notes)
 
 
 def peak_megabytes(device: str) -> float:

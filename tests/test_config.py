@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from genflow.cli import cli
 from genflow.commands.bench import FLAGS
-from genflow.commands.model import SampleConfig
+from genflow.commands.sample import SampleConfig
 from genflow.commands.train import ModelConfig
 from genflow.config import BenchConfig, ConfigError, build, flatten, leaves, to_dict
 from genflow.config_file import read_yaml

@@ -30,7 +30,7 @@ REAL = "data"
 CODE = {
     "train": ("process", "backbone", "data", "solver/base.py", "training"),
     "sample": ("solver", "sampling.py"),
-    "model": ("process", "backbone", "data", "solver/base.py", "checkpoint.py"),
+    "model": ("process", "backbone", "data", "solver/base.py", "checkpoint.py", "opened.py"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
 """Source that a kind of cell depends on beside what its parents depend on."""
@@ -147,6 +147,7 @@ def _trained(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterato
 def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterator[_Model]:
     """The checkpoints that a bench measures."""
     from genflow.bench.checkpoints import labels, matching, unset_by_mode
+    from genflow.opened import with_places
 
     found = matching(config)
     named = labels(found)
@@ -155,7 +156,7 @@ def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterat
             if process.name in names:
                 shown = {"process": named[one.path, process.name], "backbone": one.backbone, "seed": seed}
                 data = _data_spec(config)
-                own = one.dataset == {"name": data["name"], "options": data["options"]}
+                own = one.dataset == {"name": data["name"], "options": with_places(data["options"])}
                 identity: dict[str, Any] = {"checkpoint": one.content, "as": process.name}
                 identity |= {"unset": unset_by_mode(process), "dataset": data, "own data": own}
                 identity |= {"device": config.device, "code": code_digest("model")}

@@ -6,19 +6,15 @@ against them when it is loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genflow.checkpoint import MANIFEST, CheckpointError, read_folder, resolve
+from genflow.checkpoint import CheckpointError
 from genflow.config import BenchConfig, ConfigError, TrainConfig
+from genflow.opened import open_checkpoint, with_places
 from genflow.registry import Entry, registries
-
-FILES = ("config.json", "model.safetensors")
-"""What a model consists of; anything beside it in the folder does not change its numbers."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +48,16 @@ def open_finished(path: str) -> Finished:
         ConfigError: It is no checkpoint, or its configuration is damaged or not of this genflow.
     """
     try:
-        content, about = _about(Path(path))
-        name = about["process"]["name"]
-        registries()["processes"].entry(name), registries()["backbones"].entry(about["backbone"]["name"])
+        opened = open_checkpoint(path)
     except CheckpointError as error:
         raise ConfigError(f"checkpoint: {error}") from None
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"checkpoint: {path} does not describe a model of this genflow: {error}") from None
-    data = about.get("dataset") or about.get("cell", {}).get("spec", {}).get("dataset")
-    data = {"name": data["name"], "options": data.get("options", {})} if data else None
-    return Finished(path, content, name, about["backbone"]["name"], data)
-
-
-def _about(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Hash of a checkpoint, by its manifest, and its config.json, checked against that."""
-    files = read_folder(folder, (FILES[0],))
-    listed = json.loads((resolve(folder) / MANIFEST).read_text())["files"]
-    if not set(FILES) <= set(listed):
-        raise CheckpointError(f"{folder} has no {' or no '.join(FILES)}: it is no model")
-    known = json.dumps({name: listed[name] for name in FILES}, sort_keys=True)
-    return hashlib.sha256(known.encode()).hexdigest()[:20], json.loads(files[FILES[0]])
+    data = opened.data and {"name": opened.data["name"], "options": with_places(opened.data["options"])}
+    return Finished(path, opened.content, opened.name, opened.about["backbone"]["name"], data)
 
 
 def content_of(folder: Path) -> str:
     """Hash of a checkpoint, as `Finished.content`; raises CheckpointError."""
-    return _about(folder)[0]
+    return open_checkpoint(folder).content
 
 
 def settle(config: BenchConfig, given: Mapping[str, str]) -> tuple[BenchConfig, dict[str, str]]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import genflow
-from genflow.checkpoint import read_folder
 from genflow.data.base import Dataset, Scaling
 from genflow.data.files import DataError
-from genflow.registry import registries
+from genflow.opened import catalogue_scaling, open_checkpoint
 
 
 class Absent(Dataset):
@@ -65,14 +62,6 @@ def data_of(name: str, options: Mapping[str, Any], checkpoint: str) -> Dataset:
     except DataError as error:
         if found is not None:
             return Absent(name, tuple(found.shape), found.scaling, str(error))
-        about = json.loads(read_folder(Path(checkpoint), ("config.json",))["config.json"])
-        shape = tuple(about["backbone"]["options"]["shape"])
-        return Absent(name, shape, _scaling(name, about), str(error))
-
-
-def _scaling(name: str, about: Mapping[str, Any]) -> Scaling:
-    """The scaling that a checkpoint brings, else the one that the data set's entry tells of."""
-    if about.get("scaling"):
-        return Scaling(**about["scaling"])
-    levels = registries()["datasets"].entry(name).tags.get("levels")
-    return Scaling.grey(levels) if levels else Scaling()
+        opened = open_checkpoint(checkpoint)
+        scaling = opened.scaling or catalogue_scaling(name) or Scaling()
+        return Absent(name, opened.shape, scaling, str(error))

@@ -11,6 +11,7 @@ from genflow.bench.cells import REAL
 from genflow.bench.store import Store
 from genflow.bench.worker import Tick, Worker
 from genflow.config import BenchConfig, ConfigError
+from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
 from genflow.registry import registries
@@ -36,11 +37,15 @@ class SingleWorker(Worker):
         config: A bench of one process, solver, budget and seed; its metrics are measured.
         process: The trained process.
         backbone: Its network, on the configuration's device.
+        dataset: What it is compared with.
         team: The ranks that share the samples and the passes over them.
     """
 
-    def __init__(self, config: BenchConfig, process: Process, backbone: Any, team: Team = ALONE) -> None:
+    def __init__(
+        self, config: BenchConfig, process: Process, backbone: Any, dataset: Dataset, team: Team = ALONE
+    ) -> None:
         super().__init__(config, lambda: False)
+        self.dataset = dataset
         self.store, self.pair, self.team = _Memory(), (process, backbone), team
 
     def _solve(self, spec: dict[str, Any], process: Process, backbone: Any, *rest: Any) -> Solution:

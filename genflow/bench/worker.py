@@ -28,10 +28,11 @@ from genflow.data.base import Dataset
 from genflow.data.files import DataError
 from genflow.devices import check_device
 from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dicts
-from genflow.evaluate.checks import NotMeasurable
+from genflow.evaluate.checks import NotMeasurable, check_metrics
 from genflow.evaluate.protocol import MISSING
 from genflow.evaluate.weight_files import WeightsError
 from genflow.memory import MemoryExhaustedError
+from genflow.opened import with_places
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample
@@ -93,8 +94,7 @@ class Worker:
         for name in () if config.checkpoint else config.process:
             _, backbone = self.fresh(name)
             check_data(self.dataset, getattr(backbone, "classes", 0))
-        for name in config.metric:
-            self._measure_of(name)
+        check_metrics(config, self.dataset)
 
     def _measure_of(self, name: str) -> Metric:
         metric: Metric = registries()["metrics"].get(name, **self.config.metric_options.get(name, {}))
@@ -146,10 +146,16 @@ class Worker:
             state=state,
             progress=lambda step, steps, loss: tick(step / steps, f"loss {loss:.4f}"),
             should_stop=self.should_stop,
+            fit=False,
         )
         if not result.finished:
             raise Stopped
-        config = describe(cell["labels"]["process"], result.process, self.config.backbone, result.backbone) | {
+        names = cell["labels"]["process"], self.config.backbone
+        config = describe(names[0], result.process, names[1], result.backbone, self.dataset) | {
+            "dataset": {
+                "name": self.config.dataset,
+                "options": with_places(self.config.dataset_options.get(self.config.dataset, {})),
+            },
             "cell": {k: cell[k] for k in ("kind", "spec", "labels", "parents")},
             "seconds": round(time.monotonic() - started, 3),
         }

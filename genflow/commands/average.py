@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,25 +50,18 @@ def average_command(config_file: Path | None, **given: Any) -> int:
 
 def run_average(config: AverageConfig) -> str:
     """Writes the checkpoint; returns a line that says what it holds."""
-    from safetensors.torch import load as from_bytes
-
-    from genflow.checkpoint import CheckpointError, read_folder, save
+    from genflow.checkpoint import STATE, save
+    from genflow.opened import check_tensors, open_checkpoint
 
     if bool(config.decay) == bool(config.width):
         raise ConfigError("give either decay, for an average that was kept, or width, for a post-hoc one")
     root = Path(config.run)
     check_folder(Path(config.out))
-    try:
-        files = read_folder(root)
-        about, model = json.loads(files["config.json"]), from_bytes(files["model.safetensors"])
-        state = from_bytes(files["state.safetensors"])
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from None
-    except KeyError as error:
-        raise ConfigError(f"{root} is not the folder of a run: its checkpoint has no {error.args[0]}") from None
+    opened = open_checkpoint(root)
+    state, backbone = opened.tensors(STATE), opened.backbone
     weights, what = _kept(state, config.decay) if config.decay else _posthoc(root, config)
-    about["average"] = what
-    save(config.out, about, {**model, **weights})
+    check_tensors(f"the average of {root} does not fit its network", weights, dict(backbone.named_parameters()))
+    save(config.out, {**opened.about, "average": what}, {**backbone.state_dict(), **weights})
     return f"checkpoint: {config.out} ({what})"
 
 
@@ -98,9 +90,10 @@ def snapshots(root: Path) -> list[Snapshot]:
     Raises:
         CheckpointError: One is damaged; the file is named.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    from genflow.checkpoint import read_folder
+    from genflow.checkpoint import CheckpointError, read_folder
     from genflow.training.averages import Snapshot
     from genflow.training.run import SNAPSHOTS
 
@@ -108,6 +101,9 @@ def snapshots(root: Path) -> list[Snapshot]:
     for folder in sorted((root / SNAPSHOTS).glob("step-*")):
         if folder.name.removeprefix("step-").isdecimal():
             for name, content in read_folder(folder).items():
-                width = float(name.removeprefix("power-").removesuffix(".safetensors"))
-                found.append(Snapshot(width, int(folder.name.removeprefix("step-")), from_bytes(content)))
+                try:
+                    width = float(name.removeprefix("power-").removesuffix(".safetensors"))
+                    found.append(Snapshot(width, int(folder.name.removeprefix("step-")), from_bytes(content)))
+                except (ValueError, SafetensorError) as error:
+                    raise CheckpointError(f"{folder / name} is not a snapshot: {error}") from None
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from genflow.cli import say
-from genflow.commands.loaded import open_model, open_solver
+from genflow.commands.loaded import DATASET_OPTIONS_HELP, ModelOptions, open_data, open_model, open_solver
 from genflow.commands.options import config_options, examples, resolve
 from genflow.commands.paths import check_out, make_folder
 from genflow.config import (
@@ -25,26 +25,23 @@ from genflow.registry import registries
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(ModelOptions):
     """Metrics of one checkpoint."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
     metric: tuple[str, ...] = option(("fd", "norm_z", "bpd"), "what to measure", registry="metrics")
     samples: int = option(1000, "samples; distances are means over blocks of the test split's size", least=2)
     solver: str = option("heun", "solver of the samples", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
-    solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     inception: str = option(
         "", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched", place=True
     )
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
-    seed: int = option(0, "seed", least=0)
     sample_batch: int = option(
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
-    device: str = option("cpu", "torch device")
     out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol", place=True)
 
 
@@ -72,6 +69,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     from genflow.checkpoint import write_file
     from genflow.devices import check_device
     from genflow.distributed import open_team
+    from genflow.evaluate.checks import check_metrics
 
     out = check_out(config.out, (".csv",))
     if len(set(config.metric)) != len(config.metric):
@@ -83,12 +81,15 @@ def run_evaluate(config: EvaluateConfig) -> str:
     own = {k: v for k, v in config.solver_options.items() if k == config.solver}
     open_solver(config.solver, own, config.nfe)
     check_device(config.device)
-    model = open_model(config.checkpoint, config.device)
+    opened = open_model(config.checkpoint, config.device)
+    data = open_data(opened, config.dataset_options)
+    assert opened.data is not None  # or it could not be opened
+    name = opened.data["name"]
     bench = BenchConfig(
-        process=(model.name,),
-        backbone=model.about["backbone"]["name"],
-        dataset=model.data["name"],
-        dataset_options={model.data["name"]: model.data["options"]},
+        process=(opened.name,),
+        backbone=opened.about["backbone"]["name"],
+        dataset=name,
+        dataset_options={name: {**opened.data["options"], **config.dataset_options.get(name, {})}},
         solver=(config.solver,),
         nfe=(config.nfe,),
         seed=(config.seed,),
@@ -103,12 +104,15 @@ def run_evaluate(config: EvaluateConfig) -> str:
         device=config.device,
         out=str(out.parent),
     )
+    check_metrics(bench, data)
+    opened.warn_of_other(data)
+    process = opened.sampler(data)
     with open_team(config.device) as team, _bar() as bar:
 
         def tick(share: float, note: str) -> None:
             bar.set_description(f"{share:.0%}", refresh=True)
 
-        rows = SingleWorker(bench, model.process, model.backbone, team).rows(tick)
+        rows = SingleWorker(bench, process, opened.backbone, data, team).rows(tick)
         if not team.leads:
             return ""
     make_folder(out.parent)

@@ -47,7 +47,6 @@ def import_command(
     as_published: bool,
     sha256: str | None,
 ) -> int:
-    from genflow.checkpoint import CheckpointError
     from genflow.commands.paths import check_parents
     from genflow.published.importer import import_checkpoint
 
@@ -63,8 +62,6 @@ def import_command(
             as_published=as_published,
             sha256=sha256,
         )
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"out = '{out}' can not be written: {error.strerror}; choose another folder") from None
     for line in report(done, out):

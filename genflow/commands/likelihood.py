@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.cli import say
+from genflow.commands.given import beginning
 from genflow.commands.loaded import (
-    GUIDANCE_HELP,
-    Model,
-    held_out,
+    DATASET_OPTIONS_HELP,
+    ToldOptions,
     open_model,
     open_solver,
-    own_classes,
     say_told,
     told,
     write_arrays,
@@ -29,32 +28,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genflow.likelihood import Likelihood
+    from genflow.opened import Opened
     from genflow.process.base import Process
     from genflow.solver.base import Solver
 
 
 @dataclass(frozen=True)
-class DensityConfig:
+class DensityConfig(ToldOptions):
     """The likelihood of held-out data."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train wrote", place=True)
     examples: int = option(500, "test examples (all where there are fewer)", least=2)
     t: str = option(
         "data",
         "native time of the density: data (the data's end), or a number; then x_t is drawn once of each example and "
         "log p_t(x_t) is given, in nats",
     )
-    label: str = option("none", "class that is told: its number, data (each example's own), or none")
-    guidance: float = option(1.0, GUIDANCE_HELP, least=0)
     trace: str = option("hutchinson", "divergence: hutchinson or exact", among=("hutchinson", "exact"))
     probe: str = option("rademacher", "Hutchinson's probe: rademacher or gaussian", among=("rademacher", "gaussian"))
     probes: int = option(1, "probes per example", least=1)
-    solver: str = option("rk45", "ODE solver", registry="solvers")
-    nfe: int = option(100, "backbone calls per example (fixed-step solvers)", least=1)
-    solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
     seed: int = option(0, "seed of dequantisation, probes and x_t", least=0)
-    sample_batch: int = option(250, "examples at a time; does not change them", least=1)
-    device: str = option("cpu", "torch device")
+    dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("", "file to write: .csv or .npz for every example, .png for a picture", place=True)
 
 
@@ -114,13 +107,14 @@ def run_likelihood(config: DensityConfig) -> str:
     return _text(config, model, found, out)
 
 
-def _measure(config: DensityConfig, model: Model, solver: Solver, budget: int | None) -> _Measured:
+def _measure(config: DensityConfig, model: Opened, solver: Solver, budget: int | None) -> _Measured:
     from genflow.likelihood import log_likelihood
     from genflow.sampling import draw_path
 
-    data, t = model.dataset(), _time(config.t, model.process)
-    raw, x = held_out(data, config.examples, config.seed)
-    labels = told(config.label, model, len(x), *own_classes(data))
+    t = _time(config.t, model.process)
+    begin = beginning(model, "", config.dataset_options, config.examples, config.seed)
+    raw, x = begin.raw, begin.x
+    labels = told(config.label, model, len(x), begin.labels, begin.missing)
     if t is not None:
         x = draw_path(model.process, x, t, config.seed, range(len(x)))
     parts = [
@@ -159,37 +153,39 @@ def _time(word: str, process: Process) -> float | None:
     return None if t == process.training_interval[0] else t
 
 
-def _text(config: DensityConfig, model: Model, found: _Measured, out: Path | None) -> str:
+def _text(config: DensityConfig, model: Opened, found: _Measured, out: Path | None) -> str:
     from genflow.likelihood import BPD_FORMULA, bits_per_dim
 
-    data, log_prob = model.dataset(), found.joined("log_prob")
-    count, dim = len(log_prob), math.prod(data.shape)
+    scaling, log_prob = model.known_scaling(), found.joined("log_prob")
+    count, dim = len(log_prob), math.prod(model.shape)
     nfe = sum(p.nfe * len(p.log_prob) for p in found.parts) / count
     error = float(log_prob.std()) / math.sqrt(count)
     what = "mean −log p(x) in data units"
     if found.perturbed:
         what = f"mean −log p_t(x_t) at t = {found.t:g}, x_t = a X + b N drawn once of each example; no bits/dim of data"
     lines, formula = [f"nats: {-float(log_prob.mean()):.4f} ± {error:.4f} ({what})"], ""
-    if data.scaling.levels is not None and not found.perturbed:
-        bits, bits_error = bits_per_dim(log_prob, dim, data.scaling)
+    if scaling.levels is not None and not found.perturbed:
+        bits, bits_error = bits_per_dim(log_prob, dim, scaling)
         lines.insert(0, f"bits/dim: {bits:.4f} ± {bits_error:.4f}")
-        formula = f"\n{BPD_FORMULA}, s = 2/{data.scaling.levels}, N = {dim}"
+        formula = f"\n{BPD_FORMULA}, s = 2/{scaling.levels}, N = {dim}"
     probes = f"{config.probes} {config.probe} probe{'s' * (config.probes > 1)} per example, drawn once"
+    assert model.data is not None  # or its test split could not be opened
+    kind = say_told(config.label, config.guidance, model)
     lines.append(
-        f"{model.name} on the test split of {model.data['name']}, n = {count}"
-        f"{say_told(config.label, config.guidance)}: ODE from t = {found.t:g} by {config.solver}, NFE {nfe:.1f}; "
+        f"{model.name} on the test split of {model.data['name']}, n = {count}{kind}: ODE from t = {found.t:g} by "
+        f"{config.solver}, NFE {nfe:.1f}; "
         f"{'exact trace' if config.trace == 'exact' else probes}; seed {config.seed}; "
         f"± is one standard error over examples{formula}"
     )
     return "\n".join([*lines, *([str(out)] if out else [])])
 
 
-def _write(model: Model, out: Path, found: _Measured) -> None:
-    data, nats = model.dataset(), -found.joined("log_prob")
-    dim = math.prod(data.shape)
+def _write(model: Opened, out: Path, found: _Measured) -> None:
+    scaling, nats = model.known_scaling(), -found.joined("log_prob")
+    dim = math.prod(model.shape)
     values = {"nats": nats, "stderr_of_probes": found.joined("stderr")}
-    if data.scaling.levels is not None and not found.perturbed:
-        values = {"bits_per_dim": (nats - data.scaling.log_det(dim)) / (dim * math.log(2)), **values}
+    if scaling.levels is not None and not found.perturbed:
+        values = {"bits_per_dim": (nats - scaling.log_det(dim)) / (dim * math.log(2)), **values}
     if out.suffix == ".npz":
         write_arrays(out, {**values, "raw": found.raw, **({"x_t": found.x} if found.perturbed else {})})
         return
@@ -205,4 +201,4 @@ def _write(model: Model, out: Path, found: _Measured) -> None:
 
     unit, worth = next(iter(values.items()))
     label = unit.replace("bits_per_dim", "bits/dim")
-    likelihood_plot(out, worth.numpy(), label, found.raw.numpy(), data.scaling.levels)
+    likelihood_plot(out, worth.numpy(), label, found.raw.numpy(), scaling.levels)

@@ -1,102 +1,64 @@
-"""What the commands on one checkpoint share: opening it, and writing arrays."""
+"""What the commands on one checkpoint share: their options, opening it, its classes, and writing arrays."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genflow.commands.paths import make_folder
-from genflow.config import ConfigError, Options, check_owners
+from genflow.config import ConfigError, Options, check_owners, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genflow.backbone.base import Backbone
-    from genflow.data.base import Dataset, Scaling
-    from genflow.process.base import Process
+    from genflow.data.base import Dataset
+    from genflow.opened import Opened
     from genflow.solver.base import Solver
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained pair with the names it was trained under.
+class ModelOptions:
+    """Of every command that solves a checkpoint's equation; a command's own class gives other defaults and more."""
 
-    Arguments:
-        path: Its folder.
-        process: What was trained.
-        backbone: Its network, on the device that was asked for.
-        about: The checkpoint's config.json.
-    """
-
-    path: str
-    process: Process
-    backbone: Backbone
-    about: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The process's registered name."""
-        return str(self.about["process"]["name"])
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """Name and options of the data set it was trained on.
-
-        Raises:
-            ConfigError: The checkpoint does not say, as those of the Python interface.
-        """
-        found = self.about.get("dataset") or self.about.get("cell", {}).get("spec", {}).get("dataset")
-        if not found:
-            raise ConfigError(f"{self.path} does not say its data set, which this command needs")
-        return {"name": found["name"], "options": found.get("options", {})}
-
-    def dataset(self) -> Dataset:
-        """The data set it was trained on."""
-        import genflow
-
-        return genflow.get_dataset(self.data["name"], **self.data["options"])
-
-    def images(self, what: str) -> Dataset:
-        """The same, refused where it has no images and `what` needs them."""
-        data = self.dataset()
-        if len(data.shape) != 3:
-            raise ConfigError(
-                f"{what} needs images, and the data set '{self.data['name']}' of {self.path} has examples of shape "
-                f"{tuple(data.shape)}; write a .npz file, or take a model of images"
-            )
-        return data
+    checkpoint: str = option("runs/model", "folder that genflow train or genflow import wrote", place=True)
+    solver: str = option("rk45", "ODE solver", registry="solvers")
+    nfe: int = option(100, "backbone calls per example (fixed-step solvers)", least=1)
+    solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
+    seed: int = option(0, "seed", least=0)
+    sample_batch: int = option(250, "samples at a time; does not change them", least=1)
+    device: str = option("cpu", "torch device")
 
 
-def stored_scaling(about: Mapping[str, Any]) -> Scaling | None:
-    """The scaling that a checkpoint brings itself, as imported ones do; None where its data set has it."""
-    from genflow.data.base import Scaling
+@dataclass(frozen=True)
+class ToldOptions(ModelOptions):
+    """The same of a network that may be told of classes."""
 
-    return Scaling(**about["scaling"]) if about.get("scaling") else None
+    label: str = option("none", "class that is told: its name or number, data (each example's own), or none")
+    guidance: float = option(1.0, "classifier-free guidance towards the class; other than 1 takes two calls", least=0)
 
 
-def open_model(checkpoint: str, device: str) -> Model:
-    """The model of a checkpoint folder, on a device.
+DATASET_OPTIONS_HELP = "NAME.OPTION=VALUE of the data set where it has changed, e.g. images.path=PLACE where it moved"
+"""Help of --dataset-options."""
+
+
+def open_model(checkpoint: str, device: str) -> Opened:
+    """The model of a checkpoint folder, its network on a device.
 
     Raises:
-        ConfigError: No checkpoint, or a damaged one.
+        CheckpointError: No checkpoint, or a damaged one.
         ValueError: The device is not here.
     """
     import torch
 
-    import genflow
-    from genflow.checkpoint import CheckpointError, read_folder
     from genflow.devices import check_device
+    from genflow.opened import open_checkpoint
 
     check_device(device)
-    try:
-        process, backbone = genflow.load(checkpoint)
-        about = json.loads(read_folder(Path(checkpoint))["config.json"])
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from None
-    return Model(checkpoint, process, backbone.to(torch.device(device)), about)
+    opened = open_checkpoint(checkpoint)
+    opened.backbone.to(torch.device(device))
+    return opened
 
 
 def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | None]:
@@ -108,16 +70,43 @@ def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | No
     return solver, nfe if hasattr(solver, "plan") else None
 
 
-def say_solver(name: str, options: Options) -> str:
+def say_solver(config: ModelOptions) -> str:
     """A solver for the line that a command prints: its name, and how paths end where that is not plainly."""
     from genflow.solver.ending import words_of
 
-    end = words_of(options.get(name, {}))
-    return f"{name} ({end})" if end else name
+    end = words_of(config.solver_options.get(config.solver, {}))
+    return f"{config.solver} ({end})" if end else config.solver
+
+
+def solving(config: Any, budget: int | None) -> dict[str, Any]:
+    """What the functions of `genflow.latent` take by name."""
+    return {"nfe": budget, "batch_size": config.sample_batch, "guidance": config.guidance}
+
+
+def open_data(opened: Opened, options: Options) -> Dataset:
+    """The data set of a checkpoint, with the options that were given for it.
+
+    Raises:
+        CheckpointError: It is not here, or the checkpoint does not say which.
+        ConfigError: Options of another data set.
+    """
+    name = opened.data["name"] if opened.data else None
+    check_owners("dataset_options", options, [name] if name else [])
+    return opened.dataset(options.get(name or "", {}))
+
+
+def check_images(opened: Opened, what: str) -> None:
+    """Raises ConfigError where `what` needs images and a model makes something else."""
+    if len(opened.shape) != 3:
+        owner = f"the data set '{opened.data['name']}' of {opened.path}" if opened.data else str(opened.path)
+        raise ConfigError(
+            f"{what} needs images, and {owner} has examples of shape {opened.shape}; write a .npz file, or take a "
+            "model of images"
+        )
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """A .npz file of tensors and numbers; raises OSError with its name where it can not be written."""
+    """A .npz file of tensors and numbers; raises OSError with its name where it cannot be written."""
     import numpy as np
 
     make_folder(path.parent)
@@ -127,16 +116,49 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None  # zip files do not say which they are
 
 
-GUIDANCE_HELP = "classifier-free guidance towards the class; other than 1 takes two calls"
-"""Help of --guidance."""
+def write_samples(path: Path, opened: Opened, x: Tensor, beside: Mapping[str, Any]) -> None:
+    """Samples in data units to a .npz file with what is beside them, or as a picture."""
+    from genflow.report.pictures import save_samples
+
+    if path.suffix == ".npz":
+        write_arrays(path, {"x": x.cpu(), **beside})
+        return
+    scaling = opened.known_scaling()
+    make_folder(path.parent)
+    save_samples(path, scaling.decode(x.cpu()).numpy(), scaling.levels)
 
 
-def told(word: str, model: Model, n: int, own: Tensor | None, missing: str) -> Tensor | None:
+# ---- classes -------------------------------------------------------------------------------------------------
+
+
+def class_number(word: str, opened: Opened, *words: str) -> int:
+    """The number of a class that --label names.
+
+    Arguments:
+        word: A class's name, or its number; where a name is another class's number, it is the name.
+        opened: Whose classes.
+        words: What else --label takes, for the message.
+
+    Raises:
+        ConfigError: Neither, or the network knows no classes.
+    """
+    names = opened.class_names
+    if word in names:
+        return names.index(word)
+    if word.isdecimal():
+        return int(word)
+    own = [name for i, name in enumerate(names) if name != str(i)]
+    known = f" (classes: {', '.join(own[:20])}{', ...' if len(own) > 20 else ''})" if own else ""
+    ways = f"its name or number from 0{known}" if own else "its number from 0"
+    raise ConfigError(f"label = '{word}' is not a class; give {ways}, {', '.join(words)}, or none")
+
+
+def told(word: str, opened: Opened, n: int, own: Tensor | None, missing: str) -> Tensor | None:
     """The classes (n,) that --label stands for; None for none.
 
     Arguments:
-        word: "none", a class's number, or "data": each example's own class.
-        model: Whose backbone is told.
+        word: "none", a class, or "data": each example's own class.
+        opened: Whose network is told.
         n: Examples.
         own: Classes of the examples, of which the first n count; None where they have none.
         missing: Why they have none.
@@ -149,30 +171,24 @@ def told(word: str, model: Model, n: int, own: Tensor | None, missing: str) -> T
 
     if word == "none":
         return None
-    if word != "data" and not word.isdecimal():
-        raise ConfigError(f"label = '{word}' is not a class; give its number from 0, data, or none")
-    known = model.backbone.classes
-    if word == "data" and known and own is None:
-        raise ConfigError(f"label = 'data' takes each example's own class, but {missing}; give a number, or none")
-    labels = int(word) if word != "data" else [0] * n if own is None else own[:n]
-    return class_labels(labels, n, known, "--label")
+    if word != "data":
+        return class_labels(class_number(word, opened, "data"), n, opened.classes, "--label")
+    if opened.classes and own is None:
+        raise ConfigError(
+            f"label = 'data' takes each example's own class, but {missing}; give a class's name or number, or none"
+        )
+    return class_labels([0] * n if own is None else own[:n], n, opened.classes, "--label")
 
 
-def own_classes(data: Dataset) -> tuple[Tensor | None, str]:
-    """Classes of the test split, and what to say where there are none."""
-    return data.labels("test"), f"the data set '{data.name}' has no classes"
-
-
-def say_told(label: str, guidance: float) -> str:
+def say_told(label: str, guidance: float, opened: Opened) -> str:
     """What a line of output says of --label and --guidance."""
     if label == "none":
         return ""
-    return f", {'own classes' if label == 'data' else f'class {label}'}, guidance {guidance:g}"
+    kind = {"data": "own classes", "all": "class all"}.get(label) or _named(label, opened)
+    return f", {kind}, guidance {guidance:g}"
 
 
-def held_out(data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The first `count` test examples (all where there are fewer), raw and in data units, dequantised by the seed."""
-    import torch
-
-    raw = data.examples("test", torch.arange(min(count, data.count("test"))))
-    return raw, data.scaling.encode(raw, torch.Generator().manual_seed(seed))
+def _named(label: str, opened: Opened) -> str:
+    number = class_number(label, opened)
+    name = opened.class_names[number] if number < opened.classes else label
+    return f"class {name}" + (f" (number {number})" if name != str(number) else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -17,6 +18,8 @@ from genflow.cli import say
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.commands.paths import check_folder, make_folder
 from genflow.config import ConfigError, Options, TrainConfig, check_owners, option, to_dict
+
+LOG = logging.getLogger("genflow")
 
 if TYPE_CHECKING:
     from genflow.data.base import Dataset
@@ -113,6 +116,7 @@ def run_training(config: ModelConfig) -> Outcome:
     with StopFlag(patience) as stop, open_team(config.device, config.timeout) as team, ExitStack() as held:
         if team.leads:
             held.enter_context(locked(out, fresh))
+            say_classes(config, parts)
         result = _train(config, parts, team, stop)
         return Outcome(result, 0 if result.finished else stop.number, team.leads, team.size)
 
@@ -137,6 +141,27 @@ def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
     if config.snapshot_every:
         check_room("snapshot_n", config.snapshot_n, 2 * example)
     return process, backbone, dataset
+
+
+def say_classes(config: ModelConfig, parts: tuple[Process, Any, Dataset]) -> None:
+    """Prints the classes that the network is told, and warns where they are no use or go unused."""
+    _, backbone, dataset = parts
+    told, names = getattr(backbone, "classes", 0), dataset.class_names
+    shown = ", ".join(f"{i} = {name}" for i, name in enumerate(names[:20])) + (", ..." if len(names) > 20 else "")
+    if told:
+        say(f"classes: {shown}")
+    elif data_options(config).get("classes") is True:
+        LOG.warning(
+            "the data set has %d classes (%s), and the backbone is told none: training goes without them; give "
+            "--backbone-options %s.classes=%d, or leave %s.classes out",
+            len(names), shown, config.backbone, len(names), config.dataset,
+        )  # fmt: skip
+    if told and len(names) == 1:
+        LOG.warning("there is one class only, '%s': being told it says nothing; leave %s.classes out", names[0],
+                    config.backbone)  # fmt: skip
+    elif told > len(names):
+        LOG.warning("the backbone is told %d classes, and the data set has %d: the others are not trained", told,
+                    len(names))  # fmt: skip
 
 
 def data_options(config: ModelConfig) -> dict[str, Any]:
@@ -192,11 +217,12 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
     import yaml
 
     from genflow.checkpoint import describe
+    from genflow.opened import with_places
     from genflow.training import Keeping, train
 
     out, (process, backbone, dataset) = Path(config.out), parts
-    about = describe(config.process, process, config.backbone, backbone)
-    about |= {"dataset": {"name": config.dataset, "options": data_options(config)}}
+    about = describe(config.process, process, config.backbone, backbone, dataset)
+    about |= {"dataset": {"name": config.dataset, "options": with_places(data_options(config))}}
     keeping = Keeping(
         root=out,
         about=about,
@@ -224,6 +250,7 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
             should_stop=stop.is_set,
             watch=watch,
             team=team,
+            fit=False,
         )
 
 

@@ -135,6 +135,14 @@ class Metric(ABC):
         """None where the metric can measure the process, else the reason."""
         return None
 
+    def least(self) -> dict[str, int]:
+        """Fewest examples of "train" and "test" and fewest "samples" that it can be measured on; asked before work."""
+        return {}
+
+    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
+        """None where it means something for a data set, else the reason; asked before work."""
+        return None
+
 
 def rows_as_dicts(rows: list[Measured]) -> list[dict[str, Any]]:
     """Plain data; NaN becomes None."""

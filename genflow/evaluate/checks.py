@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
+
 import torch
 from torch import Tensor
 
+from genflow.config import BenchConfig, ConfigError
 from genflow.data.base import Dataset
+from genflow.data.files import DataError
+from genflow.registry import registries
+
+LOG = logging.getLogger("genflow")
 
 
 class NotMeasurable(ValueError):
@@ -94,3 +102,59 @@ def check_features(features: Tensor, what: str) -> None:
         raise ValueError(f"the features of the {what} have shape {tuple(features.shape)}; want (n, d)")
     if not bool(torch.isfinite(features).all()):
         raise ValueError(f"the features of the {what} are not all finite; look at the samples")
+
+
+# ---- before any work -------------------------------------------------------------------------------------------------
+
+
+def check_metrics(config: BenchConfig, dataset: Dataset) -> None:
+    """Whether the metrics of a bench can be had of its data; a metric that cannot, beside others that can, is named.
+
+    Raises:
+        ConfigError: Too few examples or samples, or data for which no metric means anything; with the option that
+            helps.
+    """
+    reasons = {}
+    for name in config.metric:
+        metric = registries()["metrics"].get(name, **config.metric_options.get(name, {}))
+        try:
+            _check_least(name, metric.least(), config.samples, dataset)
+            reason = metric.why_not_data(config, dataset)
+        except DataError as error:  # they are not here: the bench's rows say so, and why
+            LOG.debug("%s: %s", name, error)
+            continue
+        if reason:
+            reasons[name] = f"{name}: {reason}"
+    if len(reasons) == len(config.metric):
+        raise ConfigError(f"nothing to measure: {'; '.join(reasons.values())}")
+    for reason in reasons.values():
+        LOG.warning("%s; the other metrics are measured", reason)
+
+
+def _check_least(name: str, least: dict[str, int], samples: int, dataset: Dataset) -> None:
+    if samples < least.get("samples", 0):
+        raise ConfigError(f"samples = {samples} is too few: {name} needs at least {least['samples']}")
+    for split in ("train", "test"):
+        wanted = least.get(split, 0)
+        found = dataset.count(split) if wanted else 0
+        if found < wanted:
+            raise ConfigError(
+                f"{name} needs at least {wanted} examples in the {split} split of '{dataset.name}', which has {found}"
+                + more_examples(dataset.name, split)
+            )
+
+
+def more_examples(name: str, split: str) -> str:
+    """Which options of a data set give a split more examples, for a message; "" where none does."""
+    registry = registries()["datasets"]
+    try:
+        entry, known = registry.entry(name), inspect.signature(registry.load(name)).parameters
+    except ValueError:  # not registered: made in a program
+        return ""
+    ways = {
+        "test_share": f"test_share=SHARE (the share that is held out; {'more' if split == 'test' else 'less'} of it)",
+        "test_path": "test_path=PLACE (of other held-out examples)",
+        "size": "size=N" if entry.tags.get("kind") == "toy" else "",  # of images it is that of each
+    }
+    found = [f"{name}.{text}" for key, text in ways.items() if key in known and text]
+    return f"; give --dataset-options {' or '.join(found)}" if found else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from genflow.config import NormConfig, build, flatten
+from genflow.config import BenchConfig, NormConfig, build, flatten
 from genflow.data.base import Dataset
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
@@ -19,7 +19,7 @@ from genflow.evaluate.likelihood import LikelihoodMetric as LikelihoodMetric
 from genflow.evaluate.norm_z import norm_study
 from genflow.evaluate.protocol import FD_WORDS, bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, reference
-from genflow.evaluate.spaces import check_features, space_for
+from genflow.evaluate.spaces import check_features, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
 from genflow.solver.ending import words_of
@@ -38,6 +38,12 @@ class FrechetMetric(Metric):
             raise ValueError("features = 'inception' is the metric 'fid', which has its protocols; give --metric fid")
         check_features(features)
         self.features = features
+
+    def least(self) -> dict[str, int]:
+        return {"train": 2, "test": 2, "samples": 2}  # a covariance
+
+    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
+        return unfitting(self.features, dataset)
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
@@ -117,6 +123,9 @@ class NormMetric(Metric):
         given = {"factors": factors, "level": level, "nfe": nfe, "solver": solver}
         self.given = {name: value for name, value in given.items() if value is not None}
         build(NormConfig, self.given)  # refuses what is out of range
+
+    def least(self) -> dict[str, int]:
+        return {"train": 2, "test": 2, "samples": 2}  # a covariance
 
     def measure(self, context: Context) -> Result:
         assert context.process is not None

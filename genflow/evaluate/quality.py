@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from genflow.config import BenchConfig
+from genflow.data.base import Dataset
 from genflow.data.files import DataError
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
@@ -18,7 +20,7 @@ from genflow.evaluate.manifold import manifold
 from genflow.evaluate.passes import Seen, feature_pass
 from genflow.evaluate.protocol import bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, published, reference
-from genflow.evaluate.spaces import check_features, check_mode, space_for
+from genflow.evaluate.spaces import check_features, check_mode, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.places import expand
 
@@ -67,6 +69,14 @@ class QualityMetric(Metric):
         self.features, self.mode, self.published = features, mode, reference
         self.keep, self.subsets, self.subset_size = int(keep), int(subsets), int(subset_size)
         self.splits, self.neighbours = int(splits), int(neighbours)
+
+    def least(self) -> dict[str, int]:
+        count = self.neighbours + 1 if "prdc" in self.measures else 2  # no point is its own neighbour
+        real = count if "prdc" in self.measures or "kid" in self.measures or not self.published else 0
+        return {"train": real, "test": count, "samples": count}
+
+    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
+        return unfitting(self.features, dataset)
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None

@@ -67,14 +67,33 @@ def space_for(
     return script_space(features, device)
 
 
+def unfitting(features: str, dataset: Dataset) -> str | None:
+    """Why data do not fit a space, found without its weights; None where they do."""
+    name = own_space(dataset.name) if features == "own" else features
+    try:
+        if name in SHIPPED:
+            _check_shipped(name, dataset)
+        elif name == "tiny":
+            _tiny(dataset)
+        elif name == "inception":
+            to_grey(torch.zeros(1, *dataset.shape), dataset.scaling.levels, 3)
+    except NotMeasurable as reason:
+        return str(reason)
+    return None
+
+
 def _fitting(name: str, dataset: Dataset) -> Space:
+    _check_shipped(name, dataset)
+    return shipped_space(name)
+
+
+def _check_shipped(name: str, dataset: Dataset) -> None:
     _, _, shape, levels = SHIPPED[name]
     if (tuple(dataset.shape), dataset.scaling.levels) != (shape, levels):
         raise NotMeasurable(
             f"features '{name}' are for images of shape {shape} with {levels} grey levels; "
             f"'{dataset.name}' has {tuple(dataset.shape)} with {dataset.scaling.levels}"
         )
-    return shipped_space(name)
 
 
 def _tiny(dataset: Dataset) -> Space:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from genflow.config import BenchConfig
+from genflow.data.base import Dataset
 from genflow.evaluate.base import Context, Measured, Metric, Result
 from genflow.evaluate.kernels import energy_distance, median_distance, mmd, rbf_kernel
 from genflow.evaluate.likelihood import OdeLikelihood, model_log_prob
@@ -38,6 +40,26 @@ class TwoSampleMetric(Metric):
             raise ValueError(f"bandwidth = {bandwidth} is not a number of at least 0")
         self.points, self.directions, self.bandwidth = int(points), int(directions), float(bandwidth)
 
+    FOLDS = 5
+    """Of the classifier tests: each needs a point of both sets."""
+
+    def least(self) -> dict[str, int]:
+        return {"train": self.FOLDS, "test": self.FOLDS, "samples": self.FOLDS}
+
+    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
+        dim = math.prod(dataset.shape)
+        if dim > self.LARGEST:
+            return f"two-sample distances are for vectors of up to {self.LARGEST} numbers; these have {dim}"
+        if self.bandwidth:
+            return None
+        n = min(config.samples, self.points)
+        real = torch.cat(list(first_chunks(dataset, "test", n))).flatten(1)
+        try:
+            median_distance(*real.chunk(2))
+        except ValueError as refusal:
+            return f"test examples: {refusal}, --metric-options two_sample.bandwidth=NUMBER"
+        return None
+
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
         return self._rows(context, context.samples[: self.points], "generated samples")
@@ -49,9 +71,8 @@ class TwoSampleMetric(Metric):
         return torch.cat(list(first_chunks(context.dataset, split, self.points)))
 
     def _rows(self, context: Context, raw: Tensor, what: str) -> Result:
-        dim = math.prod(context.dataset.shape)
-        if dim > self.LARGEST:
-            reason = f"two-sample distances are for vectors of up to {self.LARGEST} numbers; these have {dim}"
+        reason = self.why_not_data(context.config, context.dataset)
+        if reason:
             return Result([Measured("sliced_W2", math.nan, len(raw), MISSING + reason)])
         real = self._real(context, "test").flatten(1)
         own = raw.flatten(1)
@@ -73,8 +94,8 @@ class TwoSampleMetric(Metric):
             "energy": (energy_distance(x, y), f"unbiased 2E|X−Y| − E|X−X'| − E|Y−Y'| {between}"),
         }
         for name in ("logistic", "knn"):
-            words = f"5-fold accuracy of a {name} classifier that tells samples from data, 0.5 is best, {between}"
-            found[f"C2ST[{name}]"] = classifier_test(x, y, name, seed=context.seed), words
+            words = f"{self.FOLDS}-fold accuracy of a {name} classifier that tells samples from data, 0.5 is best, "
+            found[f"C2ST[{name}]"] = classifier_test(x, y, name, seed=context.seed, folds=self.FOLDS), words + between
         return Result([Measured(name, e.value, n, words, e.error) for name, (e, words) in found.items()])
 
 
@@ -91,6 +112,13 @@ class DivergenceMetric(OdeLikelihood):
     ) -> None:
         super().__init__(examples, rtol, atol)
         self.exact = int(exact)
+
+    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
+        try:
+            dataset.log_prob(torch.zeros(1, *dataset.shape))
+        except ValueError as refusal:
+            return str(refusal)
+        return None
 
     def measure(self, context: Context) -> Result:
         cfg, data = self.settings(context), context.dataset

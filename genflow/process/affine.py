@@ -165,9 +165,13 @@ class AffineProcess(Process):
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
         return self.predicts.encode(mean, x_t, self.at(t, x))
 
+    @property
+    def averages(self) -> bool:
+        return self.plain and (self.objective == "stable" or not self.predicts.linear)
+
     def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
         """Over all classes the average would be E[X | x_t]; a row of class c is to learn E[X | x_t, c]."""
-        if not self.plain or (self.objective == "own" and self.predicts.linear):
+        if not self.averages:
             return pairs
         target = pairs.target.clone()
         for label in labels[labels != NO_CLASS].unique():

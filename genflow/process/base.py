@@ -61,6 +61,8 @@ class Process(ABC):
     clock: Literal["native", "log"] = "native"
     reference_batch: int = 0
     """How many data points `perturb` wants to see beside the batch itself (0: none)."""
+    base_is_data: bool = False
+    """Whether the base is the data that `for_data` was shown, which a checkpoint names but does not hold."""
 
     @abstractmethod
     def perturb(
@@ -228,6 +230,11 @@ class Process(ABC):
         """The weighted loss of each pair, shape (B,); `labels` (B,) go to the backbone."""
         output = self.field(backbone, labels=labels).output(pairs.x_t, pairs.t)
         return pairs.weight * self.loss_terms(output, pairs)
+
+    @property
+    def averages(self) -> bool:
+        """Whether targets average over data points, so that `own_class` wants a pool of them."""
+        return type(self).own_class is not Process.own_class
 
     def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
         """The pairs, their targets that average over data now over the `points` of each row's own class (B,)."""

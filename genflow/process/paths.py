@@ -92,6 +92,8 @@ class SIMirror(Interpolant):
     gamma_scale: float = 3.0
     mode: str = "sde"  # type: ignore[assignment]  # the same literal type, another default
 
+    base_is_data = True
+
     def __post_init__(self) -> None:
         fixed = {"source": "gaussian", "coupling": "independent", "mode": "sde"}
         for name, value in fixed.items():

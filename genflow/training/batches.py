@@ -152,6 +152,8 @@ class Batches:
     def _reference_rows(self, step: int, count: int) -> tuple[Tensor, torch.Generator]:
         """Rows of up to `count` examples beside the batch, and the generator that drew them."""
         generator = stream(self.seed, "references", step)
+        if not count:
+            return torch.empty(0, dtype=torch.int64), generator
         others = torch.ones(self.count, dtype=torch.bool)
         others[self.indices(step)] = False
         rows = others.nonzero().flatten()

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from genflow.backbone.base import Backbone
-from genflow.checkpoint import CheckpointError
+from genflow.checkpoint import FACTS, CheckpointError
 from genflow.config import TrainConfig, deciding
 from genflow.data.base import Dataset
 from genflow.devices import Fast, loss_scaler, multiplying, prepare
 from genflow.distributed import ALONE, Team
 from genflow.memory import MemoryExhaustedError, is_out_of_memory
+from genflow.opened import check_tensors
 from genflow.process.base import Perturbed, Process
 from genflow.registry import unknown
 from genflow.training.averages import Averages, Weights
@@ -120,10 +121,12 @@ class Trainer:
         beside: dict[str, Any] = {"refs": batches.references(step, asked), "partner": batches.partners(step)}
         given = {name: value.to(self.device) for name, value in beside.items() if value is not None}
         labels = None
-        if self.classes:  # as many references of one class as there are of all without classes
-            points, of = batches.pool(step, asked * self.classes)
+        if self.classes:
             labels = batches.labels(step, self.config.label_dropout).to(self.device)
-            given |= {"labels": labels, "pool": (points.to(self.device), of.to(self.device))}
+            given |= {"labels": labels}
+        if self.classes and self.process.averages:  # of one class as many references as of all without classes
+            points, of = batches.pool(step, asked * self.classes)
+            given |= {"pool": (points.to(self.device), of.to(self.device))}
         return self.process.training_pairs(x, generator=stream(self.seed, "noise", step), **given), labels
 
     def loss(self) -> Tensor:
@@ -279,6 +282,7 @@ class Trainer:
     def facts(self) -> dict[str, Any]:
         """Numbers of the state, and the configuration it belongs to: plain data."""
         numbers = {"step": self.step, "images": self.batches.images(self.step), "skipped": self.skipped}
+        numbers["adam"] = len(self.optimiser.state)
         return {**numbers, "scaler": self.scaler.state_dict(), "config": self.identity()}
 
     def identity(self) -> dict[str, Any]:
@@ -311,25 +315,48 @@ class Trainer:
         Raises:
             RefusedError: The state belongs to a run of another configuration; each difference is named.
         """
+        check_facts(facts)
         self.check_allowed(allow, facts["config"])
         check_same(facts["config"], self.identity(), allow)
-        groups: dict[str, Weights] = {"model": {}, "adam": {}}
-        extra = self.averages.extra()
+        check_tensors("the weights do not fit the run", model, self.tensors()[0])
+        check_tensors("the state does not fit the run", rest, self._wanted(rest, bool(allow)))
+        moments = sum(name.startswith("adam.") for name in rest) // 3
+        if moments != facts.get("adam", moments):
+            raise CheckpointError(f"the state does not fit the run: Adam has {moments} moments of {facts['adam']}")
+        extra, parts = self.averages.extra(), {"model": {}, "adam": {}}  # type: tuple[Any, dict[str, Weights]]
         for name, value in rest.items():
             kind, _, inner = name.partition("/")
-            if not inner:
-                kind, _, inner = name.partition(".")
-                groups[kind][inner] = value
-            elif kind in extra:
+            if inner and kind in extra:
                 extra[kind][inner].copy_(value)
-        self.backbone.load_state_dict({**model, **groups["model"]})
+            elif not inner:
+                kind, _, inner = name.partition(".")
+                parts[kind][inner] = value
+        self.backbone.load_state_dict({**model, **parts["model"]})
         for name, average in self.ema.items():
             average.copy_(model[name])
-        self._restore_adam(groups["adam"])
+        self._restore_adam(parts["adam"])
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         self.step, self.skipped = facts["step"], facts["skipped"]
         self.batches.start = (self.step, facts["images"])
+
+    def _wanted(self, rest: Weights, changed: bool) -> Weights:
+        """What a state has to hold beside the weights: the network, further averages, and what Adam has begun.
+
+        Arguments:
+            rest: What it holds.
+            changed: Whether settings may differ from those it was saved with; then averages may come and go.
+        """
+        wanted: Weights = {f"model.{name}": value for name, value in self.backbone.named_parameters()}
+        extra = {f"{kind}/{n}": v for kind, weights in self.averages.extra().items() for n, v in weights.items()}
+        wanted |= {name: value for name, value in extra.items() if name in rest or not changed}
+        if changed:
+            wanted |= {name: value for name, value in rest.items() if "/" in name and name not in extra}
+        for i, value in enumerate(self.backbone.parameters()):
+            moments = {"exp_avg": value, "exp_avg_sq": value, "step": torch.zeros(())}
+            if any(f"adam.{i}.{key}" in rest for key in moments):  # none of a parameter that has had no gradient
+                wanted |= {f"adam.{i}.{key}": like for key, like in moments.items()}
+        return wanted
 
     def _restore_adam(self, tensors: Weights) -> None:
         """Puts the moments back in the memory layout of their parameter: a fused Adam pairs them by address."""
@@ -342,6 +369,17 @@ class Trainer:
             rows.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if same else value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": rows, "param_groups": groups})
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where the numbers of a state are not as `Trainer.facts` gave them."""
+    counts = {name: type(facts.get(name)) is int and facts[name] >= 0 for name in ("step", "images", "skipped")}
+    mappings = {name: isinstance(facts.get(name), dict) for name in ("scaler", "config")}
+    for name, fits in {**counts, **mappings, "smooth": isinstance(facts.get("smooth"), int | float)}.items():
+        if not fits:
+            came = repr(facts.get(name, "nothing"))[:80]
+            want = "a mapping" if name in mappings else "a number" if name == "smooth" else "a whole number"
+            raise CheckpointError(f"{FACTS} of the run is damaged: its '{name}' is {came}; want {want}")
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], allow: Collection[str]) -> None:

@@ -14,11 +14,25 @@ from typing import Any
 import torch
 
 from genflow.backbone.base import Backbone
-from genflow.checkpoint import STATS, CheckpointError, Checkpoints, SaveError, write_file, write_folder
+from genflow.checkpoint import (
+    CONFIG,
+    FACTS,
+    STATE,
+    STATS,
+    WEIGHTS,
+    CheckpointError,
+    Checkpoints,
+    SaveError,
+    config_bytes,
+    model_bytes,
+    write_file,
+    write_folder,
+)
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
 from genflow.memory import peak_megabytes, to_bytes
+from genflow.opened import open_state
 from genflow.process.base import Process
 from genflow.training.loop import NonFiniteLossError, Trainer
 
@@ -168,21 +182,19 @@ class Run:
         """
         keeping = self.keeping
         assert keeping is not None
-        files, wrong = self.checkpoints.newest(verify=keeping.verify)
+        folder, files, wrong = self.checkpoints.find(verify=keeping.verify)
         if not files:
             self.trainer.check_allowed(keeping.allow)
             return
         for reason in wrong:
             LOG.warning("%s; the checkpoint before it is taken up", reason)
+        facts, model, rest = open_state(folder, files, keeping.verify).state()
         try:
-            facts, model, rest = read_state(files)
             self.trainer.restore(facts, model, rest, keeping.allow)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"the newest checkpoint of {keeping.root} can not be taken up: {' '.join(str(error).split())}"
-            ) from error
+        except CheckpointError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{folder} cannot be taken up: {' '.join(str(error).split())}") from error
         self.smooth, self.saved_step = facts["smooth"], self.trainer.step
         self.losses = read_stats(keeping.root / STATS, self.trainer.step)
         if self.writes:
@@ -214,21 +226,13 @@ def state_files(trainer: Trainer, smooth: float, about: Mapping[str, Any] | None
     """A checkpoint's files: the model as it samples, and what the next step depends on; plain tensors and numbers."""
     model, rest = trainer.tensors()
     facts = {**trainer.facts(), "smooth": smooth}
-    described = {} if about is None else {"config.json": json.dumps(about, indent=1, sort_keys=True).encode()}
+    described = {} if about is None else {CONFIG: config_bytes(about)}
     return {
         **described,
-        "model.safetensors": to_bytes(model),
-        "state.json": json.dumps(facts).encode(),
-        "state.safetensors": to_bytes(rest),
+        WEIGHTS: model_bytes(model, about),
+        FACTS: json.dumps(facts).encode(),
+        STATE: model_bytes(rest, about),
     }
-
-
-def read_state(files: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """(facts, model, rest) of `state_files`."""
-    from safetensors.torch import load as from_bytes
-
-    facts = json.loads(files["state.json"])
-    return facts, from_bytes(files["model.safetensors"]), from_bytes(files["state.safetensors"])
 
 
 def read_stats(path: Path, step: int) -> list[dict[str, float]]:
@@ -257,12 +261,13 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     watch: Callable[[Run], None] | None = None,
     team: Team = ALONE,
+    fit: bool = True,
     **numbers: Any,
 ) -> TrainResult:
     """Trains a backbone for a process on a data set.
 
     Arguments:
-        process: Fitted to the data with `process.for_data` here.
+        process: Fitted to the data with `process.for_data` here, unless `fit` says that it is already.
         backbone: Its weights are drawn anew from the seed.
         dataset: Examples.
         config: Numbers of the loop; or give them by name, e.g. `steps=500, lr=1e-3`.
@@ -273,6 +278,7 @@ def train(
         should_stop: Asked after every step; True saves and returns with `finished` False.
         watch: Called with the run after every step, on the rank that writes.
         team: The processes that share the run.
+        fit: False where the process has been fitted to the data.
 
     Returns:
         The backbone with EMA weights, the fitted process, and the loss curve.
@@ -283,7 +289,7 @@ def train(
         SaveError: A checkpoint can not be written.
     """
     config = TrainConfig(**numbers) if config is None else config
-    process = process.for_data(dataset.fitting_points())
+    process = process.for_data(dataset.fitting_points()) if fit else process
     trainer = Trainer(process, backbone, dataset, config, seed, device, team)
     keeping = Keeping(state) if isinstance(state, Path) else state
     run = Run(trainer, keeping)

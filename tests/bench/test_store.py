@@ -157,7 +157,7 @@ def test_a_flipped_bit_is_named(folder, bit):
 @pytest.mark.parametrize("name", OLD)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=rf"{name} can not be read: No such file"):
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read: No such file"):
         read_folder(folder)
 
 

@@ -53,7 +53,7 @@ def test_the_last_step_instead_of_the_average(file, stored, tmp_path):
 
 def test_a_file_without_an_average_needs_to_be_told(file, stored, tmp_path):
     torch.save({k: v for k, v in stored.items() if k != "ema"}, file)
-    with pytest.raises(ConfigError, match="has no average of its weights; --no-ema takes those of the last step"):
+    with pytest.raises(CheckpointError, match="has no average of its weights; --no-ema takes those of the last step"):
         run("import", file, "--out", tmp_path / "model")
     assert run("import", file, "--out", tmp_path / "model", "--no-ema")
 
@@ -135,7 +135,7 @@ def test_a_configuration_must_have_the_sizes_of_the_file(file, tmp_path):
 
 def test_a_damaged_file_ends_the_command_with_its_name(file, tmp_path):
     file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(ConfigError, match=rf"{file} was cut off or damaged"):
+    with pytest.raises(CheckpointError, match=rf"{file} was cut off or damaged"):
         run("import", file, "--out", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -175,7 +175,7 @@ def test_a_manifest_that_is_missing_invalid_or_from_the_future_stops_everything(
     with pytest.raises(CheckpointError, match=words) as error:
         genflow.load(model)
     assert str(model) in str(error.value)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(CheckpointError, match=words):
         run("sample", "--checkpoint", model, "--n", 1, "--nfe", 2, "--out", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
 

@@ -10,33 +10,40 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.cli import say
+from genflow.commands.loaded import (
+    DATASET_OPTIONS_HELP,
+    ToldOptions,
+    class_number,
+    open_data,
+    open_model,
+    say_solver,
+    say_told,
+    write_samples,
+)
 from genflow.commands.options import config_options, examples, resolve
-from genflow.commands.paths import check_out, make_folder
+from genflow.commands.paths import check_out
 from genflow.config import ConfigError, Options, check_owners, option
 
 LOG = logging.getLogger("genflow")
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genflow.distributed import Team
+    from genflow.opened import Opened
     from genflow.process.base import Process
     from genflow.solver.base import Solution
 
 
 @dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(ToldOptions):
     """Samples of one checkpoint."""
 
-    checkpoint: str = option("runs/model", "folder that genflow train or genflow import wrote", place=True)
     n: int = option(64, "samples", least=1)
     solver: str = option("heun", "solver", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
-    seed: int = option(0, "seed", least=0)
-    label: str = option("none", "class to draw: its number, all (each class in turn), or none")
-    guidance: float = option(1.0, "classifier-free guidance towards the class; other than 1 takes two calls", least=0)
+    label: str = option("none", "class to draw: its name or number, all (each class in turn), or none")
     temperature: float = option(1.0, "factor on the prior's draw", above=0)
-    solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
-    sample_batch: int = option(250, "samples at a time; does not change them", least=1)
-    device: str = option("cpu", "torch device")
     precision: str = option(
         "float32", "of the network: float32, bfloat16 or float16", among=("float32", "bfloat16", "float16")
     )
@@ -44,6 +51,7 @@ class SampleConfig:
     compile: bool = option(False, "compile the network with torch.compile")
     tf32: bool = option(False, "TensorFloat-32 products on a GPU")
     cuda_graphs: bool = option(False, "compile the network to CUDA graphs")
+    dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("samples.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
@@ -53,7 +61,7 @@ class SampleConfig:
     + examples(
         "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
         "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
-        "genflow sample --checkpoint runs/classes --label 3 --guidance 2 --out threes.png",
+        "genflow sample --checkpoint runs/pets --label cats --guidance 2 --out cats.png",
     ),
 )
 @config_options(SampleConfig)
@@ -65,64 +73,50 @@ def sample_command(config_file: Path | None, **given: Any) -> int:
     return 0
 
 
-def parse_label(word: str) -> int | str | None:
-    """A label of the command line as `genflow.sample` takes it.
-
-    Raises:
-        ConfigError: The word is neither a whole number of at least 0, nor all, nor none.
-    """
-    if word in ("none", "all"):
-        return None if word == "none" else word
-    if not word.isdecimal():
-        raise ConfigError(f"label = '{word}' is not a class; give its number from 0, all, or none")
-    return int(word)
-
-
 def run_sampling(config: SampleConfig) -> str:
     """Draws samples and writes them; returns a line that says what was done, "" on ranks that do not print."""
-    import json
-
-    import genflow
-    from genflow.checkpoint import CheckpointError, read_folder
-    from genflow.commands.loaded import say_solver, stored_scaling, write_arrays
-    from genflow.devices import check_device
     from genflow.distributed import open_team
-    from genflow.report.pictures import save_samples
-    from genflow.sampling import class_labels
 
     out = check_out(config.out, (".png", ".npz"))
     check_owners("solver_options", config.solver_options, [config.solver])
-    check_device(config.device)
-    try:
-        process, backbone = genflow.load(config.checkpoint)
-        about = json.loads(read_folder(Path(config.checkpoint), ("config.json",))["config.json"])
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from None
-    labels = class_labels(parse_label(config.label), config.n, getattr(backbone, "classes", 0))
-    dataset = about.get("dataset") or about.get("cell", {}).get("spec", {}).get("dataset")
-    scaling = stored_scaling(about)
-    if out.suffix == ".png" and not (dataset or scaling):
-        raise ConfigError(f"{config.checkpoint} does not say its data set, which a picture needs; write a .npz file")
-    if dataset and scaling is None:
-        data = genflow.get_dataset(dataset["name"], **dataset["options"])
-        process, scaling = process.for_data(data.fitting_points()), data.scaling  # a base of data is not in the file
+    opened = open_model(config.checkpoint, config.device)
+    labels = labels_of(config, opened)
+    if out.suffix == ".png":
+        check_picture(opened)
+    process = opened.sampler(open_data(opened, config.dataset_options) if config.dataset_options else None)
     with open_team(config.device) as team:
-        solution = draw(config, team, process, backbone, labels)
+        solution = draw(config, team, process, opened.backbone, labels)
         if not team.leads:
             return ""
-    make_folder(out.parent)
-    if out.suffix == ".npz":
-        write_arrays(out, {"x": solution.x, **({} if labels is None else {"labels": labels})})
-    elif scaling is not None:
-        save_samples(out, scaling.decode(solution.x).numpy(), scaling.levels)
-    kind = "" if labels is None else f", class {config.label}, guidance {config.guidance:g}"
+    write_samples(out, opened, solution.x, {} if labels is None else {"labels": labels})
+    kind = say_told(config.label, config.guidance, opened)
     if config.temperature != 1:
         kind += f", temperature {config.temperature:g}"
     short = 0 if solution.stopped is None else int(solution.stopped.sum())
     if short:
         LOG.warning("%d samples were left short of the data's end: the field is stiff there", short)
-    said = say_solver(config.solver, config.solver_options)
-    return f"{out}: {config.n} samples of {about['process']['name']}{kind}, {said}, NFE {solution.nfe:g}"
+    return f"{out}: {config.n} samples of {opened.name}{kind}, {say_solver(config)}, NFE {solution.nfe:g}"
+
+
+def labels_of(config: SampleConfig, opened: Opened) -> Tensor | None:
+    """The class of each sample, (n,); None for none.
+
+    Raises:
+        ConfigError: --label is neither a class, nor all, nor none.
+        ValueError: The backbone does not know the class, or knows none.
+    """
+    from genflow.sampling import class_labels
+
+    if config.label in ("none", "all"):
+        return class_labels(None if config.label == "none" else "all", config.n, opened.classes)
+    return class_labels(class_number(config.label, opened, "all"), config.n, opened.classes)
+
+
+def check_picture(opened: Opened) -> None:
+    """Raises ConfigError where nothing says how data units become a picture."""
+    if not (opened.data or opened.scaling):
+        raise ConfigError(f"{opened.path} does not say its data set, which a picture needs; write a .npz file")
+    opened.known_scaling()
 
 
 def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labels: Any) -> Solution:
