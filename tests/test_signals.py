@@ -11,8 +11,14 @@ import pytest
 COMMANDS = {
     "list": ["list"],
     "doctor": ["doctor"],
-    "train": ["train", "--process", "vp_ode", "--backbone", "mlp", "--dataset", "checkerboard", "--train-steps", "1000000", "--out", "run"],
-    "bench": ["bench", "--process", "vp_ode", "--backbone", "mlp", "--solver", "euler", "--nfe", "2", "--jobs", "1", "--out", "bench"],
+    "train": [
+        *("train", "--process", "vp_ode", "--backbone", "mlp", "--dataset", "checkerboard"),
+        *("--train-steps", "1000000", "--out", "run"),
+    ],
+    "bench": [
+        *("bench", "--process", "vp_ode", "--backbone", "mlp", "--solver", "euler"),
+        *("--nfe", "2", "--jobs", "1", "--out", "bench"),
+    ],
     "sample": ["sample", "--checkpoint", "missing"],
 }
 CONSOLE = "import sys; from genflow.__main__ import main; sys.exit(main())"
