@@ -77,4 +77,8 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "registry":
+        from genflow import registry
+
+        return registry
     raise AttributeError(f"module 'genflow' has no attribute '{name}'")
