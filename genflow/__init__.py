@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_LAZY[name]), name)
     if name == "registry":
-        from genflow import registry
+        import importlib
 
-        return registry
+        return importlib.import_module("genflow.registry")
     raise AttributeError(f"module 'genflow' has no attribute '{name}'")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genflow.kinds import ANY, Kind, Scalar, decimal, read, spelling, structure, switch, whole
+from genflow.kinds import ANY, Kind, Scalar, decimal, read, spelling, structure, switch, whole, word_of
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 
@@ -242,7 +241,7 @@ def _cut(value: str | Scalar) -> list[Scalar]:
 
 def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
     wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
-    readers: dict[type, Any] = {int: whole, float: decimal, str: _word, bool: switch}
+    readers: dict[type, Any] = {int: whole, float: decimal, str: word_of, bool: switch}
     try:
         result = readers[kind](value)
     except (ValueError, OverflowError):
@@ -252,16 +251,6 @@ def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
         result = result.strip()
     _check_range(leaf, result)
     return home(leaf.path, result) if leaf.metadata.get("place") else result
-
-
-def _word(value: Any) -> str:
-    """Text, every character of it."""
-    if isinstance(value, Scalar) and value.style == "bare" and value.text == "":
-        raise ValueError
-    text = value.text if isinstance(value, Scalar) else os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        raise ValueError
-    return text
 
 
 def _check_range(leaf: Leaf, value: Any) -> None:
