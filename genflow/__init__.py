@@ -77,4 +77,8 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "registry":
+        import importlib
+
+        return importlib.import_module("genflow.registry")
     raise AttributeError(f"module 'genflow' has no attribute '{name}'")

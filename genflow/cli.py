@@ -129,7 +129,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if not isinstance(error, MemoryExhaustedError) and is_out_of_memory(error):
         reason = " ".join(str(error).split()) or type(error).__name__
         command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
-        help = SMALLER.get(command, "close other programs, or take a machine with more")
+        help = SMALLER.get(command, "take a smaller network, data set or batch")
         return f"out of memory: {reason}; {help}", EXIT_MEMORY
     if isinstance(error, ValueError):
         return str(error) or type(error).__name__, EXIT_INPUT

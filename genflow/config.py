@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genflow.kinds import ANY, Kind, Scalar, decimal, read, spelling, structure, switch, whole
+from genflow.kinds import ANY, Kind, Scalar, decimal, read, spelling, structure, switch, whole, word_of
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 
@@ -244,31 +243,16 @@ def _cut(value: str | Scalar) -> list[Scalar]:
 
 def _scalar(leaf: Leaf, kind: type, value: Any) -> Any:
     wanted = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}[kind]
-    readers: dict[type, Any] = {int: whole, float: decimal, str: _word, bool: switch}
+    readers: dict[type, Any] = {int: whole, float: decimal, str: word_of, bool: switch}
     try:
         result = readers[kind](value)
     except (ValueError, OverflowError):
         hint = spelling(value) if kind in (int, float) else ""
-        raise ConfigError(f"{leaf.path} = {_shown(value)} is not {wanted}{_range(leaf)}{hint}") from None
+        raise ConfigError(f"{leaf.path} = {shorten(repr(value))} is not {wanted}{_range(leaf)}{hint}") from None
     if kind is str and leaf.metadata.get("registry"):
         result = result.strip()
     _check_range(leaf, result)
     return home(leaf.path, result) if leaf.metadata.get("place") else result
-
-
-def _word(value: Any) -> str:
-    """Text, every character of it."""
-    if isinstance(value, Scalar) and value.style == "bare" and value.text == "":
-        raise ValueError
-    text = value.text if isinstance(value, Scalar) else os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        raise ValueError
-    return text
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: what was written, shortened where it is long."""
-    return shorten(repr(value))
 
 
 def _check_range(leaf: Leaf, value: Any) -> None:
@@ -312,7 +296,9 @@ def _options(leaf: Leaf, value: Any) -> Options:
         except (ValueError, OverflowError):
             start = f"{leaf.path}: '{shorten(word)}' cannot be used" if word else leaf.path
             hint = spelling(raw) if kind.names & {"int", "float"} else ""
-            raise ConfigError(f"{start}: {name}.{key} = {_shown(raw)} is not allowed; give {kind}{hint}") from None
+            raise ConfigError(
+                f"{start}: {name}.{key} = {shorten(repr(raw))} is not allowed; give {kind}{hint}"
+            ) from None
     for name in value if isinstance(value, Mapping) else ():
         result.setdefault(str(name), {})
     return result
@@ -327,13 +313,13 @@ def _given_options(leaf: Leaf, value: Any) -> Iterator[tuple[str, str, str, Any]
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if not isinstance(inner, Mapping):
-                raise ConfigError(f"{leaf.path}.{name} = {_shown(inner)} is not a mapping of options to values")
+                raise ConfigError(f"{leaf.path}.{name} = {shorten(repr(inner))} is not a mapping of options to values")
             yield from (("", str(name), str(key), raw) for key, raw in inner.items())
         return
     for word in value if isinstance(value, list | tuple) else [value]:
         text = word.text if isinstance(word, Scalar) else word
         if not isinstance(text, str):
-            raise ConfigError(f"{leaf.path} = {_shown(word)} is not a mapping, nor a word NAME.OPTION=VALUE")
+            raise ConfigError(f"{leaf.path} = {shorten(repr(word))} is not a mapping, nor a word NAME.OPTION=VALUE")
         key, equals, given = text.partition("=")
         name, dot, inner_key = key.partition(".")
         if not (equals and dot and name and inner_key):

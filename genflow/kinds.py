@@ -89,6 +89,16 @@ def switch(value: Any) -> bool:
     return value
 
 
+def word_of(value: Any) -> str:
+    """Text, every character of it; raises ValueError for anything else."""
+    if isinstance(value, Scalar) and value.style == "bare" and value.text == "":
+        raise ValueError
+    text = value.text if isinstance(value, Scalar) else os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise ValueError
+    return text
+
+
 def spelling(value: Any) -> str:
     """What to add to a refusal of something that looks like a number and is spelled in another way."""
     text = getattr(value, "text", value)

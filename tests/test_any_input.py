@@ -1,4 +1,4 @@
-"""A thousand inputs to the command line and to configuration files: a usable result, or a sentence and a code for it."""
+"""A thousand inputs to the command line and to configuration files: a usable result, or a sentence with its code."""
 
 import random
 import sys
@@ -25,8 +25,10 @@ CODES = {0, 1, 2, 3, 70, 74, 75}
 ODD = [
     "", " ", "0", "1", "2", "3", "-1", "2.5", "nan", "inf", "-inf", "1e400", "1e30", "010", "1_0", "1:30", "0x10", ".5",
     "true", "no", "null", "None", "~", "~nobody/x", "a,b", "1,1", "2,1", ",", "[1, 2]", "[", "{a: 1}", "{", "word", "é",
-    "\U0001f600", "'q'", '"d"', "a b", "a=b", "a.b=c", "-x", "--", "*", "&a", "!t", "%x", "@x", "`", "c:\\d", "#", "x" * 300,
-    "\u0661", "1e-4", "skip:1", "missing/file.npz", "x.npz", "x.png", "x.csv", ".", "/dev/null/x", "cpu", "cuda:99", "all",
+    "\U0001f600", "'q'", '"d"', "a b", "a=b", "a.b=c", "-x", "--", "*", "&a", "!t", "%x", "@x", "`", "c:\\d",
+    "#", "x" * 300,
+    "\u0661", "1e-4", "skip:1", "missing/file.npz", "x.npz", "x.png", "x.csv", ".", "/dev/null/x", "cpu",
+    "cuda:99", "all",
 ]  # fmt: skip
 WORDS = [
     "mlp.width=4",
@@ -57,18 +59,22 @@ COMMANDS = {
     "train": (ModelConfig, TINY.split(), ()),
     "sample": (SampleConfig, f"{QUICK} --n 2".split(), ()),
     "evaluate": (EvaluateConfig, f"{QUICK} --metric fd --samples 4".split(), ()),
-    "likelihood": (DensityConfig, "--checkpoint model --examples 2 --solver heun --nfe 2".split(), ()),
+    "likelihood": (DensityConfig, ["--checkpoint", "model", "--examples", "2", "--solver", "heun", "--nfe", "2"], ()),
     "bench": (BenchConfig, ["--dry-run", "--process", "vp_ode", "--solver", "heun"], ()),
     "study": (StudyConfig, ["step_size", "--checkpoint", "missing"], UNREAD),
 }
 PLAIN = [
-    ["list"], ["list", "X"], ["weights", "list"], ["weights", "path", "X"], ["weights", "add", "X"], ["weights", "verify"],
-    ["report", "X"], ["report", "model", "X"], ["reproduce", "--list"], ["reproduce", "X", "--dry-run"], ["import", "X"],
+    ["list"], ["list", "X"], ["weights", "list"], ["weights", "path", "X"], ["weights", "add", "X"],
+    ["weights", "verify"],
+    ["report", "X"], ["report", "model", "X"], ["reproduce", "--list"], ["reproduce", "X", "--dry-run"],
+    ["import", "X"],
     ["reproduce", "pfgm_nfe", "--dry-run", "--set", "X"], ["reproduce", "pfgm_nfe", "--dry-run", "--scale", "X"],
     ["average", "--run", "X", "--decay", "0.5"], ["average", "--run", "model", "--width", "X"], ["study", "X"], ["X"],
     ["encode", "--checkpoint", "X"], ["decode", "--latents", "X", "--checkpoint", "model"], ["sample", "--config", "X"],
-    ["inpaint", "--checkpoint", "model", "--mask", "X"], ["bench", "--only", "X", "--dry-run"], ["bench", "--time-limit", "X"],
-    ["interpolate", "--checkpoint", "model", "--count", "X"], ["colourise", "--checkpoint", "X"], ["--X"], ["train", "X"],
+    ["inpaint", "--checkpoint", "model", "--mask", "X"], ["bench", "--only", "X", "--dry-run"], ["bench",
+    "--time-limit", "X"],
+    ["interpolate", "--checkpoint", "model", "--count", "X"], ["colourise", "--checkpoint", "X"], ["--X"],
+    ["train", "X"],
 ]  # fmt: skip
 
 

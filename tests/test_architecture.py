@@ -8,6 +8,7 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
+    ("kinds", "places", "signatures"),
     ("registry", "__init__"),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),

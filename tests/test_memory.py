@@ -50,7 +50,7 @@ def test_every_sign_is_exit_code_70_and_one_line(error, command, monkeypatch, ca
     assert said.startswith("genflow: ")
     assert said.count("\n") == 1
     if not isinstance(error, MemoryExhaustedError):
-        assert said.endswith(f"; {cli.SMALLER.get(command, 'close other programs, or take a machine with more')}\n")
+        assert said.endswith(f"; {cli.SMALLER.get(command, 'take a smaller network, data set or batch')}\n")
 
 
 @pytest.mark.parametrize(

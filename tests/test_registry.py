@@ -203,6 +203,33 @@ def test_list_shows_good_and_bad_plugins(plugins, monkeypatch, capsys):
     assert any(line.split()[0] == "pfgm" and "Poisson" in line for line in lines[1:] if line)
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise SystemExit(3)", "BROKEN, SystemExit: 3"),
+        ("def", "BROKEN, SyntaxError: "),
+        ("import package_that_is_not_there", "BROKEN, ModuleNotFoundError: No module named"),
+        ("1 / 0", "BROKEN, ZeroDivisionError: division by zero"),
+        ("Thing = 3", "BROKEN, TypeError: it points to int 3, not to a class"),
+        ("from genflow.solver.ode import Euler as Thing", "BROKEN, TypeError: Euler is a solver, not a process"),
+        ('class Thing:\n    """A path of my own.\n\n    More."""', "A path of my own. (not a process's class"),
+        ("class Thing: pass", "no description"),
+        ('def Thing():\n    """Makes a path."""', "Makes a path."),
+    ],
+)
+def test_list_says_what_a_plugin_is_or_why_it_cannot_be_used(plugins, monkeypatch, capsys, tmp_path, source, said):
+    (tmp_path / "plugged.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plugged", raising=False)
+    plugins(("mine", "plugged:Thing", "my-plugin"))
+    assert run_cli(monkeypatch, "list", "processes") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["mine"]]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "[plugin of my-plugin]" in lines[0]
+    monkeypatch.delitem(sys.modules, "plugged", raising=False)
+
+
 def test_doctor_names_a_broken_plugin(plugins, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     plugins(BROKEN, GOOD)
