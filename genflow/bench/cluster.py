@@ -75,7 +75,7 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
             f"scheduler = '{config.scheduler}' does not answer ({error}); start one with `dask scheduler`, and give "
             "its address, e.g. tcp://host:8786"
         ) from None
-    return DaskPool(config, client, cluster, config.jobs)
+    return DaskPool(config, client, cluster, 0 if cluster else config.jobs)
 
 
 def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
@@ -231,28 +231,21 @@ def work(job: Job, session: str, folder: str) -> Answer:
 
     worker = distributed.get_worker()
     task, where = worker.get_current_task(), f"the worker on {socket.gethostname()}"
-    told = [0.0]
 
     def tell(share: float, note: str) -> None:
-        if time.monotonic() - told[0] > LOOK:
-            told[0] = time.monotonic()
-            worker.log_event(session, {"worker": worker.address, "share": share, "note": note})
+        worker.log_event(session, {"worker": worker.address, "share": share, "note": note})
 
     def should_stop() -> bool:
         return session in _stopping or _given_up(worker, task)
 
     with _turn:
-        try:
-            place = chdir(folder)
-            with place:
-                if not (Path(job.config["out"]) / ".lock").exists():
-                    raise FileNotFoundError
-                if _key_here(job.cell) != job.cell["key"]:
-                    return "refused", f"{where} runs other code than the bench; start it again"
-                return execute(job, tell, should_stop)
-        except FileNotFoundError:
-            out = Path(folder) / job.config["out"]
+        out = Path(folder) / job.config["out"]
+        if not (Path(folder).is_dir() and (out / ".lock").exists()):
             return "refused", f"{where} does not see {out}; the bench and its workers must share that folder"
+        with chdir(folder):
+            if _key_here(job.cell) != job.cell["key"]:
+                return "refused", f"{where} runs other code than the bench; start it again"
+            return execute(job, tell, should_stop)
 
 
 def _key_here(cell: Mapping[str, Any]) -> str:

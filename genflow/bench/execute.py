@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ class Job:
     place: int
 
 
+PAUSE = 0.2
+"""Seconds between two messages on how a task goes."""
+
 _kept: dict[str, Worker] = {}
 """The one that served the last task of this process, by its configuration; it holds a loaded model."""
 
@@ -48,7 +52,7 @@ def execute(job: Job, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
 
     Arguments:
         job: The task.
-        tell: Hears how it goes.
+        tell: Hears how it goes, a few times a second.
         should_stop: Asked between steps.
     """
     if should_stop():
@@ -62,13 +66,25 @@ def execute(job: Job, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
 
     worker.should_stop = should_stop
     try:
-        worker.run(dict(job.cell), tell, job.part)
+        worker.run(dict(job.cell), _seldom(tell), job.part)
     except Stopped:
         return "stopped", ""
     except Exception as error:
         traceback.print_exc()
         return "failed", f"{type(error).__name__}: {error}"
     return "done", ""
+
+
+def _seldom(tell: Tell) -> Tell:
+    told = 0.0
+
+    def now_and_then(share: float, note: str) -> None:
+        nonlocal told
+        if time.monotonic() - told > PAUSE:
+            told = time.monotonic()
+            tell(share, note)
+
+    return now_and_then
 
 
 def _worker(job: Job) -> Worker:

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -226,18 +225,4 @@ def _listen(line: Connection) -> None:
 
 
 def _execute(job: Job) -> Answer:
-    return execute(job, _Telling(_bench[0]), _stop.is_set)
-
-
-class _Telling:
-    """Tells the bench how far the task is, at most ten times a second."""
-
-    def __init__(self, line: Connection) -> None:
-        self.line, self.last = line, 0.0
-
-    def __call__(self, share: float, note: str) -> None:
-        now = time.monotonic()
-        if now - self.last > 0.1:
-            self.last = now
-            with suppress(OSError):
-                self.line.send((share, note))
+    return execute(job, lambda share, note: _bench[0].send((share, note)), _stop.is_set)

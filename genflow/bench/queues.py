@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from genflow.bench.choose import seconds_of
@@ -59,7 +60,8 @@ def request(config: BenchConfig) -> tuple[str, dict[str, Any]]:
     return system, _options(system, given)
 
 
-def _former(words: Sequence[str]) -> tuple[str, list[str]]:
+@cache  # asked more than once, told once
+def _former(words: tuple[str, ...]) -> tuple[str, list[str]]:
     """--slurm KEY=VALUE,... and --slurm local, which named submitit's cluster of this machine."""
     system = "local" if {"local", "cluster=local"} & set(words) else "slurm"
     kept = [word for word in words if word not in ("local", "cluster=local", "cluster=slurm")]

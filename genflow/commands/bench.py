@@ -115,11 +115,6 @@ class Flags:
 FLAGS = ("dry_run", "calibrate", "only", "force", "keep_going", "time_limit")
 
 
-def _code(number: int) -> int:
-    """The exit code of a bench that was ended by a signal, or by nothing."""
-    return 128 + number if number else 0
-
-
 def _given(config: BenchConfig) -> bool:
     """Whether a part of the bench has options that it may refuse."""
     return any(getattr(config, f"{part}_options") for part in ("process", "backbone", "solver", "dataset", "metric"))
@@ -159,7 +154,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags
             line.close()
             why = "stopped" if end.number else f"the time limit of {flags.time_limit} is up"
             click.echo(f"\ngenflow: {why}; finished cells are kept. Go on with:\n  {command_line()}", err=True)
-            return _code(end.number) or EXIT_TIME
+            return 128 + end.number if end.number else EXIT_TIME
     plan.store.write_failures(runner.failures)
     done = plan.store.finished(plan.cells) if plan.todo or plan.left else plan.cells
     notes = [*plan.notes, *(f"{name} failed: {why}" for name, why in runner.failures.items())]

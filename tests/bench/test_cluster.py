@@ -109,6 +109,7 @@ def bench(tiny, dask):
     return run
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_and_added_at_work_leave_the_numbers_of_one_process(bench, dask, wanted):
     """The only one is killed at a shard; the bench waits for another one, and gives the shard to that."""
     killed = []
@@ -132,6 +133,7 @@ def test_a_bench_that_is_stopped_on_a_cluster_waits_until_its_workers_have_saved
     assert plan.store.state_folder(cell.key).exists()
 
 
+@pytest.mark.slow
 def test_workers_save_and_end_what_they_do_when_the_bench_is_killed(tiny, dask, tmp_path):
     given = {**inline.TINY, **LONG, "out": str(tmp_path / "bench"), "scheduler": dask.address}
     words = [f"--{key.replace('.', '-').replace('_', '-')}={value}" for key, value in given.items()]
@@ -244,6 +246,7 @@ def slurm(tmp_path, monkeypatch):
             continue
 
 
+@pytest.mark.slow
 def test_a_job_that_ends_before_the_bench_is_queued_again(bench, slurm, wanted):
     killed = []
 
