@@ -200,7 +200,8 @@ def test_the_new_place_of_the_data_is_an_option(genflow, home, tmp_path):
     assert "n = 5" in done(genflow(f"likelihood --checkpoint vp --examples 5 {how} {moved}"))
     done(genflow(f"encode --checkpoint vp --n 3 {how} {moved} --label data --out l.npz"))
     done(genflow(f"evaluate --checkpoint vp --metric fd --samples 6 {SDE} {moved} --out e.csv"))
-    done(genflow(f"sample --checkpoint mirror --n 2 --solver euler_maruyama --nfe 2 {moved} --out s.png"))
+    drawn = genflow(f"sample --checkpoint mirror --n 2 --solver euler_maruyama --nfe 2 {moved} --out s.png")
+    assert (drawn.code, "not used as classes" in drawn.err) == (0, True)
     assert "did you mean 'images'" in refused(
         genflow(f"likelihood --checkpoint vp {moved.replace('images.path', 'image.path')}")
     )
