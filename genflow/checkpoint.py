@@ -274,13 +274,13 @@ def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    import genflow
+    from genflow.catalogue import get_backbone, get_process
 
     files = read_folder(Path(path), ("config.json", "model.safetensors"), verify)
     try:
         config = json.loads(files["config.json"])
-        process = genflow.get_process(config["process"]["name"], **config["process"]["options"])
-        backbone = genflow.get_backbone(config["backbone"]["name"], **config["backbone"]["options"])
+        process = get_process(config["process"]["name"], **config["process"]["options"])
+        backbone = get_backbone(config["backbone"]["name"], **config["backbone"]["options"])
         backbone.load_state_dict(from_bytes(files["model.safetensors"]))
     except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())

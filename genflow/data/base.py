@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, require
+from genflow.checks import is_count, require
 from genflow.registry import registries
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genflow.checks import is_count, is_number, require
 from genflow.data.archives import open_source
 from genflow.data.array_files import ArrayImages
 from genflow.data.arrays import split_rows
@@ -14,7 +15,6 @@ from genflow.data.base import Dataset
 from genflow.data.decoding import Recipe
 from genflow.data.files import DataError
 from genflow.data.pictures import PictureDataset, Pictures
-from genflow.process.base import is_count, is_number, require
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genflow.checks import require
 from genflow.data.archives import BadImageError, Source
 from genflow.data.bad_images import OnBadImage, Skipped
 from genflow.data.base import Dataset, Scaling, check_split
 from genflow.data.decoding import Recipe
 from genflow.data.files import DataError
-from genflow.process.base import require
 
 THREADS = min(8, os.cpu_count() or 1)
 HEAD_BYTES = 2**16

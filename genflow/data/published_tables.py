@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from genflow.checks import require
 from genflow.data.files import DataError, Published
 from genflow.data.tables import Parts, Table, last_rows, standardised, tenths
-from genflow.process.base import require
 
 
 class Power(Table):

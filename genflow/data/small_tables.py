@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows, stratified_rows
-from genflow.process.base import require
 
 
 class SmallTable(ArrayDataset):

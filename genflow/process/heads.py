@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.process.base import Coefficients, dimension, like_rows
+from genflow.process.affine_path import Coefficients
+from genflow.process.shapes import dimension, like_rows
 
 
 class Head(ABC):

@@ -6,16 +6,20 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from genflow.checks import is_count, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, Perturbed, dimension, is_count, is_number, is_positive, require
+from genflow.process.affine_path import Coefficients
+from genflow.process.base import Perturbed
 from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
 from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
+from genflow.process.shapes import dimension
 
 GAMMAS = ("none", "brownian", "quadratic", "sin_squared")
 
@@ -89,10 +93,13 @@ class Interpolant(AffineProcess):
                 "channels": (channels, channels is None or is_count(channels), "a whole number above 0"),
             },
         )
-        self.drawn = make_source(self.source, self.source_options)
         super().__post_init__()
         if self.free and self.objective != "own":
             raise ValueError(f"{type(self).__name__}: a free interpolant has no stable target; take objective = 'own'")
+
+    @cached_property
+    def drawn(self) -> Distribution | None:
+        return make_source(self.source, self.source_options)
 
     @property
     def plain(self) -> bool:

@@ -10,19 +10,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from genflow.checks import is_above, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
-from genflow.process.base import (
-    Coefficients,
-    Perturbed,
-    dimension,
-    is_above,
-    is_number,
-    is_positive,
-    like_rows,
-    require,
-)
+from genflow.process.affine_path import Coefficients
+from genflow.process.base import Perturbed
 from genflow.process.bases import Base, StudentT
 from genflow.process.heads import INVERSES, Head, PoissonField
+from genflow.process.shapes import dimension, like_rows
 
 
 @dataclass(kw_only=True)

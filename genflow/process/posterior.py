@@ -7,15 +7,13 @@ set (the oracle). By matrix products in chunks: the B x M x N differences of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import dimension, over
-
-if TYPE_CHECKING:
-    from genflow.process.affine import AffineProcess
+from genflow.process.bases import Base
+from genflow.process.shapes import dimension, over
 
 CHUNK = 4096
 """References per matrix product: the extra memory is a few B x CHUNK numbers."""
@@ -24,7 +22,15 @@ NEGLIGIBLE = -60.0
 """Log weights this far below the row's largest count as none: their products would be denormal, and slow."""
 
 
-def posterior_mean(x: Tensor, t: Tensor, refs: Tensor | Sequence[Tensor], process: AffineProcess) -> Tensor:
+class Weighing(Protocol):
+    """What the posterior needs of a process: a(t), b(t) and the density of its base."""
+
+    @property
+    def base(self) -> Base: ...
+    def coefficients(self, t: Tensor) -> Any: ...
+
+
+def posterior_mean(x: Tensor, t: Tensor, refs: Tensor | Sequence[Tensor], process: Weighing) -> Tensor:
     """E[X | x_t = x] for X uniform over refs.
 
     X̂ = Σ_j w_j y_j, w = softmax_j log k((x − a y_j)/b), k the density of the process's base. Of |x − a y_j|² only the

@@ -70,7 +70,7 @@ def calls_against_size(work: Work) -> list[Row]:
     for side in SIDES:
         points = torch.nn.functional.interpolate(small, (side, side), mode="nearest")
         process = genflow.get_process("pfgm").for_data(points)
-        found = sample(process, process.oracle(points), RK45(1e-4, 1e-4), 8, seed=0)  # type: ignore[attr-defined]
+        found = sample(process, process.oracle(points), RK45(1e-4, 1e-4), 8, seed=0)
         told = (
             f"mean backbone calls of RK45 at 1e-4 with the exact field of {len(points)} digits enlarged to "
             f"{side}x{side}"

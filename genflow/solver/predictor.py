@@ -12,8 +12,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, is_positive, like_rows, require
+from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
+from genflow.process.shapes import like_rows
 from genflow.solver.base import FieldLike, FixedStep, Noise, scheduled
 from genflow.solver.sde import EulerMaruyama, at_the_end, needed, transition
 
