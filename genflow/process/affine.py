@@ -1,4 +1,18 @@
-"""x_t = a(t) X + b(t) N: everything a process needs, from its coefficients, base and head."""
+"""Affine processes: x_t = a(t) X + b(t) N, with data X and a base N that is drawn independently of them.
+
+Two numbers a time and the law of N fix the whole model. From X̂ = E[X | x_t] follow
+
+    N̂ = (x − a X̂)/b                          the base's mean
+    v = a' X̂ + b' N̂                          the velocity of the flow that carries the law of x_t
+    s = −N̂/b                                 the score, where N is Gaussian
+    dx = v dt + ε s |dt| + √(2ε |dt|) ξ      an SDE with the same marginals for every ε(t) ≥ 0
+
+so a network that gives X̂, or anything that X̂ can be read from (its *head*, `genflow.process.heads`), gives them all.
+VE, VP and sub-VP are this path with a Gaussian N (Song et al. 2021, arXiv:2011.13456), one-sided interpolants too
+(Albergo & Vanden-Eijnden 2023, arXiv:2209.15571), and Poisson flow with a Cauchy or Student-t N (Xu et al. 2022,
+arXiv:2209.11178; 2023, arXiv:2302.04265). `docs/math.md` derives the lines above. A leaf class gives `coefficients`
+and its two times; the path alone is `genflow.process.affine_path`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""What solvers see of a process under one backbone, and the one place where a network is called."""
+"""The field: what solvers see of a process under one network, and the one place where a network is called.
+
+A solver integrates dx/dt = v(x, t), or steps with the score s(x, t) or the posterior mean X̂(x, t). It knows nothing
+of processes, heads or networks: it asks a field, the field calls the network once (`Field.output`) and the process
+reads the answer. So the number of network calls, NFE, is counted here for every solver alike, rejected steps included.
+
+Guidance is combined here too, from what is read of two calls, w (v(class) − v) + v, so that it means the same for
+every head (Ho & Salimans 2022, arXiv:2207.12598, whose w is this one less 1).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Stochastic interpolants: paths from a base at t = 0 to data at t = 1, through a latent Gaussian where asked for."""
+"""Stochastic interpolants: paths from a base at t = 0 to data at t = 1, through a latent Gaussian where asked for.
+
+    x_t = a(t) X + b(t) N + γ(t) Z,   a(0) = b(1) = 0,   a(1) = b(0) = 1,   γ(0) = γ(1) = 0
+
+The velocity v = E[a' X + b' N + γ' Z | x_t] carries the law of x_t whatever N is and however N is coupled to X; the
+score is s = −E[Z | x_t]/γ; and v, s give an SDE with the same marginals for every ε(t) ≥ 0 (Albergo &
+Vanden-Eijnden 2023, arXiv:2209.15571; Albergo, Boffi & Vanden-Eijnden 2023, arXiv:2303.08797).
+
+Where N is standard normal and independent of X, b N + γ Z is one normal: the process is then an affine one with
+b = √(b² + γ²), and has all that `genflow.process.affine` gives. Otherwise it is *free*: the network learns v itself.
+"""
 
 from __future__ import annotations
 

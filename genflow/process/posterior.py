@@ -1,7 +1,12 @@
-"""The one posterior routine: E[X | x_t] over a finite set of data points.
+"""The posterior mean X̂ = E[X | x_t] over a finite set of data points, the only routine for it.
 
-It is Poisson flow's large-batch target, the stable target of score models, and the exact field of a finite data
-set (the oracle). By matrix products in chunks: the B x M x N differences of the plain formula never exist.
+    X̂ = Σ_j w_j y_j,   w_j ∝ k((x − a y_j)/b)
+
+with k the density of the base: a softmax of −|x − a y_j|²/(2b²) for a Gaussian, of
+−(ν + N)/2 · log(ν b² + |x − a y_j|²) for a Student-t with ν degrees of freedom (Cauchy, ν = 1, for Poisson flow). It is
+the large-batch target of Poisson flow (Xu et al. 2022, arXiv:2209.11178), the stable target of score models (Xu et
+al. 2023, arXiv:2302.00670) and the exact field of a finite data set, the oracle. By matrix products in chunks, with a
+running softmax: the B x M x N differences of the formula never exist.
 """
 
 from __future__ import annotations
