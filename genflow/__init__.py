@@ -9,13 +9,10 @@ TYPE_CHECKING = False  # that of `typing`, whose import would delay the moment f
 if TYPE_CHECKING:
     from typing import Any
 
-    from genflow.backbone.base import Backbone
+    from genflow.catalogue import get_backbone, get_dataset, get_process, get_solver
     from genflow.checkpoint import load
-    from genflow.data.base import Dataset
     from genflow.likelihood import log_likelihood
-    from genflow.process.base import Process
     from genflow.sampling import sample
-    from genflow.solver.base import Solver
     from genflow.training import train
 
 __version__ = "0.1.0"
@@ -31,45 +28,15 @@ __all__ = [
 ]
 
 _LAZY = {
+    "get_backbone": "genflow.catalogue",
+    "get_dataset": "genflow.catalogue",
+    "get_process": "genflow.catalogue",
+    "get_solver": "genflow.catalogue",
     "sample": "genflow.sampling",
     "log_likelihood": "genflow.likelihood",
     "load": "genflow.checkpoint",
     "train": "genflow.training",
 }
-
-
-def _get(plural: str, name: str, options: dict[str, Any]) -> Any:
-    from genflow.registry import registries
-
-    return registries()[plural].get(name, **options)
-
-
-def get_process(name: str, **options: Any) -> Process:
-    """A process by its registered name, e.g. `get_process("pfgm", dim=64, norm=6.0)`.
-
-    Raises:
-        ValueError: Unknown name or option (the nearest is named), or a value the process refuses.
-    """
-    found: Process = _get("processes", name, options)
-    return found
-
-
-def get_backbone(name: str, **options: Any) -> Backbone:
-    """A backbone by its registered name, e.g. `get_backbone("ncsnv2", shape=(1, 8, 8), extra_channels=1)`."""
-    found: Backbone = _get("backbones", name, options)
-    return found
-
-
-def get_solver(name: str, **options: Any) -> Solver:
-    """A solver by its registered name, e.g. `get_solver("rk45", rtol=1e-5)`."""
-    found: Solver = _get("solvers", name, options)
-    return found
-
-
-def get_dataset(name: str, **options: Any) -> Dataset:
-    """A data set by its registered name, e.g. `get_dataset("digits")`."""
-    found: Dataset = _get("datasets", name, options)
-    return found
 
 
 def __getattr__(name: str) -> Any:

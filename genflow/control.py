@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from genflow.process.base import BackboneLike, Process, dimension, is_count, is_positive, over, require
-from genflow.process.field import Field
+from genflow.checks import is_count, is_positive, require
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike, Field
+from genflow.process.shapes import dimension, over
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, Noise, Solution, check_finite
 from genflow.solver.ending import PLAIN, Finish

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genflow.process.base import require
+from genflow.checks import require
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What the layers of a network may compute in; its weights, its input and its output stay as they are."""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genflow.process.base import BackboneLike, Process, is_count, require
-from genflow.process.field import Field
+from genflow.checks import is_count, require
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing
 from genflow.sampling import Labels, check_pair, class_labels
 from genflow.solver.adaptive import RK45
@@ -124,7 +125,7 @@ def _calls(part: Solution) -> Tensor:
 
 def _ode_solver(process: Process, solver: Solver | str | None) -> Solver:
     if isinstance(solver, str):
-        from genflow import get_solver
+        from genflow.catalogue import get_solver
 
         solver = get_solver(solver)
     solver = solver or RK45()

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genflow.checks import is_count, require
 from genflow.data.base import Scaling
-from genflow.process.base import BackboneLike, Process, is_count, require
-from genflow.process.field import Field
+from genflow.process.base import Process
+from genflow.process.clock import Clock
+from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
 from genflow.sampling import Labels, class_labels
 from genflow.solver.adaptive import RK45
@@ -104,14 +106,9 @@ class DivergenceField:
         process = self.field.process
         return times(process, steps, spacing, (self.t, process.training_interval[1])).flip(0)
 
-    def to_clock(self, t: Tensor) -> Tensor:
-        return self.field.to_clock(t)
-
-    def from_clock(self, s: Tensor) -> Tensor:
-        return self.field.from_clock(s)
-
-    def clock_rate(self, t: Tensor) -> Tensor:
-        return self.field.clock_rate(t)
+    @property
+    def clock(self) -> Clock:
+        return self.field.clock
 
     def keep(self, rows: Tensor) -> None:
         if self.probe is not None:

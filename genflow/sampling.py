@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from genflow.backbone.base import check_labels
+from genflow.checks import is_positive, require
 from genflow.data.base import Dataset
 from genflow.data.paired import PairedDataset
 from genflow.distributed import Team
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
-from genflow.process.base import BackboneLike, Process, is_positive, require
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike
 from genflow.solver.base import Noise, NonFiniteError, Observer, Solution, Solver, sample_generator
 
 LOG = logging.getLogger("genflow")
@@ -52,8 +54,8 @@ def draw_path(process: Process, x: Tensor, t: float, seed: int, indices: Sequenc
     process.check_time(at)
     generators = [sample_generator(seed ^ PATH_STREAM, k) for k in indices]
     rows = zip(x.cpu().split(1), generators, strict=True)
-    noise = torch.cat([process.base_like(row, g) for row, g in rows])  # type: ignore[attr-defined]
-    return process.interpolate(x, noise.to(x.device), at)  # type: ignore[attr-defined]
+    noise = torch.cat([process.base_like(row, g) for row, g in rows])
+    return process.interpolate(x, noise.to(x.device), at)
 
 
 @torch.no_grad()
@@ -339,7 +341,7 @@ def _check_numbers(n: int, batch_size: int, temperature: float, first_index: int
 
 def _solver(solver: Solver | str) -> Solver:
     if isinstance(solver, str):
-        from genflow import get_solver
+        from genflow.catalogue import get_solver
 
         return get_solver(solver)
     return solver

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from genflow.backbone.base import Backbone
+from genflow.checks import is_positive, require
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
-from genflow.process.base import BackboneLike, Process, is_positive, require
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike
 from genflow.training import Progress, Trainer, stream
 
 

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from genflow.commands.model import SampleConfig
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genflow import cli
 from genflow.commands.evaluate import EvaluateConfig
 from genflow.commands.likelihood import DensityConfig
-from genflow.commands.model import SampleConfig
 from genflow.commands.options import flag
 from genflow.commands.train import ModelConfig
 from genflow.config import BenchConfig, Options, leaves

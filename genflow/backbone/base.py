@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genflow.process.base import is_count, require
+from genflow.checks import is_count, require
 from genflow.process.field import NO_CLASS
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.backbone.base import Backbone, ClassEmbedding, FourierFeatures, rms_normalise
-from genflow.process.base import is_count, require
+from genflow.checks import is_count, require
 
 
 def width_for(entries: int) -> int:

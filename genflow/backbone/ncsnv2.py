@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genflow.backbone.base import Backbone, ClassEmbedding, check_published, rms_normalise
 from genflow.backbone.weights import load_published
-from genflow.process.base import is_count, require
+from genflow.checks import is_count, require
 
 
 class Stage(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from genflow.backbone.base import check_published
-from genflow.process.base import is_count, is_number, require
+from genflow.checks import is_count, is_number, require
 
 TOLD = ("condition", "noise_level", "log_noise_level")
 CHOICES: dict[str, tuple[Any, ...]] = {

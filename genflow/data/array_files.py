@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from genflow.checks import require
 from genflow.data.archives import check_member
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
 from genflow.data.files import DataError
 from genflow.data.notes import note, shown
 from genflow.data.room import free_bytes, megabytes
-from genflow.process.base import require
 
 LABELS = ("labels", "label", "y")
 CHANNELS = (1, 3)

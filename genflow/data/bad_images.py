@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+from genflow.checks import is_count, require
 from genflow.data.archives import BadImageError
 from genflow.data.files import DataError
-from genflow.process.base import is_count, require
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from genflow.checks import is_count, require
 from genflow.data.order import Rows, is_inside, order_rows, permutation
-from genflow.process.base import is_count, require
 from genflow.registry import registries
 
 

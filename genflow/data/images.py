@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from genflow.checks import is_count, is_number, require
 from genflow.data.archives import BadImageError, Source, open_source
 from genflow.data.array_files import ArrayImages
 from genflow.data.arrays import split_rows
@@ -20,7 +21,6 @@ from genflow.data.listing import SPLITS, empty_folders
 from genflow.data.notes import counted, listed, note, shown
 from genflow.data.pictures import PictureDataset, Pictures
 from genflow.places import expand
-from genflow.process.base import is_count, is_number, require
 
 FEW = 10
 """Held-out images below which it is said how few they are."""

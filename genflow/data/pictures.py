@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genflow.checks import require
 from genflow.data.archives import BadImageError, Source
 from genflow.data.bad_images import OnBadImage, Skipped
 from genflow.data.base import Dataset, Scaling, check_split
@@ -20,7 +21,6 @@ from genflow.data.decoding import Recipe, frame_count, orientation
 from genflow.data.files import DataError
 from genflow.data.notes import note
 from genflow.data.room import check_room, check_size
-from genflow.process.base import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from genflow.checks import is_number, require
 from genflow.data.files import DataError, Published
 from genflow.data.tables import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
-from genflow.process.base import is_number, require
 
 
 class Power(Table):

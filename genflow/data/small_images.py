@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from genflow.checks import require
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayDataset, ArrayPart, stratified_rows
 from genflow.data.base import Scaling
 from genflow.data.files import DataError, Published, Shelf
-from genflow.process.base import require
 
 SIDE = 32
 BATCH_BYTES = 2**28

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows, stratified_rows
-from genflow.process.base import require
 
 
 class SmallTable(ArrayDataset):

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart
 from genflow.data.files import DataError, Published, Shelf
-from genflow.process.base import require
 
 HELD_OUT = ("test", "validation")
 VALIDATION = "published, with the validation part as the test split"

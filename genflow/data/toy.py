@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from genflow.checks import is_number, is_positive, require
 from genflow.data.base import ToyDataset
-from genflow.process.base import is_number, is_positive, require
 from genflow.process.bases import StudentT
 
 

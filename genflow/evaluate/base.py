@@ -20,7 +20,8 @@ from genflow.evaluate.frechet import Gaussian, frechet, moments_of
 from genflow.evaluate.protocol import MISSING
 from genflow.evaluate.reference import reference
 from genflow.evaluate.weight_files import WeightsError
-from genflow.process.base import BackboneLike, Process
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from genflow.config import NormConfig
 from genflow.evaluate.base import Context
-from genflow.process.base import BackboneLike, Process
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike
 from genflow.sampling import draw_prior
 from genflow.solver.base import FixedStep, Solver
 
@@ -181,8 +182,8 @@ def perturbed_norms(process: Process, data: Tensor, grid: Tensor, seed: int, cou
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(len(data), (count,), generator=generator)
     x = data[rows]
-    noise = process.base_like(x, generator)  # type: ignore[attr-defined]
-    return torch.stack([norm(process.interpolate(x, noise, t)) for t in grid])  # type: ignore[attr-defined]
+    noise = process.base_like(x, generator)
+    return torch.stack([norm(process.interpolate(x, noise, t)) for t in grid])
 
 
 def spread(norms: Tensor) -> float:

@@ -9,7 +9,8 @@ from genflow.registry import Entry
 
 if TYPE_CHECKING:
     from genflow.process.affine import AffineProcess
-    from genflow.process.base import Coefficients, Perturbed, Process
+    from genflow.process.affine_path import Coefficients
+    from genflow.process.base import Perturbed, Process
     from genflow.process.field import Field
 
 __all__ = ["AffineProcess", "Coefficients", "Field", "Perturbed", "Process"]

@@ -1,45 +1,49 @@
-"""x_t = a(t) X + b(t) N: everything a process needs, from its coefficients, base and head."""
+"""Affine processes: x_t = a(t) X + b(t) N, with data X and a base N that is drawn independently of them.
+
+Two numbers a time and the law of N fix the whole model. From X̂ = E[X | x_t] follow
+
+    N̂ = (x − a X̂)/b                          the base's mean
+    v = a' X̂ + b' N̂                          the velocity of the flow that carries the law of x_t
+    s = −N̂/b                                 the score, where N is Gaussian
+    dx = v dt + ε s |dt| + √(2ε |dt|) ξ      an SDE with the same marginals for every ε(t) ≥ 0
+
+so a network that gives X̂, or anything that X̂ can be read from (its *head*, `genflow.process.heads`), gives them all.
+VE, VP and sub-VP are this path with a Gaussian N (Song et al. 2021, arXiv:2011.13456), one-sided interpolants too
+(Albergo & Vanden-Eijnden 2023, arXiv:2209.15571), and Poisson flow with a Cauchy or Student-t N (Xu et al. 2022,
+arXiv:2209.11178; 2023, arXiv:2302.04265). `docs/math.md` derives the lines above. A leaf class gives `coefficients`
+and its two times; the path alone is `genflow.process.affine_path`.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import (
-    Coefficients,
-    Mode,
-    Perturbed,
-    Process,
-    dimension,
-    is_count,
-    is_positive,
-    over,
-    require,
-)
-from genflow.process.bases import Base, Gaussian
+from genflow.checks import is_count, is_positive, require
+from genflow.process.affine_path import AffinePath, Coefficients
+from genflow.process.base import Mode, Perturbed, Process
+from genflow.process.bases import Gaussian
+from genflow.process.distributions import Distribution
 from genflow.process.field import NO_CLASS
 from genflow.process.grids import time_of_noise_left
 from genflow.process.heads import EDM, HEADS, Head, Score
+from genflow.process.memory import Memory
+from genflow.process.oracles import Known, Oracle, make_oracle
 from genflow.process.posterior import posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
-
-if TYPE_CHECKING:
-    from genflow.process.oracles import Known, Oracle
+from genflow.process.shapes import dimension
 
 OBJECTIVES = ("own", "stable")
 
-REMEMBERED = 4096
-"""Times whose coefficients are kept: a solver asks for those of its grid in every batch."""
-
 
 @dataclass(kw_only=True)
-class AffineProcess(Process):
+class AffineProcess(AffinePath, Process):
     """A process that is fixed by its coefficients; a leaf class gives `coefficients` and its two times.
 
     Arguments:
@@ -59,8 +63,6 @@ class AffineProcess(Process):
     large_batch: int | str = 512
     sigma_data: float | None = None
 
-    base: ClassVar[Base] = Gaussian()
-
     def __post_init__(self) -> None:
         large, data = self.large_batch, self.sigma_data
         require(
@@ -75,21 +77,20 @@ class AffineProcess(Process):
         )
         if self.mode == "sde" and self.why_not("sde"):
             raise ValueError(f"{type(self).__name__}: mode = 'sde' is not possible: {self.why_not('sde')}")
-        self._known: dict[tuple[Any, ...], Coefficients] = {}
-        self._rules: dict[float, Rule] = {}
         self.predicts = self.make_head()
         self.extra_channels = self.predicts.extra_channels
         averages = self.objective == "stable" or not self.predicts.linear
         self.reference_batch = (sys.maxsize if large == "all" else int(large)) if averages else 0
 
     @property
+    def drawn(self) -> Distribution | None:
+        """The law that N is drawn from where it is not `base`."""
+        return None
+
+    @property
     def plain(self) -> bool:
         """x_t = a X + b N with this base drawn independently of X, so everything here holds."""
         return True
-
-    @abstractmethod
-    def coefficients(self, t: Tensor) -> Any:
-        """a, b and their derivatives at native time t () or (B,), as tensors of t's shape or as numbers."""
 
     def heads(self) -> tuple[str, ...]:
         """Names of the heads this process takes."""
@@ -150,16 +151,6 @@ class AffineProcess(Process):
         """Weight of a training point's loss, shape (B,)."""
         return torch.ones_like(t)
 
-    def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws of N of x's shape, dtype and device."""
-        shape = tuple(x.shape)
-        return self.base.sample(shape, generator=generator, dtype=x.dtype).to(x.device)
-
-    def interpolate(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = a X + b N, shape (B, *)."""
-        c = self.at(t, x)
-        return c.a * x + c.b * noise
-
     def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
@@ -186,35 +177,28 @@ class AffineProcess(Process):
 
     # ---- sampling ----------------------------------------------------------------------------------------
 
-    def at(self, t: Tensor, x: Tensor) -> Coefficients:
-        """The coefficients at t, in x's dtype and shaped to multiply x (B, *); one time's are remembered."""
-        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
-            return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
-        key = (float(t), x.ndim, x.dtype, x.device)
-        if key not in self._known:
-            if len(self._known) > REMEMBERED:
-                self._known.clear()
-            self._known[key] = Coefficients(*(over(value, x) for value in self.coefficients(t.detach().double().cpu())))
-        return self._known[key]
-
     def noise_level(self, t: Tensor) -> Tensor:
         return torch.as_tensor(self.coefficients(t)[1], dtype=torch.float64)
+
+    @cached_property
+    def _rules(self) -> Memory:
+        return Memory()
 
     def rule(self, x: Tensor, t: Tensor) -> Rule | None:
         """How velocity, means and score follow from x and an output, as numbers: for one time and a linear head.
 
-        Remembered, since a solver asks at the times of its grid in every batch; None where there is no such rule.
+        Kept, since a solver asks at the times of its grid in every batch; None where there is no such rule.
         """
         if t.ndim or t.requires_grad or not (self.predicts.linear and self.plain and x.is_floating_point()):
             return None
-        time = float(t)
-        if time not in self._rules:
+
+        def make() -> Rule:
             self.check_time(t)
-            if len(self._rules) > REMEMBERED:
-                self._rules.clear()
             one = torch.ones(1, 1, dtype=torch.float64)
-            self._rules[time] = linear_rule(self.predicts, self.at(torch.tensor(time, dtype=torch.float64), one))
-        return self._rules[time]
+            return linear_rule(self.predicts, self.at(torch.tensor(float(t), dtype=torch.float64), one))
+
+        found: Rule = self._rules.get(float(t), make)
+        return found
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
@@ -315,8 +299,6 @@ class AffineProcess(Process):
         Raises:
             ValueError: The exact field of such data under this process is not known, with the reason.
         """
-        from genflow.process.oracles import make_oracle
-
         return make_oracle(self, data)
 
     def time_of_noise(self, ratio: float, *, dim: int) -> float:

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from genflow.process.affine_path import Coefficients
+from genflow.process.clock import CLOCKS, Clock
+from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
-
-if TYPE_CHECKING:
-    from genflow.process.field import Field
-
-BackboneLike = Callable[..., Tensor]
-"""Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels.
-
-One that has an attribute `classes` above 0 also takes labels (B,), int64, with `field.NO_CLASS` for none."""
+from genflow.process.memory import Memory
 
 Mode = Literal["ode", "sde"]
-
-
-class Coefficients(NamedTuple):
-    """x_t = a X + b N + g Z: coefficients of data, base and latent with their time derivatives, each of t's shape.
-
-    g dg stands for the product g g', which is finite also where g' is not.
-    """
-
-    a: Tensor
-    b: Tensor
-    da: Tensor
-    db: Tensor
-    g: Tensor | float = 0.0
-    gdg: Tensor | float = 0.0
 
 
 class Perturbed(NamedTuple):
@@ -162,24 +144,22 @@ class Process(ABC):
         """a(t) and b(t) of x_t = a X + b N, float64, of t's shape; raises ValueError where there are none."""
         raise ValueError(self.why_not("affine"))
 
+    @property
+    def own_clock(self) -> Clock:
+        """The clock that grids and adaptive solvers step in, by its word `clock`."""
+        return CLOCKS[self.clock]
+
     def to_clock(self, t: Tensor) -> Tensor:
-        """Native time to the clock that grids and adaptive solvers step in: t, or log t."""
-        return t.log() if self.clock == "log" else t
+        """Native time to the process's own clock: t, or log t."""
+        return self.own_clock.to_clock(t)
 
     def from_clock(self, s: Tensor) -> Tensor:
         """The inverse of `to_clock`."""
-        return s.exp() if self.clock == "log" else s
-
-    def clock_rate(self, t: Tensor) -> Tensor:
-        """dt/ds of the clock s at native time t."""
-        return t if self.clock == "log" else torch.ones_like(t)
+        return self.own_clock.from_clock(s)
 
     def condition(self, t: Tensor) -> Tensor:
-        """What the backbone is told about t: t itself, or log(t)/4 where the clock is logarithmic.
-
-        A quarter of the log noise level is what EDM tells its networks (Karras et al. 2022, arXiv:2206.00364).
-        """
-        return t.log() / 4 if self.clock == "log" else t
+        """What the backbone receives as the time: t itself, or log(t)/4 where the clock is logarithmic."""
+        return self.own_clock.condition(t)
 
     def noise_level(self, t: Tensor) -> Tensor:
         """Scale of the noise in x_t, data units, for backbones that ask for it (`told = "noise_level"`)."""
@@ -187,7 +167,31 @@ class Process(ABC):
 
     def time(self, condition: Tensor) -> Tensor:
         """The inverse of `condition`."""
-        return (4 * condition).exp() if self.clock == "log" else condition
+        return self.own_clock.time(condition)
+
+    @cached_property
+    def _conditions(self) -> Memory:
+        return Memory()
+
+    def condition_like(self, t: Tensor, x: Tensor, *, noise_level: bool) -> Tensor:
+        """What a backbone receives as the time, of t's shape, in x's dtype and on its device; kept for one time.
+
+        Arguments:
+            noise_level: The backbone asks for `noise_level` in the place of `condition`.
+        """
+        make = self.noise_level if noise_level else self.condition
+        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
+            return make(t.double()).to(x.device, x.dtype)
+        key = (float(t), noise_level, x.dtype, x.device)
+        found: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
+        return found
+
+    def diffusion_at(self, t: Tensor) -> Tensor:
+        """`natural_diffusion`, kept for one time."""
+        if t.ndim:
+            return self.natural_diffusion(t)
+        found: Tensor = self._conditions.get((float(t), "diffusion"), lambda: self.natural_diffusion(t))
+        return found
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
         """Squared error per sample, averaged over its entries, shape (B,)."""
@@ -242,8 +246,6 @@ class Process(ABC):
 
     def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float = 1.0) -> Field:
         """What a solver integrates: this process under one backbone, for given class labels; see `Field`."""
-        from genflow.process.field import Field  # which stands on this module
-
         return Field(self, backbone, labels, guidance)
 
     def why_not(self, capability: str) -> str | None:
@@ -273,6 +275,22 @@ class Process(ABC):
         """ε(t) of the SDE rule dx = v dt + ε s |dt| + sqrt(2 ε |dt|) ξ that gives the published reverse SDE."""
         raise ValueError(self.why_not("sde"))
 
+    def at(self, t: Tensor, x: Tensor) -> Coefficients:
+        """Coefficients of the path at t, shaped to multiply x (B, *); raises ValueError where there are none."""
+        raise ValueError(self.why_not("affine"))
+
+    def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws of the base of x's shape, dtype and device; raises ValueError where x_t is not drawn from one."""
+        raise ValueError(self.why_not("norm"))
+
+    def interpolate(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t of data x and base draws `noise`, both (B, *); raises ValueError where x_t is not drawn at a given t."""
+        raise ValueError(self.why_not("norm"))
+
+    def oracle(self, data: Any) -> Any:
+        """A backbone that is exact for known data; raises ValueError where the process has none."""
+        raise ValueError(self.why_not("oracle"))
+
     def config(self) -> dict[str, Any]:
         """Constructor options that rebuild this process: plain types only."""
         return constructor_options(self)
@@ -293,50 +311,3 @@ def constructor_options(owner: object) -> dict[str, Any]:
         return {}
     values = {f.name: (getattr(owner, f.name), f.default) for f in fields(owner) if f.init}
     return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
-
-
-def over(value: Tensor | float, x: Tensor) -> Tensor:
-    """A coefficient () or (B,) in x's dtype and on its device, shaped to multiply x (B, *)."""
-    if not x.is_floating_point():
-        raise ValueError(f"states have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
-    found = torch.as_tensor(value, dtype=torch.float64)
-    if found.numel() not in (1, len(x)):
-        raise ValueError(f"got {found.numel()} times for {len(x)} samples; give one time, or one for each sample")
-    return like_rows(found.to(x.device, x.dtype), x)
-
-
-def like_rows(value: Tensor, x: Tensor) -> Tensor:
-    """One number per sample, or one for all, shaped to multiply x (B, *)."""
-    return value.reshape(-1, *(1,) * (x.ndim - 1))
-
-
-def dimension(x: Tensor) -> int:
-    """Number of entries N of one sample."""
-    return math.prod(x.shape[1:])
-
-
-def is_count(value: Any, least: int = 1) -> bool:
-    """A whole number (2.0 included) of at least `least`."""
-    return is_number(value) and float(value).is_integer() and value >= least
-
-
-def is_number(value: Any) -> bool:
-    """A finite number, not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_positive(value: Any) -> bool:
-    """A finite number above 0."""
-    return is_number(value) and value > 0
-
-
-def is_above(value: Any, bound: Any) -> bool:
-    """A finite number above another."""
-    return is_number(value) and is_number(bound) and value > bound
-
-
-def require(owner: str, checks: Mapping[str, tuple[Any, bool, str]]) -> None:
-    """Raises ValueError for the first option whose check failed: name -> (value, passed, what is allowed)."""
-    for name, (value, passed, allowed) in checks.items():
-        if not passed:
-            raise ValueError(f"{owner}: {name} = {value!r} is not allowed; give {allowed}")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_number, is_positive, require
+from genflow.checks import is_number, is_positive, require
 from genflow.registry import check_options, registries, unknown
 
 

@@ -1,23 +1,50 @@
-"""What solvers see of a process under one backbone, and the one place where a network is called."""
+"""The field: what solvers see of a process under one network, and the one place where a network is called.
+
+A solver integrates dx/dt = v(x, t), or steps with the score s(x, t) or the posterior mean X̂(x, t). It knows nothing
+of processes, heads or networks: it asks a field, the field calls the network once (`Field.output`) and the process
+reads the answer. So the number of network calls, NFE, is counted here for every solver alike, rejected steps included.
+
+Guidance is combined here too, from what is read of two calls, w (v(class) − v) + v, so that it means the same for
+every head (Ho & Salimans 2022, arXiv:2207.12598, whose w is this one less 1).
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import BackboneLike, Process, is_number, require
+from genflow.checks import is_number, require
+from genflow.process.clock import Clock, Timed
 from genflow.process.grids import Spacing, times
+
+BackboneLike = Callable[..., Tensor]
+"""Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels.
+
+One that has an attribute `classes` above 0 also takes labels (B,), int64, with `NO_CLASS` for none."""
 
 NO_CLASS = -1
 """The label that stands for "no class": what unconditional training and sampling tell a class-conditional backbone."""
 
 
-REMEMBERED = 4096
-"""Times of which the process remembers what a backbone is told, and its ε."""
+class Readable(Timed, Protocol):
+    """What a field needs of a process: how to read an output, and its times. See `genflow.process.base.Process`."""
+
+    def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
+    def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
+    def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
+    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+    def condition_like(self, t: Tensor, x: Tensor, *, noise_level: bool) -> Tensor: ...
+    def diffusion_at(self, t: Tensor) -> Tensor: ...
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def why_not(self, capability: str) -> str | None: ...
+    def end_time(self, noise: float) -> float: ...
+    def published_end(self, mode: str) -> str: ...
+    def in_data_units(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor: ...
 
 
 class Field:
@@ -39,7 +66,7 @@ class Field:
     """
 
     def __init__(
-        self, process: Process, backbone: BackboneLike, labels: Tensor | None = None, guidance: float = 1.0
+        self, process: Readable, backbone: BackboneLike, labels: Tensor | None = None, guidance: float = 1.0
     ) -> None:
         require("field", {"guidance": (guidance, is_number(guidance) and guidance >= 0, "a number of at least 0")})
         if labels is not None and not getattr(backbone, "classes", 0):
@@ -53,8 +80,7 @@ class Field:
         self.end: float | None = None
         self.quiet = True
         self._last: float | None = None
-        self._asks = getattr(backbone, "told", "") == "noise_level"
-        self._told: dict[tuple[object, ...], Tensor] = vars(process).setdefault("_told", {})
+        self._wants_noise_level = getattr(backbone, "told", "") == "noise_level"
 
     @property
     def cost(self) -> int:
@@ -64,22 +90,11 @@ class Field:
     def output(self, x: Tensor, t: Tensor, *, unlabelled: bool = False) -> Tensor:
         """The backbone's output at x (B, *) and native time t () or (B,): shape (B, * with extra channels)."""
         self.evaluations += x.shape[0]
-        inputs = [x, self.told(t, x).expand(x.shape[0])]
+        condition = self.process.condition_like(t, x, noise_level=self._wants_noise_level)
+        inputs = [x, condition.expand(x.shape[0])]
         if self.labels is not None:
             inputs.append(torch.full_like(self.labels, NO_CLASS) if unlabelled else self.labels)
         return self.backbone(*inputs)
-
-    def told(self, t: Tensor, x: Tensor) -> Tensor:
-        """What the backbone hears of t, of t's shape, in x's dtype; one time's is remembered with the process."""
-        tell = self.process.noise_level if self._asks else self.process.condition
-        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
-            return tell(t.double()).to(x.device, x.dtype)
-        key = (float(t), self._asks, x.dtype, x.device)
-        if key not in self._told:
-            if len(self._told) > REMEMBERED:
-                self._told.clear()
-            self._told[key] = tell(t.double()).to(x.device, x.dtype)
-        return self._told[key]
 
     def _read(self, readings: Sequence[Callable[..., Tensor]], x: Tensor, *times: Tensor) -> list[Tensor]:
         """What each reading (output, x, *times) -> tensor says, guided, from one evaluation at the first time."""
@@ -122,12 +137,7 @@ class Field:
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε(t) of the published reverse SDE; see `Process.natural_diffusion`."""
-        if t.ndim:
-            return self.process.natural_diffusion(t)
-        key = (float(t), "diffusion")
-        if key not in self._told:
-            self._told[key] = self.process.natural_diffusion(t)
-        return self._told[key]
+        return self.process.diffusion_at(t)
 
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
         """The process's time grid, to the field's own end where it has one; see `Process.grid`."""
@@ -164,14 +174,10 @@ class Field:
         """x/a; see `Process.in_data_units`."""
         return self.process.in_data_units(x, t)
 
-    def to_clock(self, t: Tensor) -> Tensor:
-        return self.process.to_clock(t)
-
-    def from_clock(self, s: Tensor) -> Tensor:
-        return self.process.from_clock(s)
-
-    def clock_rate(self, t: Tensor) -> Tensor:
-        return self.process.clock_rate(t)
+    @property
+    def clock(self) -> Clock:
+        """The clock that grids and adaptive solvers step in."""
+        return self.process.own_clock
 
     def keep(self, rows: Tensor) -> None:
         """Told by a solver that only these rows (mask over the current batch) travel on."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from genflow.process.clock import Timed
 from genflow.registry import unknown
-
-if TYPE_CHECKING:
-    from genflow.process.base import Process
 
 Spacing = str | Sequence[float]
 """A name, "edm(ρ)", or the times themselves, of which the ends may be rounded to four digits."""
@@ -29,7 +26,7 @@ SPACINGS = {
 """Names of spacings and what they do. Source of edm: Karras et al. 2022, arXiv:2206.00364."""
 
 
-def times(process: Process, steps: int, spacing: Spacing, ends: tuple[float, float]) -> Tensor:
+def times(process: Timed, steps: int, spacing: Spacing, ends: tuple[float, float]) -> Tensor:
     """steps + 1 float64 times from the prior end to the data end, both ends exact.
 
     Arguments:
@@ -92,20 +89,20 @@ def _explicit(spacing: Sequence[float], steps: int, ends: tuple[float, float]) -
     return found
 
 
-def _process(process: Process, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
-    start, end = process.to_clock(torch.tensor(ends[::-1], dtype=torch.float64)).tolist()
-    return process.from_clock(torch.lerp(torch.full_like(u, start), torch.full_like(u, end), u))
+def _process(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
+    start, end = process.own_clock.to_clock(torch.tensor(ends[::-1], dtype=torch.float64)).tolist()
+    return process.own_clock.from_clock(torch.lerp(torch.full_like(u, start), torch.full_like(u, end), u))
 
 
-def _uniform(process: Process, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
+def _uniform(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
     return ends[1] + (ends[0] - ends[1]) * u
 
 
-def _cosine(process: Process, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
+def _cosine(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
     return ends[1] + (ends[0] - ends[1]) * (1 - (math.pi * u).cos()) / 2
 
 
-def _log(process: Process, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
+def _log(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
     """Geometric in |t − o|, o = 0 where time grows towards the prior from a positive end, else t_data."""
     near_data, near_prior = ends
     origin = 0.0 if 0 < near_data < near_prior else process.t_data
@@ -117,29 +114,30 @@ def _log(process: Process, u: Tensor, ends: tuple[float, float], _: float) -> Te
     return origin + far * (near / far) ** u
 
 
-def _edm(process: Process, u: Tensor, ends: tuple[float, float], rho: float) -> Tensor:
+def _edm(process: Timed, u: Tensor, ends: tuple[float, float], rho: float) -> Tensor:
     low, high = (float(process.noise_ratio(torch.tensor(t, dtype=torch.float64))) for t in ends)
     return _at_ratio(process, ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho, ends)
 
 
-def _snr(process: Process, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
+def _snr(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
     low, high = (float(process.noise_ratio(torch.tensor(t, dtype=torch.float64))) for t in ends)
     return _at_ratio(process, (math.log(high) * (1 - u) + math.log(low) * u).exp(), ends)
 
 
-def _at_ratio(process: Process, ratio: Tensor, ends: tuple[float, float]) -> Tensor:
+def _at_ratio(process: Timed, ratio: Tensor, ends: tuple[float, float]) -> Tensor:
     """Times with that noise-to-signal ratio, by bisection in the clock."""
     if not bool(ratio.isfinite().all()):
         raise ValueError(f"{type(process).__name__} has times without data: no ratio to space a grid by; use uniform")
-    low, high = (torch.full_like(ratio, s) for s in process.to_clock(torch.tensor(ends, dtype=torch.float64)).tolist())
+    clock = process.own_clock
+    low, high = (torch.full_like(ratio, s) for s in clock.to_clock(torch.tensor(ends, dtype=torch.float64)).tolist())
     for _ in range(80):
         middle = (low + high) / 2
-        below = process.noise_ratio(process.from_clock(middle)) < ratio
+        below = process.noise_ratio(clock.from_clock(middle)) < ratio
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return process.from_clock((low + high) / 2)
+    return clock.from_clock((low + high) / 2)
 
 
-_SHAPES: dict[str, Callable[[Process, Tensor, tuple[float, float], float], Tensor]] = {
+_SHAPES: dict[str, Callable[[Timed, Tensor, tuple[float, float], float], Tensor]] = {
     "process": _process,
     "uniform": _uniform,
     "log": _log,
@@ -153,17 +151,18 @@ LOOKED_AT = 1025
 """Times at which a path's noise is looked at before the right one is searched for: it need not be monotone."""
 
 
-def time_of_noise_left(process: Process, noise_left: Callable[[Tensor], Tensor], noise: float) -> float:
+def time_of_noise_left(process: Timed, noise_left: Callable[[Tensor], Tensor], noise: float) -> float:
     """The time nearest the data at which `noise_left` is `noise`, by bisection in the clock.
 
     Raises:
         ValueError: The path has more noise everywhere, or less, with what it can do.
     """
     near_data, near_prior = process.training_interval[0], process.safe_interval[1]
-    start, end = process.to_clock(torch.tensor([near_data, near_prior], dtype=torch.float64)).tolist()
+    times_of = process.own_clock
+    start, end = times_of.to_clock(torch.tensor([near_data, near_prior], dtype=torch.float64)).tolist()
     clock = torch.linspace(start, end, LOOKED_AT, dtype=torch.float64)
     clock[-1] = end
-    inner = process.from_clock(clock)
+    inner = times_of.from_clock(clock)
     inner[0], inner[-1] = near_data, near_prior
     left = noise_left(inner)
     least, above = float(left[0]), (left > noise).nonzero().flatten()
@@ -180,6 +179,6 @@ def time_of_noise_left(process: Process, noise_left: Callable[[Tensor], Tensor],
     low, high = clock[above[0] - 1].clone(), clock[above[0]].clone()
     for _ in range(80):
         middle = (low + high) / 2
-        below = bool(noise_left(process.from_clock(middle)) < noise)
+        below = bool(noise_left(times_of.from_clock(middle)) < noise)
         low, high = (middle, high) if below else (low, middle)
-    return float(process.from_clock(high))
+    return float(times_of.from_clock(high))

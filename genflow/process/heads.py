@@ -1,7 +1,19 @@
-"""Prediction heads: what the backbone's output means. Each is an invertible map to the posterior mean E[X | x_t].
+"""Prediction heads: what the network's output means.
 
-With X̂ = E[X | x_t] and N̂ = E[N | x_t] = (x − a X̂)/b, every head gives the pair (X̂, N̂) and so the velocity
-a' X̂ + b' N̂.
+A head is an invertible map between the output F(x, t) and the posterior mean X̂ = E[X | x_t = x]. With x_t = a X + b N
+and N̂ = (x − a X̂)/b:
+
+    data      F = X̂
+    noise     F = N̂
+    velocity  F = a' X̂ + b' N̂
+    score     F = −N̂/b                                 a Gaussian base only
+    edm       X̂ = c_skip x + c_out F                   Karras et al. 2022, arXiv:2206.00364
+    field     F = −√N (x − X̂, z)/(|(x − X̂, z)| + γ)    Xu et al. 2022, arXiv:2209.11178
+
+The first five are linear in X̂, so regression on single pairs (X, N) has the right minimum. The Poisson field is not:
+its target is computed from X̂ over a large batch. Heads differ in what an error of F does to X̂, v and s near the two
+ends of the path; they define the same model. Free paths, which have no X̂ of their own, learn v itself
+(`FreeVelocity` and its kin; Albergo et al. 2023, arXiv:2303.08797).
 """
 
 from __future__ import annotations
@@ -15,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.process.base import Coefficients, dimension, like_rows
+from genflow.process.affine_path import Coefficients
+from genflow.process.shapes import dimension, like_rows
 
 
 class Head(ABC):

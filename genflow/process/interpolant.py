@@ -1,4 +1,14 @@
-"""Stochastic interpolants: paths from a base at t = 0 to data at t = 1, through a latent Gaussian where asked for."""
+"""Stochastic interpolants: paths from a base at t = 0 to data at t = 1, through a latent Gaussian where asked for.
+
+    x_t = a(t) X + b(t) N + γ(t) Z,   a(0) = b(1) = 0,   a(1) = b(0) = 1,   γ(0) = γ(1) = 0
+
+The velocity v = E[a' X + b' N + γ' Z | x_t] carries the law of x_t whatever N is and however N is coupled to X; the
+score is s = −E[Z | x_t]/γ; and v, s give an SDE with the same marginals for every ε(t) ≥ 0 (Albergo &
+Vanden-Eijnden 2023, arXiv:2209.15571; Albergo, Boffi & Vanden-Eijnden 2023, arXiv:2303.08797).
+
+Where N is standard normal and independent of X, b N + γ Z is one normal: the process is then an affine one with
+b = √(b² + γ²), and has all that `genflow.process.affine` gives. Otherwise it is *free*: the network learns v itself.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +16,20 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from genflow.checks import is_count, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, Perturbed, dimension, is_count, is_number, is_positive, require
+from genflow.process.affine_path import Coefficients
+from genflow.process.base import Perturbed
 from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
 from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
+from genflow.process.shapes import dimension
 
 GAMMAS = ("none", "brownian", "quadratic", "sin_squared")
 
@@ -89,10 +103,13 @@ class Interpolant(AffineProcess):
                 "channels": (channels, channels is None or is_count(channels), "a whole number above 0"),
             },
         )
-        self.drawn = make_source(self.source, self.source_options)
         super().__post_init__()
         if self.free and self.objective != "own":
             raise ValueError(f"{type(self).__name__}: a free interpolant has no stable target; take objective = 'own'")
+
+    @cached_property
+    def drawn(self) -> Distribution | None:
+        return make_source(self.source, self.source_options)
 
     @property
     def plain(self) -> bool:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import dimension
-from genflow.process.bases import Gaussian, StudentT
+from genflow.process.affine_path import Coefficients
+from genflow.process.bases import Base, Gaussian, StudentT
 from genflow.process.distributions import (
     Components,
+    Distribution,
     GaussianMixture,
     Uniform,
     log_normal,
@@ -25,11 +26,9 @@ from genflow.process.distributions import (
     point_components,
     standard_components,
 )
-from genflow.process.heads import FreeVelocity
+from genflow.process.heads import FreeVelocity, Head
 from genflow.process.posterior import posterior_mean
-
-if TYPE_CHECKING:
-    from genflow.process.affine import AffineProcess
+from genflow.process.shapes import dimension
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,29 @@ Known = GaussianMixture | Cauchy
 """Data distributions beside finite sets that have an exact field."""
 
 
+class Predicting(Protocol):
+    """What an oracle needs of a process: its path, and the head whose output it gives. See `AffineProcess`."""
+
+    predicts: Head
+
+    @property
+    def base(self) -> Base: ...
+    @property
+    def drawn(self) -> Distribution | None: ...
+    @property
+    def plain(self) -> bool: ...
+    @property
+    def safe_interval(self) -> tuple[float, float]: ...
+    def coefficients(self, t: Tensor) -> Any: ...
+    def at(self, t: Tensor, x: Tensor) -> Coefficients: ...
+    def time(self, condition: Tensor) -> Tensor: ...
+    def why_not(self, capability: str) -> str | None: ...
+
+
 class Oracle(ABC):
     """The exact backbone of a process for known data; `density` and `means` come from the leaf."""
 
-    def __init__(self, process: AffineProcess) -> None:
+    def __init__(self, process: Predicting) -> None:
         self.process = process
 
     @abstractmethod
@@ -81,7 +99,7 @@ class Oracle(ABC):
 class PointOracle(Oracle):
     """Data uniform over points (M, *), under a spherical base."""
 
-    def __init__(self, process: AffineProcess, points: Tensor) -> None:
+    def __init__(self, process: Predicting, points: Tensor) -> None:
         super().__init__(process)
         self.points = points
 
@@ -105,9 +123,7 @@ class MixtureOracle(Oracle):
     N x N systems, so this is for small N and few components.
     """
 
-    def __init__(
-        self, process: AffineProcess, data: Components, base: Components, shape: tuple[int, ...] | None
-    ) -> None:
+    def __init__(self, process: Predicting, data: Components, base: Components, shape: tuple[int, ...] | None) -> None:
         super().__init__(process)
         self.data, self.base = data, base
         if shape is not None:
@@ -153,7 +169,7 @@ class MixtureOracle(Oracle):
 class BoxOracle(Oracle):
     """Points (M, *) as data and a uniform base: given a point, each entry of N is a normal cut off at the box."""
 
-    def __init__(self, process: AffineProcess, points: Tensor, box: Uniform) -> None:
+    def __init__(self, process: Predicting, points: Tensor, box: Uniform) -> None:
         super().__init__(process)
         self.points, self.box = points, box
 
@@ -185,7 +201,7 @@ class BoxOracle(Oracle):
 class CauchyOracle(Oracle):
     """Cauchy data of scale s under Poisson flow: x_z is Cauchy of scale s + z, the velocity is x/(s + z)."""
 
-    def __init__(self, process: AffineProcess, data: Cauchy) -> None:
+    def __init__(self, process: Predicting, data: Cauchy) -> None:
         super().__init__(process)
         self.data = data
 
@@ -198,11 +214,11 @@ class CauchyOracle(Oracle):
         return self.process.base.log_prob(x / scale) - dimension(x) * scale.reshape(-1).log()
 
 
-def make_oracle(process: AffineProcess, data: Tensor | Known) -> Oracle:
+def make_oracle(process: Predicting, data: Tensor | Known) -> Oracle:
     """The oracle of known data under a process; see `AffineProcess.oracle`."""
     if reason := process.why_not("oracle"):
         raise ValueError(reason)
-    source = getattr(process, "drawn", None)
+    source = process.drawn
     if isinstance(data, Tensor):
         if data.ndim < 2 or not len(data):
             raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(data.shape)}")
@@ -230,7 +246,7 @@ def _check_states(x: Tensor, shape: tuple[int, ...], *, whole: bool = True) -> N
         raise ValueError(f"the oracle's data have samples of shape {shape}, but it was asked at {tuple(x.shape[1:])}")
 
 
-def _check_extent(process: AffineProcess, data: Components, base: Components) -> None:
+def _check_extent(process: Predicting, data: Components, base: Components) -> None:
     """Raises ValueError where x_t would have no density: points as data, points as base and no latent."""
     c = process.coefficients(torch.tensor(sum(process.safe_interval) / 2, dtype=torch.float64))
     thin = [bool((torch.linalg.eigvalsh(part.covariances)[:, 0] <= 0).any()) for part in (data, base)]

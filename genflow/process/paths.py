@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_number, require
+from genflow.checks import is_number, require
 from genflow.process.distributions import Empirical
 from genflow.process.interpolant import GAMMAS, Interpolant
 
@@ -176,7 +176,7 @@ class SIFourier(Interpolant):
     def with_path(self, terms: Mapping[str, Tensor]) -> Self:
         again = type(self)(**{**self._options(), **{name: tuple(v.tolist()) for name, v in terms.items()}})
         again._terms = dict(terms)
-        again._known.clear()
+        again._coefficients.clear()
         again._rules.clear()
         return again
 

@@ -1,4 +1,16 @@
-"""Poisson flow: data points as charges on a plane, seen from one more dimension (PFGM) or from D more (PFGM++)."""
+"""Poisson flow: data points as charges on a plane, seen from one more dimension (PFGM) or from D more (PFGM++).
+
+Charges y_i at z = 0 in N + 1 dimensions make the field E(x, z) = Σ_i (x − y_i, z)/|(x − y_i, z)|^(N+1). Its lines
+lead from the charges to a large hemisphere, on which they end evenly; followed backwards from there they generate
+data (Xu et al. 2022, arXiv:2209.11178). Anchored at z, a line is
+
+    dx/dz = E_x/E_z = (x − X̂)/z,   X̂ = Σ_i w_i y_i,   w_i ∝ (|x − y_i|² + z²)^(−(N+1)/2)
+
+and that is the velocity of the affine path x_z = X + z C with C multivariate Cauchy, whose density is E_z up to a
+constant: z is the time, and no solver needs the further coordinate. With D further dimensions (Xu et al. 2023,
+arXiv:2302.04265) C is Student-t with D degrees of freedom, D = 1 is PFGM, and D → ∞ the Gaussian path of EDM.
+`docs/math.md` has the proofs, and how a velocity is read from a network's field.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +22,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from genflow.checks import is_above, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
-from genflow.process.base import (
-    Coefficients,
-    Perturbed,
-    dimension,
-    is_above,
-    is_number,
-    is_positive,
-    like_rows,
-    require,
-)
+from genflow.process.affine_path import Coefficients
+from genflow.process.base import Perturbed
 from genflow.process.bases import Base, StudentT
 from genflow.process.heads import INVERSES, Head, PoissonField
+from genflow.process.shapes import dimension, like_rows
 
 
 @dataclass(kw_only=True)

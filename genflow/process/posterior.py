@@ -1,21 +1,24 @@
-"""The one posterior routine: E[X | x_t] over a finite set of data points.
+"""The posterior mean X̂ = E[X | x_t] over a finite set of data points, the only routine for it.
 
-It is Poisson flow's large-batch target, the stable target of score models, and the exact field of a finite data
-set (the oracle). By matrix products in chunks: the B x M x N differences of the plain formula never exist.
+    X̂ = Σ_j w_j y_j,   w_j ∝ k((x − a y_j)/b)
+
+with k the density of the base: a softmax of −|x − a y_j|²/(2b²) for a Gaussian, of
+−(ν + N)/2 · log(ν b² + |x − a y_j|²) for a Student-t with ν degrees of freedom (Cauchy, ν = 1, for Poisson flow). It is
+the large-batch target of Poisson flow (Xu et al. 2022, arXiv:2209.11178), the stable target of score models (Xu et
+al. 2023, arXiv:2302.00670) and the exact field of a finite data set, the oracle. By matrix products in chunks, with a
+running softmax: the B x M x N differences of the formula never exist.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from genflow.process.base import dimension, over
-
-if TYPE_CHECKING:
-    from genflow.process.affine import AffineProcess
+from genflow.process.bases import Base
+from genflow.process.shapes import dimension, over
 
 CHUNK = 4096
 """References per matrix product: the extra memory is a few B x CHUNK numbers."""
@@ -24,7 +27,15 @@ NEGLIGIBLE = -60.0
 """Log weights this far below the row's largest count as none: their products would be denormal, and slow."""
 
 
-def posterior_mean(x: Tensor, t: Tensor, refs: Tensor | Sequence[Tensor], process: AffineProcess) -> Tensor:
+class Weighing(Protocol):
+    """What the posterior needs of a process: a(t), b(t) and the density of its base."""
+
+    @property
+    def base(self) -> Base: ...
+    def coefficients(self, t: Tensor) -> Any: ...
+
+
+def posterior_mean(x: Tensor, t: Tensor, refs: Tensor | Sequence[Tensor], process: Weighing) -> Tensor:
     """E[X | x_t = x] for X uniform over refs.
 
     X̂ = Σ_j w_j y_j, w = softmax_j log k((x − a y_j)/b), k the density of the process's base. Of |x − a y_j|² only the

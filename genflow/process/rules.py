@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genflow.process.base import Coefficients
+from genflow.process.affine_path import Coefficients
 from genflow.process.heads import Head
 
 Pair = tuple[float, float]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genflow.checks import is_above, is_count, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
-from genflow.process.base import Coefficients, is_above, is_count, is_number, is_positive, require
+from genflow.process.affine_path import Coefficients
 
 WEIGHTINGS = ("unit", "likelihood")
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import genflow
 from genflow.backbone.base import Backbone
 from genflow.backbone.weights import load_published
+from genflow.catalogue import get_backbone, get_process
 from genflow.checkpoint import MANIFEST, CheckpointError, describe, save
 from genflow.published.configs import Config, preset
 from genflow.published.plan import Plan, candidates, complete, differences, make_plan, merged, unit
@@ -216,13 +216,13 @@ FREQUENCIES = "all_modules.0.W"
 
 
 def _build(file: PublishedFile, plan: Plan, ema: bool) -> Backbone:
-    backbone = genflow.get_backbone(plan.backbone["name"], **plan.backbone["options"])
+    backbone = get_backbone(plan.backbone["name"], **plan.backbone["options"])
     load_published(backbone, {name: value.to(torch.float32) for name, value in weights(file, ema).items()})
     return backbone.eval().requires_grad_(False)
 
 
 def _describe(file: PublishedFile, plan: Plan, backbone: Backbone, source: str, ema: bool) -> dict[str, Any]:
-    process = genflow.get_process(plan.process["name"], **plan.process["options"])
+    process = get_process(plan.process["name"], **plan.process["options"])
     average = file.average if ema else None
     about = describe(plan.process["name"], process, plan.backbone["name"], backbone)
     about |= {

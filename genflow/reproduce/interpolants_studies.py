@@ -206,14 +206,14 @@ def _path_picture(path: Path, learnt: list[LearntPath]) -> None:
     t = torch.linspace(1e-3, 1 - 1e-3, 200, dtype=torch.float64)
     figure, (left, right) = new_axes(9.0, 3.4, 2)
     for k, found in enumerate(learnt):
-        c = found.process.coefficients(t)  # type: ignore[attr-defined]
+        c = found.process.schedule(t)
         left.plot(t, c[0], color=COLOURS[0], linewidth=1, label="a, learnt" if not k else None)
         left.plot(t, c[1], color=COLOURS[1], linewidth=1, label="b, learnt" if not k else None)
         smooth = (
             np.convolve(found.lengths, np.ones(25) / 25, mode="valid") if len(found.lengths) >= 25 else found.lengths
         )
         right.plot(smooth, color=COLOURS[2], linewidth=1)
-    c = genflow.get_process("si_fourier").coefficients(t)  # type: ignore[attr-defined]
+    c = genflow.get_process("si_fourier").schedule(t)
     for k in (0, 1):
         left.plot(t, c[k], color=GREY, linestyle="--", linewidth=1, label="at the start" if not k else None)
     left.legend(fontsize=8)

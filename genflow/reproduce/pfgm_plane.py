@@ -67,7 +67,7 @@ def _evenness(charges: Tensor, height: float | None) -> Row:
     from genflow.solver.adaptive import RK45
 
     process = genflow.get_process("pfgm", z_max=height).for_data(charges)
-    oracle = process.oracle(charges)  # type: ignore[attr-defined]
+    oracle = process.oracle(charges)
     ends = sample(process, oracle, RK45(1e-4, 1e-4), 10_000, seed=0, batch_size=2500)
     counts = torch.bincount(torch.cdist(ends.x, charges).argmin(1), minlength=len(charges)).double()
     expected, dof = len(ends.x) / len(charges), len(charges) - 1
@@ -94,7 +94,7 @@ def _exact_paths(charges: Tensor) -> np.ndarray:
 
     process = genflow.get_process("pfgm").for_data(charges)
     states: list[Tensor] = []
-    oracle = process.oracle(charges)  # type: ignore[attr-defined]
+    oracle = process.oracle(charges)
     sample(process, oracle, "heun", 80, nfe=200, seed=0, observer=lambda x, t: states.append(x.clone()))
     return torch.stack(states).numpy()
 
@@ -183,7 +183,7 @@ def lifted_ends(charges: Tensor, width: float, count: int) -> Tensor:
 
     points = charges.float()
     process = genflow.get_process("pfgm", z_min=width).for_data(points)
-    return sample(process, process.oracle(points), RK45(1e-4, 1e-4), count, seed=0).x.double()  # type: ignore[attr-defined]
+    return sample(process, process.oracle(points), RK45(1e-4, 1e-4), count, seed=0).x.double()
 
 
 def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Row]:

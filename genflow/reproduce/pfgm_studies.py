@@ -71,7 +71,7 @@ def calls_against_size(work: Work) -> list[Row]:
     for side in SIDES:
         points = torch.nn.functional.interpolate(small, (side, side), mode="nearest")
         process = genflow.get_process("pfgm").for_data(points)
-        oracle = process.oracle(points)  # type: ignore[attr-defined]
+        oracle = process.oracle(points)
         spent = [sample(process, oracle, RK45(1e-4, 1e-4), 1, seed=0, first_index=k).nfe for k in range(8)]
         found = mean(spent)
         told = (

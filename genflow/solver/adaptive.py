@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, is_positive, like_rows, over, require
+from genflow.checks import is_count, is_positive, require
+from genflow.process.shapes import like_rows, over
 from genflow.solver.base import (
     FieldLike,
     Noise,
@@ -132,7 +133,7 @@ class Embedded(Solver):
         times = field.grid(1) if grid is None else grid
         if float(times[0]) == float(times[-1]):
             return Solution(x, 0.0)
-        start, end = (float(s) for s in field.to_clock(times[[0, -1]].double()))
+        start, end = (float(s) for s in field.clock.to_clock(times[[0, -1]].double()))
         groups = len(x) if self.control == "sample" else 1
         state = self._begin(field, x, start, end, groups)
         if observer:
@@ -198,14 +199,14 @@ class Embedded(Solver):
 
     def _begin(self, field: FieldLike, x: Tensor, start: float, end: float, groups: int) -> _State:
         s, sign = np.full(groups, start), math.copysign(1.0, end - start)
-        t = field.from_clock(torch.from_numpy(s))
-        k = self._slope(field, x, t, field.clock_rate(t))
+        t = field.clock.from_clock(torch.from_numpy(s))
+        k = self._slope(field, x, t, field.clock.rate(t))
         size, speed = self._norm(self._scaled(x, x, x), groups), self._norm(self._scaled(k, x, x), groups)
         h0 = np.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / np.maximum(speed, 1e-300))
         h0 = np.minimum(h0, abs(end - start))
-        t = field.from_clock(torch.from_numpy(s + sign * h0))
+        t = field.clock.from_clock(torch.from_numpy(s + sign * h0))
         probe = x + over(torch.from_numpy(sign * h0), x) * k
-        ahead = self._slope(field, probe, t, field.clock_rate(t))
+        ahead = self._slope(field, probe, t, field.clock.rate(t))
         steepest = np.maximum(speed, self._norm(self._scaled(ahead - k, x, x), groups) / h0)
         shrunk = (0.01 / np.maximum(steepest, 1e-300)) ** (1 / (self.tableau.order + 1))
         h1 = np.where(steepest <= 1e-15, np.maximum(h0 * 1e-3, 1e-6), shrunk)
@@ -220,9 +221,9 @@ class Embedded(Solver):
         tableau = self.tableau
         last = (now.s + now.h - end) * np.sign(now.h) >= 0
         h = np.where(last, end - now.s, now.h)
-        t = field.from_clock(torch.from_numpy(now.s + np.outer(tableau.times, h)))
+        t = field.clock.from_clock(torch.from_numpy(now.s + np.outer(tableau.times, h)))
         x = now.x
-        for i, (t_i, rate) in enumerate(zip(t, field.clock_rate(t), strict=True)):
+        for i, (t_i, rate) in enumerate(zip(t, field.clock.rate(t), strict=True)):
             x = self._moved(now, h, i, now.x)
             now.slopes = written(now.slopes, i + 1, self._slope(field, x, t_i, rate))
         error = self._moved(now, h, len(tableau.times), None)
@@ -236,7 +237,7 @@ class Embedded(Solver):
         x = self._accept(now, x, ok)
         s = np.where(ok, np.where(last, end, now.s + h), now.s)
         if observer and ok.all():
-            observer(x, float(field.from_clock(torch.from_numpy(s))[0]))
+            observer(x, float(field.clock.from_clock(torch.from_numpy(s))[0]))
         return _State(s, step, x, now.slopes, calls, ~ok, now.rows, stuck & (s != end))
 
     def _accept(self, now: _State, x: Tensor, ok: Vector) -> Tensor:
@@ -254,7 +255,7 @@ class Embedded(Solver):
         """Which rows are stuck; raises where the field is not finite at a row's own state, or rows may not be stuck."""
 
         def time(row: int) -> float:
-            return float(field.from_clock(torch.tensor(now.s[row], dtype=torch.float64)))
+            return float(field.clock.from_clock(torch.tensor(now.s[row], dtype=torch.float64)))
 
         lost = ~np.isfinite(err)
         if lost.any():

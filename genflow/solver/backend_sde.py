@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genflow.process.base import require
+from genflow.checks import require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, Noise
 from genflow.solver.sde import Epsilon, FreeDiffusion, at_the_end, needed

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, is_positive, like_rows, require
+from genflow.checks import is_count, is_positive, require
+from genflow.process.shapes import like_rows
 from genflow.solver.base import (
     FieldLike,
     Noise,
@@ -34,13 +35,13 @@ class Slope:
     def __call__(self, u: float, x: Tensor) -> Tensor:
         """dx/du at x (1, *). What lies past the end by rounding, or by a probe of the first step, sees the end."""
         s = self.end if u >= self.length * (1 - 1e-12) else self.start + self.sign * u
-        t = self.field.from_clock(torch.tensor(s, dtype=torch.float64))
+        t = self.field.clock.from_clock(torch.tensor(s, dtype=torch.float64))
         if self.calls >= self.max_nfe:
             raise StepUnderflowError(
                 f"no end in sight at t = {float(t):g} after {self.calls} calls; raise the tolerance or max_nfe"
             )
         self.calls += 1
-        rate = self.sign * self.field.clock_rate(t).to(x.device, x.dtype)
+        rate = self.sign * self.field.clock.rate(t).to(x.device, x.dtype)
         slope = like_rows(rate, x) * self.field.velocity(x, t)
         if not bool(slope.isfinite().all()):
             raise NonFiniteError(f"the field is not finite near t = {float(t):g}; look at the network there")
@@ -92,7 +93,7 @@ class Backend(Solver):
         if nfe is not None:
             raise ValueError(f"{self.library} chooses its own steps: it takes no nfe; set rtol and atol")
         times = field.grid(1) if grid is None else grid
-        start, end = (float(s) for s in field.to_clock(times[[0, -1]].double()))
+        start, end = (float(s) for s in field.clock.to_clock(times[[0, -1]].double()))
         if observer:
             observer(x, float(times[0]))
         slopes = [Slope(one_row(field, len(x), k), start, end, self.max_nfe) for k in range(len(x))]

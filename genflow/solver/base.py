@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from genflow.process.clock import Clock, NativeClock
 from genflow.process.grids import Spacing, check_spacing
 from genflow.solver.ending import PLAIN, Ending, Finish
 
@@ -31,9 +32,8 @@ class FieldLike(Protocol):
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def natural_diffusion(self, t: Tensor) -> Tensor: ...
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor: ...
-    def to_clock(self, t: Tensor) -> Tensor: ...
-    def from_clock(self, s: Tensor) -> Tensor: ...
-    def clock_rate(self, t: Tensor) -> Tensor: ...
+    @property
+    def clock(self) -> Clock: ...
     def keep(self, rows: Tensor) -> None: ...
 
 
@@ -82,6 +82,7 @@ class CallableField:
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], t_start: float, t_end: float) -> None:
         self.function, self.ends = function, (t_start, t_end)
+        self.clock: Clock = NativeClock()
         self.evaluations, self.cost = 0, 1
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
@@ -102,15 +103,6 @@ class CallableField:
         if spacing not in ("process", "uniform"):
             raise ValueError(f"a plain callable has no grid '{spacing}'; give the times themselves to solve(grid=...)")
         return torch.linspace(*self.ends, steps + 1, dtype=torch.float64)
-
-    def to_clock(self, t: Tensor) -> Tensor:
-        return t
-
-    def from_clock(self, s: Tensor) -> Tensor:
-        return s
-
-    def clock_rate(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
 
     def is_end(self, t: Tensor) -> bool:
         """Whether a step to t adds no noise: t is where the grid ends."""

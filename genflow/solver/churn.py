@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_number, require
+from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise, Scheduled, scheduled
 from genflow.solver.sde import needed
@@ -109,10 +109,10 @@ def sigma_of(field: FieldLike, t: Tensor) -> Tensor:
 
 def time_of_sigma(field: FieldLike, sigma: Tensor) -> Tensor:
     """Times with that σ, by bisection in the clock between the ends of the field's grid; its end beyond them."""
-    start, end = field.to_clock(field.grid(1)).tolist()
+    start, end = field.clock.to_clock(field.grid(1)).tolist()
     low, high = torch.full_like(sigma, end), torch.full_like(sigma, start)
     for _ in range(60):
         middle = (low + high) / 2
-        below = sigma_of(field, field.from_clock(middle)) < sigma
+        below = sigma_of(field, field.clock.from_clock(middle)) < sigma
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return field.from_clock(high)
+    return field.clock.from_clock(high)

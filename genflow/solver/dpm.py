@@ -11,7 +11,7 @@ from typing import NamedTuple, Self, cast
 import torch
 from torch import Tensor
 
-from genflow.process.base import require
+from genflow.checks import require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise, Scheduled, scheduled
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, runtime_ch
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_positive, require
+from genflow.checks import is_positive, require
 from genflow.solver import ENDS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genflow.process.base import like_rows
+from genflow.process.shapes import like_rows
 
 
 def ald_size(b: float | Tensor, snr: float, alpha: float | Tensor) -> float | Tensor:

@@ -13,7 +13,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_count, is_positive, require
+from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step

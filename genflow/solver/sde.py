@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from genflow.process.base import is_number, require
+from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.solver.base import FieldLike, FixedStep, Noise, Scheduled
 

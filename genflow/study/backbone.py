@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from genflow.config import ConfigError
 from genflow.estimates import short
@@ -16,6 +16,9 @@ from genflow.study.measure import Blocks
 from genflow.study.results import Found, distance_row, floor_row, grid_table
 from genflow.study.step_size import growths, label
 from genflow.study.subjects import trained
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 CLAIM = (
     "With the weaker NCSNv2 in place of DDPM++, the ODEs and SDEs of VP and sub-VP give a FID above 90 on CIFAR-10, "
@@ -44,7 +47,7 @@ class BackboneStudy(Study):
             for subject in subjects:
                 solver, nfe = lab.setting(subject)
                 found = lab.plain(subject, solver, nfe)
-                sizes[network] = sum(p.numel() for p in subject.backbone.parameters())  # type: ignore[attr-defined]  # a trained module
+                sizes[network] = sum(p.numel() for p in cast("Module", subject.backbone).parameters())
                 said = f"{sizes[network]} parameters"
                 given = {"solver": solver, "setting": "backbone", "level": network, "protocol": said}
                 rows.append(distance_row(lab.name, lab.ruler, subject, found, **given))

@@ -23,7 +23,8 @@ from genflow.bench.store import Store
 from genflow.checkpoint import CheckpointError
 from genflow.config import BenchConfig, ConfigError
 from genflow.data.base import Dataset
-from genflow.process.base import BackboneLike, Process
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike
 from genflow.sampling import sample
 from genflow.study.config import StudyConfig, bench_of
 from genflow.study.measure import Blocks, Kept, Ruler

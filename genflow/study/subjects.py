@@ -18,7 +18,8 @@ from genflow.bench.store import Store, missing
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, ConfigError, to_dict
 from genflow.data.base import Dataset
-from genflow.process.base import BackboneLike, Process
+from genflow.process.base import Process
+from genflow.process.field import BackboneLike
 from genflow.registry import registries
 
 Tell = Callable[[Report], None]
@@ -139,7 +140,7 @@ def exact(config: BenchConfig, dataset: Dataset) -> list[Subject]:
             raise ConfigError(f"process '{name}' has no exact field here: {process.why_not('oracle')}")
         told = {"oracle": name, "options": process.config(), "data": [config.dataset, config.dataset_options]}
         how = f"exact field of the {len(points)} training examples"
-        oracle, plain = process.oracle(points), json.loads(json.dumps(told))  # type: ignore[attr-defined]  # asked for above
+        oracle, plain = process.oracle(points), json.loads(json.dumps(told))
         found += [Subject(name, entry.name, process, oracle, EXACT, seed, how, plain) for seed in config.seed]
     return found
 

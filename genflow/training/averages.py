@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genflow.process.base import is_number, require
+from genflow.checks import is_number, require
 
 Weights = dict[str, Tensor]
 """Parameters by name."""

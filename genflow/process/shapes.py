@@ -1,0 +1,28 @@
+"""Numbers per sample, shaped to multiply states (B, *)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def over(value: Tensor | float, x: Tensor) -> Tensor:
+    """A coefficient () or (B,) in x's dtype and on its device, shaped to multiply x (B, *)."""
+    if not x.is_floating_point():
+        raise ValueError(f"states have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
+    found = torch.as_tensor(value, dtype=torch.float64)
+    if found.numel() not in (1, len(x)):
+        raise ValueError(f"got {found.numel()} times for {len(x)} samples; give one time, or one for each sample")
+    return like_rows(found.to(x.device, x.dtype), x)
+
+
+def like_rows(value: Tensor, x: Tensor) -> Tensor:
+    """One number per sample, or one for all, shaped to multiply x (B, *)."""
+    return value.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def dimension(x: Tensor) -> int:
+    """Number of entries N of one sample."""
+    return math.prod(x.shape[1:])
