@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from genflow.commands.model import SampleConfig
+from genflow.commands.sample import SampleConfig
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

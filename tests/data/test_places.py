@@ -395,6 +395,7 @@ def tarred(mode):
         (arrays("npz")[:200], "cannot be read as a zip file: it is truncated or damaged"),
         (arrays("npy")[:150], "cannot be read as an array file"),
     ],
+    ids=["tar", "gz", "bz2", "xz", "7z", "rar", "image", "empty", "words", "hdf5", "zip head", "cut npz", "cut npy"],
 )
 @pytest.mark.parametrize("suffix", ["", ".dat", ".jpg"])
 def test_other_files_are_named_with_what_is_allowed(tmp_path, data, message, suffix):

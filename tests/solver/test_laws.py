@@ -155,7 +155,7 @@ def cases():
             yield pytest.param(name, dim, marks=[pytest.mark.slow] if slow else [], id=f"{name}-{dim}")
 
 
-@pytest.mark.parametrize(("name", "dim"), cases())
+@pytest.mark.parametrize(("name", "dim"), list(cases()))
 def test_normal_data_of_any_dimension(name, dim):
     solver, nfe = LAWS[name]
     mean, variance = simulate(solver, normal(VP(), dim), dim, nfe)
@@ -339,7 +339,7 @@ class Given(Noise):
         return self.factor * next(self.draws)
 
 
-@pytest.mark.parametrize("solver", steppers())
+@pytest.mark.parametrize("solver", list(steppers()))
 def test_a_solve_is_linear_in_its_start_and_its_draws(solver):
     """So no step, and no scale of its noise, depends on the sample that it moves."""
     oracle = Normal(VP(), torch.zeros(2), [0.4, 1.2])
@@ -353,7 +353,7 @@ def test_a_solve_is_linear_in_its_start_and_its_draws(solver):
     torch.testing.assert_close(both, 3 * first - second, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("solver", steppers())
+@pytest.mark.parametrize("solver", list(steppers()))
 def test_a_sample_is_the_same_alone_and_in_any_batch(solver):
     process = VP()
     oracle = mixture(process)
