@@ -132,7 +132,7 @@ class DaskSlot(Slot):
     """
 
     def __init__(self, pool: DaskPool, address: str, facts: Mapping[str, Any], place: int) -> None:
-        self.pool, self.threads, self.place, self.told = pool, int(facts["nthreads"]), place, (0.0, "")
+        self.pool, self.threads, self.place = pool, int(facts["nthreads"]), place
         gpu = pool.config["device"].startswith("cuda") and facts["resources"].get("GPU")
         bound = {"workers": [address], "pure": False, **({"resources": {"GPU": 1}} if gpu else {})}
         self.executor = pool.client.get_executor(**bound)
@@ -142,9 +142,6 @@ class DaskSlot(Slot):
         job = Job(self.pool.config, task.cell.to_json(), task.part, self.threads, self.place)
         future: Future[Answer] = self.executor.submit(work, job, self.pool.session, os.getcwd())
         return future
-
-    def progress(self) -> tuple[float, str]:
-        return self.told
 
 
 class DaskPool(Pool):

@@ -55,11 +55,11 @@ class LocalSlot(Slot):
         context = multiprocessing.get_context("spawn")
         given = (self._theirs, str(self.log))
         self._executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=given)
-        self._told, self._spent, self.model = (0.0, ""), False, ""
+        self._spent, self.model = False, ""
 
     def submit(self, task: Task) -> Future[Answer]:
         self.progress()
-        self._told, self.model = (0.0, ""), task.cell.model or self.model
+        self.told, self.model = (0.0, ""), task.cell.model or self.model
         future = self.call(_execute, Job(self.config, task.cell.to_json(), task.part, self.threads, self.place))
         future.add_done_callback(self._look)
         return future
@@ -90,8 +90,8 @@ class LocalSlot(Slot):
     def progress(self) -> tuple[float, str]:
         with suppress(EOFError, OSError):
             while self._line.poll():
-                self._told = self._line.recv()
-        return self._told
+                self.told = self._line.recv()
+        return super().progress()
 
     def stop(self) -> None:
         """Asks the process to save what it can and to answer."""
