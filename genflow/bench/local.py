@@ -141,15 +141,7 @@ class LocalPool(Pool):
 
 
 def check(config: BenchConfig, threads: int, calls: float = 0.0) -> tuple[str, Any]:
-    """Why a part of the bench refuses its options, "" if none does; and what the network costs, where that is asked.
-
-    Found by building everything in a process of its own, which costs the import of torch there; nothing is written.
-
-    Arguments:
-        config: The bench.
-        threads: Of the process.
-        calls: Network calls of the bench, for one sample each; 0 where the network need not be measured.
-    """
+    """What `rehearse` finds, in a process of its own, which costs the import of torch there; nothing is written."""
     with TemporaryDirectory() as folder:
         slot = LocalSlot(config, threads, 0, Path(folder) / LOG)
         try:
