@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from genflow.data.archives import Source, open_source
-from genflow.data.bad_images import OnBadImage
+from genflow.data.bad_images import BadImages
 from genflow.data.decoding import Recipe
 from genflow.data.files import DataError, Published, Shelf
 from genflow.data.pictures import PictureDataset, Pictures
@@ -60,7 +60,7 @@ class CelebA64(PictureDataset):
             "test": Pictures(source, parts[1 if held_out == "validation" else 2]),
         }
         recipe = Recipe(3, (self.SIDE, self.SIDE), self.CROP, "bilinear")
-        super().__init__("celeba64", splits, recipe, flip, OnBadImage(on_bad_image, bad_limit))
+        super().__init__("celeba64", splits, recipe, flip, BadImages(on_bad_image, bad_limit))
 
     def declared(self) -> dict[str, str]:
         facts = super().declared()
@@ -117,7 +117,7 @@ class LsunBedroom(PictureDataset):
         sources = {split: open_source(shelf.need(*self._files(part))) for split, part in self.PARTS.items()}
         splits = {split: Pictures(source, source.names) for split, source in sources.items()}
         super().__init__(
-            "lsun_bedroom", splits, Recipe(3, (int(size), int(size))), flip, OnBadImage(on_bad_image, bad_limit)
+            "lsun_bedroom", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit)
         )
 
     def _files(self, part: str) -> Sequence[Published]:
@@ -165,7 +165,7 @@ class FFHQ(PictureDataset):
         splits = {"train": Pictures(source, []), "test": Pictures(source, [])}
         for name in source.names:
             splits["train" if self._number(name, source) < self.FIRST_TEST else "test"].names.append(name)
-        super().__init__("ffhq", splits, Recipe(3, (int(size), int(size))), flip, OnBadImage(on_bad_image, bad_limit))
+        super().__init__("ffhq", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit))
 
     def _files(self, size: int) -> Sequence[Published]:
         """Files made at the wanted size first, then the published ones that it can be made from."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genflow.data.archives import BadImageError, Source
-from genflow.data.bad_images import OnBadImage, Skipped
+from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset, Scaling, check_split
 from genflow.data.decoding import Recipe, frame_count, orientation
 from genflow.data.files import DataError
@@ -103,11 +103,11 @@ class PictureDataset(Dataset):
         splits: dict[str, Pictures],
         recipe: Recipe,
         flip: bool = False,
-        bad: OnBadImage | None = None,
+        bad: BadImages | None = None,
     ) -> None:
         require(name, {"flip": (flip, isinstance(flip, bool), "true or false")})
         self.name, self.flip, self.recipe, self._pictures = name, flip, recipe, dict(splits)
-        self._skipped = Skipped(bad or OnBadImage())
+        self._bad = bad or BadImages()
         self._told: dict[str, str] = {}
         if recipe.size:
             check_size(name, recipe.size)
@@ -120,7 +120,7 @@ class PictureDataset(Dataset):
     @property
     def skipped(self) -> int:
         """Images that could not be used so far."""
-        return len(self._skipped.reasons)
+        return len(self._bad.reasons)
 
     def count(self, split: str) -> int:
         check_split(split)
@@ -232,7 +232,7 @@ class PictureDataset(Dataset):
         rows, results = list(rows), []
         for row, found in zip(rows, _pool(os.getpid()).map(one, rows) if len(rows) > 1 else map(one, rows)):
             if isinstance(found, BadImageError):
-                self._skipped.add(part.title(row), found)
+                self._bad.add(part.title(row), found)
             results.append(None if isinstance(found, BadImageError) else found)
         return results
 
