@@ -14,7 +14,7 @@ from torch import Tensor
 import genflow
 from genflow.checkpoint import read_folder
 from genflow.data.base import Dataset, Scaling
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 from genflow.registry import registries
 
 

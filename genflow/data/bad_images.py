@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
-from genflow.data.archives import BadImageError
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.sources import BadImageError
 from genflow.process.base import is_count, require
 
 

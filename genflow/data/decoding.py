@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genflow.data.archives import BadImageError
-from genflow.data.formats import channel_bits
+from genflow.data.image_formats import channel_bits
+from genflow.data.sources import BadImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

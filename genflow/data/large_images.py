@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from genflow.data.archives import Source, open_source
 from genflow.data.bad_images import BadImages
 from genflow.data.decoding import Recipe
-from genflow.data.files import DataError, Published, Shelf
-from genflow.data.pictures import PictureDataset, Pictures
-from genflow.data.tables import HELD_OUT, VALIDATION
+from genflow.data.downloads import DataError, Published, Shelf
+from genflow.data.image_files import PictureDataset, Pictures
+from genflow.data.sources import Source, open_source
+from genflow.data.table_files import HELD_OUT, VALIDATION
 from genflow.process.base import is_count, require
 
 DRIVE = "Google Drive asks for a confirmation in a browser"
@@ -26,7 +26,7 @@ class CelebA64(PictureDataset):
 
     Arguments:
         root: Folder of the files; `$GENFLOW_DATA_DIR` or the cache folder by default.
-        download: Refused with a sentence: the files can not be fetched without a browser.
+        download: Refused with a sentence: the files cannot be fetched without a browser.
         flip: Whether training mirrors images.
         held_out: "test" or "validation": which part is the test split.
         on_bad_image: "stop" or "skip".
@@ -140,7 +140,7 @@ class FFHQ(PictureDataset):
     Arguments:
         root: Folder of the files; `$GENFLOW_DATA_DIR` or the cache folder by default.
         size: Pixels a side.
-        download: Refused with a sentence: the files can not be fetched without a browser.
+        download: Refused with a sentence: the files cannot be fetched without a browser.
         flip: Whether training mirrors images.
         on_bad_image: "stop" or "skip".
         bad_limit: Most images that are skipped.

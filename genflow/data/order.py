@@ -6,8 +6,8 @@ sets permutes each split once, by a rule that knows only which split it is and h
 
 A subclass of `Dataset` gives what it has as it is stored, and within its own methods sees its rows as they are stored.
 Everybody else sees them in order: what crosses the border between the two is permuted here. `order_rows` puts the
-border around a class when it is defined, so no data set, built in or plugged in, has to think of it. Threads that such a
-method starts are outside: they must not ask the data set for its rows.
+border around a class when it is defined, so no data set, built in or plugged in, has to think of it. Threads that such
+a method starts are outside: they must not ask the data set for its rows.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Rows:
         kept, inside = self._kept(data), is_inside(data)
         if inside not in kept:
             if (not inside) in kept:
-                kept[inside] = _permuted(self.split, kept[not inside], back=inside)
+                kept[inside] = _permuted(self.split, _tensor(kept[not inside]), back=inside)
             elif self.either:
                 kept[inside] = self._value(data)
             else:

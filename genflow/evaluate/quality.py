@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.features import Space

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from genflow.data.archives import check_member
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.memory import free_bytes, megabytes
 from genflow.data.notes import note, shown
-from genflow.data.room import free_bytes, megabytes
+from genflow.data.sources import check_member
 from genflow.process.base import require
 
 LABELS = ("labels", "label", "y")
@@ -35,7 +35,7 @@ ROWS_CHECKED = 4096
 class ArrayImages(ArrayDataset):
     """Images of an array file; of an .npy file only the rows that are asked for are read.
 
-    The arguments are those of `genflow.data.images.load_images`.
+    The arguments are those of `genflow.data.own_images.load_images`.
 
     Raises:
         DataError: Not an array of images, or values outside the declared range.
@@ -236,7 +236,7 @@ def _fits(low: float, high: float) -> bool:
     """Whether float32 tells apart enough levels in a range, and holds it and its scale."""
     about = np.finfo(np.float32)
     largest, width = max(abs(low), abs(high)), high - low
-    return largest <= about.max and width >= max(LEVELS * about.eps * largest, about.tiny)
+    return largest <= float(about.max) and width >= max(LEVELS * float(about.eps) * largest, float(about.tiny))
 
 
 def _check_range(array: np.ndarray, range: Sequence[float], place: Path) -> None:

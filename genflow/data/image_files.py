@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.data.archives import BadImageError, Source
 from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset, Scaling, check_split
 from genflow.data.decoding import Recipe, frame_count, orientation
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.memory import check_room, check_size
 from genflow.data.notes import note
-from genflow.data.room import check_room, check_size
+from genflow.data.sources import BadImageError, Source
 from genflow.process.base import require
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Your own images: a folder or a zip file; array files are in `array_files`. What is made of them is said in notes."""
+"""Your own images: a folder or a zip file; arrays are in `image_arrays`. What is made of them is said in notes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genflow.data.archives import BadImageError, Source, open_source
-from genflow.data.array_files import ArrayImages
 from genflow.data.arrays import split_rows
 from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset
 from genflow.data.containers import container
 from genflow.data.decoding import Recipe
 from genflow.data.decoding import frames as frames_of
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.image_arrays import ArrayImages
+from genflow.data.image_files import PictureDataset, Pictures
 from genflow.data.listing import SPLITS, empty_folders
 from genflow.data.notes import counted, listed, note, shown
-from genflow.data.pictures import PictureDataset, Pictures
+from genflow.data.sources import BadImageError, Source, open_source
 from genflow.places import expand
 from genflow.process.base import is_count, is_number, require
 
@@ -178,7 +178,7 @@ def _say_others(source: Source, classes: bool) -> None:
         note(f"{shown(source.place)}: {found}: {counted(listing.passed)}")
     if classes:
         if empty := empty_folders(listing):
-            note(f"{shown(source.place)}: folders without images are no classes: {listed(empty)}")
+            note(f"{shown(source.place)}: folders without images are not classes: {listed(empty)}")
         return
     with suppress(DataError):
         names, _ = source.classes()

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from genflow.data.arrays import ArrayDataset, ArrayPart
-from genflow.data.files import DataError, Published, Shelf
+from genflow.data.downloads import DataError, Published, Shelf
 from genflow.process.base import require
 
 HELD_OUT = ("test", "validation")
@@ -117,7 +117,7 @@ class Table(ArrayDataset):
         except (DataError, MemoryError):
             raise
         except Exception as error:
-            raise DataError(f"{self._found[file]} can not be read as an array: {error}; fetch it again") from error
+            raise DataError(f"{self._found[file]} cannot be read as an array: {error}; fetch it again") from error
         check_table(found, self._found[file])
         return found
 
@@ -153,7 +153,7 @@ def numbers(frame: Any, place: object) -> np.ndarray:
         if values.dtype.kind not in "fiub":
             text = next((value for value in values if not _is_numeral(value)), values.dtype)
             raise DataError(
-                f"{place} can not be read as numbers: column {column} ({name}) holds {text!r}; fetch it again"
+                f"{place} cannot be read as numbers: column {column} ({name}) holds {text!r}; fetch it again"
             )
     table = frame.to_numpy(np.float64)
     check_table(table, place)
