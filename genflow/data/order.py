@@ -133,8 +133,8 @@ class Method:
 
     def __init__(self, name: str, given: Any, either: bool = False) -> None:
         self.given, self.either, self.key = given, either, f"_given_{name}"
-        self.answer = {"labels": _labels, "examples": _examples}[name]
-        update_wrapper(self, given)
+        self.answer: Callable[..., Any] = _labels if name == "labels" else _examples
+        update_wrapper(self, given)  # type: ignore[arg-type]  # for its name and docstring
 
     def __get__(self, data: Any, owner: type | None = None) -> Any:
         if data is None:
