@@ -146,7 +146,7 @@ class Dataset(ABC):
             return self.examples(split, torch.arange(total))
         whole = torch.empty(total, *self.shape)
         for rows, raw in self.sweep(split, torch.arange(total)):
-            whole[rows] = raw
+            whole[rows] = raw.to(whole.dtype)
         return whole
 
     FITTED: ClassVar[int] = 20_000

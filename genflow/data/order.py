@@ -64,9 +64,9 @@ def check_split(name: str) -> None:
     require("dataset", {"split": (name, name in SEEDS, "'train' or 'test'")})
 
 
-def _tensor(found: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """What a class gives of its rows as a tensor, also from an array or a list; None stays None."""
-    return None if found is None else torch.as_tensor(found).to(dtype)
+def _tensor(found: Any) -> Any:
+    """What a class gives of its rows as a tensor: an array or a list becomes float32; None stays None."""
+    return found if found is None or isinstance(found, Tensor) else torch.as_tensor(found).float()
 
 
 def _permuted(split: str, found: Tensor | None, back: bool = False) -> Tensor | None:
@@ -152,8 +152,11 @@ def _labels(data: Dataset, given: Callable[..., Any], either: bool, split: str) 
         return given(split)
     check_split(split)
     with as_stored(data):
-        found, total = _tensor(given(split), torch.int64), data.count(split)
-    _check_count(data, "labels", found, split, total)
+        found, total = given(split), data.count(split)
+    if found is None:
+        return None
+    found = torch.as_tensor(found).long()
+    _check_count(data, f"labels of shape {tuple(found.shape)}", found.shape == (total,), split, total)
     return _permuted(split, found)
 
 
@@ -168,7 +171,7 @@ def _examples(data: Dataset, given: Callable[..., Any], either: bool, split: str
     places, back = permutation(split, total)[rows].sort()  # a disk is read from front to back
     with as_stored(data):
         found = _tensor(given(split, places))
-    _check_count(data, "examples", found, split, len(rows))
+    _check_count(data, f"rows of shape {tuple(found.shape)}", found.shape[:1] == (len(rows),), split, len(rows))
     return torch.empty_like(found).index_copy_(0, back.to(found.device), found)
 
 
@@ -191,11 +194,10 @@ def row_numbers(rows: Any, total: int) -> Tensor:
     return torch.where(found < 0, found + total, found)
 
 
-def _check_count(data: Dataset, what: str, found: Any, split: str, wanted: int) -> None:
+def _check_count(data: Dataset, what: str, passed: bool, split: str, wanted: int) -> None:
     """Raises ValueError where a data set gives too many or too few of its rows."""
-    if found is not None and (not found.ndim or len(found) != wanted):
-        came = f"{what} of shape {tuple(found.shape)}"
-        raise ValueError(f"{type(data).__name__} gives {came} for {wanted} rows of its {split} split")
+    if not passed:
+        raise ValueError(f"{type(data).__name__} gives {what} for {wanted} examples of its {split} split")
 
 
 def order_rows(cls: type, base: type) -> None:

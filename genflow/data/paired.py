@@ -22,9 +22,6 @@ class PairedDataset(Dataset):
         labels: Classes of both splits, {"train": (n,), "test": (m,)}, where there are any.
         classes: Number of classes.
         class_names: Their names; "0", "1", ... by default.
-
-    Raises:
-        ValueError: There is not one draw of the base, of its shape, for each training example.
     """
 
     def __init__(
@@ -37,8 +34,6 @@ class PairedDataset(Dataset):
         classes: int = 0,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        if partners.shape != train.shape:
-            raise ValueError(f"{name}: partners of shape {tuple(partners.shape)} for examples {tuple(train.shape)}")
         self.name, self.shape = name, tuple(train.shape[1:])
         self.train, self.test, self.partners = train, test, partners  # the base permutes them as they come
         self.classes = classes
