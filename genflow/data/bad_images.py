@@ -40,7 +40,7 @@ class BadImages:
             DataError: The action is "stop", or the limit is reached.
         """
         if self.action == "stop":
-            raise DataError(f"{title} {error}; mend or remove it, or give on_bad_image=skip") from error
+            raise DataError(f"{title} {error}; repair or remove it, or give on_bad_image=skip") from error
         if not self.reasons:
             print(f"genflow: skipping {title}, which {error}; further bad images are counted", file=sys.stderr)
         self.reasons[title] = str(error)

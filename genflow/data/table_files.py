@@ -139,7 +139,7 @@ def check_finite(table: np.ndarray, place: object) -> None:
         more = f" ({others} more column{'s' * (others > 1)} such)" if others else ""
         raise DataError(
             f"{place} has values that are not finite: column {column} holds {table[row, column]} in row {row}{more}, "
-            "counted from 0; mend or leave out such rows"
+            "counted from 0; repair or leave out such rows"
         )
 
 
