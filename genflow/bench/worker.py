@@ -25,7 +25,7 @@ from genflow.bench.store import UNAVAILABLE, Store
 from genflow.checkpoint import CheckpointError, describe, save, write_folder
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 from genflow.devices import check_device
 from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dicts
 from genflow.evaluate.checks import NotMeasurable, check_metrics

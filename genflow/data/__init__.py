@@ -3,6 +3,10 @@
 Tags: `kind` (images, tabular, toy); `shape`, `levels`, `classes`, `flip` as the class has them; `files`, what has to
 be in the data folder ("" where the set comes with a package); `split` and `preprocessing`, which `Dataset.declared`
 gives.
+
+Where things are: `base` and `order` say what a data set is; `toy`, `paired`, `digits`; `own_images`, of which
+`image_files` are read from `sources` and `image_arrays` are mapped; `small_images`, `imagenet32`, `large_images`;
+`sklearn_tables`, `maf_tables` (on `table_files`); `downloads` finds and fetches published files.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ def _table(name: str, target: str, what: str, columns: int, source: str = MAF, *
 def _small_table(name: str, what: str, columns: int, classes: int, split: str) -> Entry:
     entry = _table(
         name,
-        "small_tables:SmallTable",
+        "sklearn_tables:SmallTable",
         what,
         columns,
         "scikit-learn",
@@ -134,7 +138,7 @@ CATALOG = [
     ),
     _images(
         "images",
-        "images:load_images",
+        "own_images:load_images",
         "your own: a folder or zip file of images, or an .npy or .npz file",
         "",
         split="a tenth held out, or test_path",
@@ -142,7 +146,7 @@ CATALOG = [
     ),
     _table(
         "power",
-        "published_tables:Power",
+        "maf_tables:Power",
         "household electricity",
         6,
         split="published: 1,659,917 train, 204,928 test",
@@ -151,7 +155,7 @@ CATALOG = [
     ),
     _table(
         "gas",
-        "published_tables:Gas",
+        "maf_tables:Gas",
         "gas sensors",
         8,
         split="published: 852,174 train, 105,206 test",
@@ -160,7 +164,7 @@ CATALOG = [
     ),
     _table(
         "hepmass",
-        "published_tables:Hepmass",
+        "maf_tables:Hepmass",
         "particle collisions",
         21,
         split="published: 315,123 train, 174,987 test",
@@ -169,7 +173,7 @@ CATALOG = [
     ),
     _table(
         "miniboone",
-        "published_tables:Miniboone",
+        "maf_tables:Miniboone",
         "neutrino events",
         43,
         split="published: 29,556 train, 3,648 test",
@@ -178,7 +182,7 @@ CATALOG = [
     ),
     _table(
         "bsds300",
-        "published_tables:Bsds300",
+        "maf_tables:Bsds300",
         "patches of natural images",
         63,
         split="published: 1,000,000 train, 250,000 test",

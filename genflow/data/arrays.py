@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genflow.data.base import Dataset, check_split
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+<<<<<<< HEAD
 from genflow.checks import is_count, require
 from genflow.data.archives import BadImageError
 from genflow.data.files import DataError
+=======
+from genflow.data.downloads import DataError
+from genflow.data.sources import BadImageError
+from genflow.process.base import is_count, require
+>>>>>>> brkdata
 
 
-@dataclass(frozen=True)
-class OnBadImage:
-    """What is done about an image that cannot be used.
+@dataclass
+class BadImages:
+    """What is done about images that cannot be used, and those found so far.
 
     Arguments:
         action: "stop" ends with the image's name; "skip" counts it, says the first one, and goes on without it.
@@ -21,6 +27,8 @@ class OnBadImage:
 
     action: str = "stop"
     limit: int = 100
+    reasons: dict[str, str] = field(default_factory=dict, init=False)
+    """Why each skipped image cannot be used, by title."""
 
     def __post_init__(self) -> None:
         require(
@@ -31,28 +39,20 @@ class OnBadImage:
             },
         )
 
-
-@dataclass
-class Skipped:
-    """Images that could not be used, by title."""
-
-    policy: OnBadImage
-    reasons: dict[str, str] = field(default_factory=dict)
-
     def add(self, title: str, error: BadImageError) -> None:
         """Counts an image, or ends.
 
         Raises:
             DataError: The action is "stop", or the limit is reached.
         """
-        if self.policy.action == "stop":
-            raise DataError(f"{title} {error}; mend or remove it, or give on_bad_image=skip") from error
+        if self.action == "stop":
+            raise DataError(f"{title} {error}; repair or remove it, or give on_bad_image=skip") from error
         if not self.reasons:
             print(f"genflow: skipping {title}, which {error}; further bad images are counted", file=sys.stderr)
         self.reasons[title] = str(error)
-        if len(self.reasons) > self.policy.limit:
+        if len(self.reasons) > self.limit:
             first = next(iter(self.reasons))
             raise DataError(
-                f"more than bad_limit = {self.policy.limit} images cannot be used: the first is {first}, "
+                f"more than bad_limit = {self.limit} images cannot be used: the first is {first}, "
                 f"the last {title}, which {error}"
             ) from error

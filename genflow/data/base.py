@@ -12,8 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from genflow.checks import is_count, require
 from genflow.data.order import Rows, is_inside, order_rows, permutation
+=======
+from genflow.data.order import METHODS, Method, Rows, check_split, is_inside, order_rows, permutation, row_numbers
+from genflow.process.base import is_count, require
+>>>>>>> brkdata
 from genflow.registry import registries
 
 
@@ -67,11 +72,6 @@ class Scaling:
         return dim * math.log(self.scale)
 
 
-def check_split(name: str) -> None:
-    """Raises ValueError for a split that no data set has."""
-    require("dataset", {"split": (name, name in ("train", "test"), "'train' or 'test'")})
-
-
 class Dataset(ABC):
     """Raw examples (n, *shape), float32, in two fixed splits, with their scaling.
 
@@ -123,10 +123,12 @@ class Dataset(ABC):
 
     def order(self, split: str) -> Tensor:
         """Where each row of a split is stored, shape (n,), int64: a fixed permutation."""
-        return permutation(split, self.count(split))
+        check_split(split)
+        return permutation(split, self.count(split)).clone()
 
     def chunks(self, split: str, size: int = 1000) -> Iterator[Tensor]:
         """All raw examples of a split in order, at most `size` at a time."""
+        require("dataset", {"size": (size, is_count(size), "a whole number above 0")})
         for rows in torch.arange(self.count(split)).split(size):
             yield self.examples(split, rows)
 
@@ -135,19 +137,21 @@ class Dataset(ABC):
 
         For whoever needs all of them in no order: a disk is read once, from front to back.
         """
+        require("dataset", {"size": (size, is_count(size), "a whole number above 0")})
+        rows = row_numbers(rows, self.count(split))
         for part in rows[self.order(split)[rows].argsort()].split(size) if len(rows) else ():
             yield part, self.examples(split, part)
 
     def _whole(self, split: str) -> Tensor:
         """All raw examples of a split that is read by rows."""
-        if type(self).examples is Dataset.examples:
+        if type(self).examples is Dataset.examples and "_given_examples" not in vars(self):
             raise NotImplementedError(f"{type(self).__name__} gives no {split}: neither itself, nor by `examples`")
         total = self.count(split)
         if is_inside(self):
             return self.examples(split, torch.arange(total))
         whole = torch.empty(total, *self.shape)
         for rows, raw in self.sweep(split, torch.arange(total)):
-            whole[rows] = raw
+            whole[rows] = raw.to(whole.dtype)
         return whole
 
     FITTED: ClassVar[int] = 20_000
@@ -185,7 +189,6 @@ class Dataset(ABC):
 
     def labels(self, split: str) -> Tensor | None:
         """Classes 0 ... classes − 1 of a split, shape (n,), int64; None where there are none."""
-        check_split(split)
         return None
 
     @cached_property
@@ -201,6 +204,8 @@ class Dataset(ABC):
 
 for _name in ("train", "test", "partners"):
     setattr(Dataset, _name, Rows(_name, Dataset, Dataset.__dict__[_name], either=True))
+for _name in METHODS:
+    setattr(Dataset, _name, Method(_name, Dataset.__dict__[_name], either=True))
 
 
 class ToyDataset(Dataset):
@@ -242,7 +247,6 @@ class ToyDataset(Dataset):
         return self.sample(self.size, generator=self._generator("test"))
 
     def labels(self, split: str) -> Tensor | None:
-        super().labels(split)
         return self.components(self.size, generator=self._generator(split))
 
     def _generator(self, split: str) -> torch.Generator:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from genflow.data.files import DataError
-from genflow.data.formats import image_format, image_suffixes
+from genflow.data.downloads import DataError
+from genflow.data.image_formats import image_format, image_suffixes
 from genflow.data.notes import shown
 
 ALLOWED = "give a folder or zip file of images, or an .npy or .npz file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genflow.data.archives import BadImageError
-from genflow.data.formats import channel_bits
+from genflow.data.image_formats import channel_bits
+from genflow.data.sources import BadImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,8 +104,8 @@ class Recipe:
         return images.alpha_composite(canvas, image.convert("RGBA")).convert(mode)
 
     def _channels(self, image: Image) -> int:
-        if image.mode.startswith(DEEP):
-            raise _too_deep(f"mode {image.mode}")
+        if deep := _deep_kind(image):
+            raise _too_deep(deep)
         if self.channels is None and image.mode not in PLAIN:
             raise BadImageError(
                 f"is neither grey nor RGB (mode {image.mode}, {len(image.getbands())} channels); "
@@ -184,6 +185,22 @@ def _opened(data: bytes) -> Image:
     if image.width * image.height > MOST_PIXELS:
         raise BadImageError(f"is too large: {image.height}x{image.width} pixels, at most {MOST_PIXELS} are decoded")
     return image
+
+
+def _deep_kind(image: Image) -> str:
+    """How an opened image has more than 8 bits a channel: by its mode, or by what Pillow will read into one of 8 bits.
+
+    A file may hide its depth from whoever looks for it in one place of the header; what the decoder is told is true.
+    """
+    if image.mode.startswith(DEEP):
+        return f"mode {image.mode}"
+    for tile in getattr(image, "tile", ()):
+        raw, *more = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if re.search(r"^(?!BGR).*;(12|16|32)", str(raw)):  # BGR;16 has 5 or 6 bits a channel
+            return f"stored as {raw}"
+        if tile.codec_name.startswith("ppm") and max(more, default=0) > 255:
+            return f"levels up to {more[0]}"
+    return ""
 
 
 def _too_deep(found: str) -> BadImageError:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.data.base import Dataset, Scaling, check_split
+from genflow.data.base import Dataset, Scaling
 
 TEST_SIZE = 500
 
@@ -48,5 +48,4 @@ class Digits(Dataset):
 
     def labels(self, split: str) -> Tensor:
         """Digits 0 to 9 of a split, shape (n,), int64."""
-        check_split(split)
         return torch.from_numpy(self._all[1][self._rows(split)].astype(np.int64))

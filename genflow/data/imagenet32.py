@@ -14,10 +14,10 @@ import numpy as np
 
 from genflow import cache
 from genflow.data import unpickle
-from genflow.data.archives import check_member
 from genflow.data.arrays import ArrayPart
-from genflow.data.files import DataError, Published
+from genflow.data.downloads import DataError, Published
 from genflow.data.small_images import SIDE, PublishedImages
+from genflow.data.sources import check_member
 
 HEADER = 128
 """Bytes kept free for the header of an .npy file."""

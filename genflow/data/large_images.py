@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+<<<<<<< HEAD
 from genflow.checks import is_count, require
 from genflow.data.archives import Source, open_source
 from genflow.data.bad_images import OnBadImage
@@ -13,6 +14,15 @@ from genflow.data.decoding import Recipe
 from genflow.data.files import DataError, Published, Shelf
 from genflow.data.pictures import PictureDataset, Pictures
 from genflow.data.tables import HELD_OUT, VALIDATION
+=======
+from genflow.data.bad_images import BadImages
+from genflow.data.decoding import Recipe
+from genflow.data.downloads import DataError, Published, Shelf
+from genflow.data.image_files import PictureDataset, Pictures
+from genflow.data.sources import Source, open_source
+from genflow.data.table_files import HELD_OUT, VALIDATION
+from genflow.process.base import is_count, require
+>>>>>>> brkdata
 
 DRIVE = "Google Drive asks for a confirmation in a browser"
 
@@ -26,7 +36,7 @@ class CelebA64(PictureDataset):
 
     Arguments:
         root: Folder of the files; `$GENFLOW_DATA_DIR` or the cache folder by default.
-        download: Refused with a sentence: the files can not be fetched without a browser.
+        download: Refused with a sentence: the files cannot be fetched without a browser.
         flip: Whether training mirrors images.
         held_out: "test" or "validation": which part is the test split.
         on_bad_image: "stop" or "skip".
@@ -60,7 +70,7 @@ class CelebA64(PictureDataset):
             "test": Pictures(source, parts[1 if held_out == "validation" else 2]),
         }
         recipe = Recipe(3, (self.SIDE, self.SIDE), self.CROP, "bilinear")
-        super().__init__("celeba64", splits, recipe, flip, OnBadImage(on_bad_image, bad_limit))
+        super().__init__("celeba64", splits, recipe, flip, BadImages(on_bad_image, bad_limit))
 
     def declared(self) -> dict[str, str]:
         facts = super().declared()
@@ -117,7 +127,7 @@ class LsunBedroom(PictureDataset):
         sources = {split: open_source(shelf.need(*self._files(part))) for split, part in self.PARTS.items()}
         splits = {split: Pictures(source, source.names) for split, source in sources.items()}
         super().__init__(
-            "lsun_bedroom", splits, Recipe(3, (int(size), int(size))), flip, OnBadImage(on_bad_image, bad_limit)
+            "lsun_bedroom", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit)
         )
 
     def _files(self, part: str) -> Sequence[Published]:
@@ -140,7 +150,7 @@ class FFHQ(PictureDataset):
     Arguments:
         root: Folder of the files; `$GENFLOW_DATA_DIR` or the cache folder by default.
         size: Pixels a side.
-        download: Refused with a sentence: the files can not be fetched without a browser.
+        download: Refused with a sentence: the files cannot be fetched without a browser.
         flip: Whether training mirrors images.
         on_bad_image: "stop" or "skip".
         bad_limit: Most images that are skipped.
@@ -165,7 +175,7 @@ class FFHQ(PictureDataset):
         splits = {"train": Pictures(source, []), "test": Pictures(source, [])}
         for name in source.names:
             splits["train" if self._number(name, source) < self.FIRST_TEST else "test"].names.append(name)
-        super().__init__("ffhq", splits, Recipe(3, (int(size), int(size))), flip, OnBadImage(on_bad_image, bad_limit))
+        super().__init__("ffhq", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit))
 
     def _files(self, size: int) -> Sequence[Published]:
         """Files made at the wanted size first, then the published ones that it can be made from."""

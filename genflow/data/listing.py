@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from genflow.data.files import DataError
-from genflow.data.formats import image_format, image_suffixes
+from genflow.data.downloads import DataError
+from genflow.data.image_formats import image_format, image_suffixes
 from genflow.data.notes import counted, listed, shown
 
 HEAD_BYTES = 64

@@ -6,7 +6,8 @@ sets permutes each split once, by a rule that knows only which split it is and h
 
 A subclass of `Dataset` gives what it has as it is stored, and within its own methods sees its rows as they are stored.
 Everybody else sees them in order: what crosses the border between the two is permuted here. `order_rows` puts the
-border around a class when it is defined, so no data set, built in or plugged in, has to think of it.
+border around a class when it is defined, so no data set, built in or plugged in, has to think of it. Threads that such
+a method starts are outside: they must not ask the data set for its rows.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property, lru_cache, partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from genflow.process.base import require
 
 if TYPE_CHECKING:
     from genflow.data.base import Dataset
@@ -28,6 +31,7 @@ SEEDS = {"train": 7919, "test": 7927}
 """Seeds of the permutations. Any other two would do; these never change, since every recorded number is of them."""
 _ROWS = {"train": "train", "test": "test", "partners": "train"}
 """Attributes with an entry for each row, and the split whose rows they are."""
+METHODS = ("labels", "examples")
 _FINAL = ("chunks", "order", "split", "sweep")
 _NOTHING = object()
 _INSIDE: ContextVar[frozenset[int]] = ContextVar("genflow_data_as_stored", default=frozenset())
@@ -55,10 +59,20 @@ def as_stored(data: Dataset) -> Iterator[None]:
         _INSIDE.reset(before)
 
 
-def _permuted(split: str, found: Any, back: bool = False) -> Any:
-    """Rows as they are stored (n, *) to rows in order, or back; what has no rows is left as it came."""
-    if not isinstance(found, Tensor) or not found.ndim:
-        return found
+def check_split(name: str) -> None:
+    """Raises ValueError for a split that no data set has."""
+    require("dataset", {"split": (name, name in SEEDS, "'train' or 'test'")})
+
+
+def _tensor(found: Any) -> Any:
+    """What a class gives of its rows as a tensor: an array or a list becomes float32; None stays None."""
+    return found if found is None or isinstance(found, Tensor) else torch.as_tensor(found).float()
+
+
+def _permuted(split: str, found: Tensor | None, back: bool = False) -> Tensor | None:
+    """Rows as they are stored (n, *) to rows in order, or back."""
+    if found is None:
+        return None
     order = permutation(split, len(found))
     return found.index_select(0, (order.argsort() if back else order).to(found.device))  # contiguous, as `examples`
 
@@ -84,19 +98,19 @@ class Rows:
         kept, inside = self._kept(data), is_inside(data)
         if inside not in kept:
             if (not inside) in kept:
-                kept[inside] = _permuted(self.split, kept[not inside], back=inside)
+                kept[inside] = _permuted(self.split, _tensor(kept[not inside]), back=inside)
             elif self.either:
                 kept[inside] = self._value(data)
             else:
                 with as_stored(data):
                     found = self._value(data)
-                kept[inside] = found if inside else _permuted(self.split, found)
+                kept[inside] = found if inside else _permuted(self.split, _tensor(found))
         return kept[inside]
 
     def __set__(self, data: Any, value: Any) -> None:
         kept = self._kept(data)
         kept.clear()
-        kept[False] = _permuted(self.split, value)  # the one form that is asked for again and again
+        kept[False] = _permuted(self.split, _tensor(value))  # the one form that is asked for again and again
 
     def _kept(self, data: Any) -> dict[bool, Any]:
         """What is known of an instance's rows: as stored (True), in order (False)."""
@@ -108,32 +122,82 @@ class Rows:
         return self.given.__get__(data, type(data)) if hasattr(self.given, "__get__") else self.given
 
 
-def _labels_in_order(given: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(given)
-    def labels(self: Any, split: str) -> Any:
-        if is_inside(self):
-            return given(self, split)
-        with as_stored(self):
-            found = given(self, split)
-        return _permuted(split, found)
+class Method:
+    """A method that answers by rows: given as stored, by a class or an instance, and called in order.
 
-    return labels
+    Arguments:
+        name: "labels" or "examples".
+        given: The function, static method or class method.
+        either: Whether `given` answers in the asker's order, so that nothing is left to permute.
+    """
+
+    def __init__(self, name: str, given: Any, either: bool = False) -> None:
+        self.given, self.either, self.key = given, either, f"_given_{name}"
+        self.answer: Callable[..., Any] = _labels if name == "labels" else _examples
+        update_wrapper(self, given)  # type: ignore[arg-type]  # for its name and docstring
+
+    def __get__(self, data: Any, owner: type | None = None) -> Any:
+        if data is None:
+            return self
+        own = data.__dict__.get(self.key)
+        given = own or self.given.__get__(data, type(data))
+        return partial(self.answer, data, given, self.either and not own)
+
+    def __set__(self, data: Any, value: Callable[..., Any]) -> None:
+        data.__dict__[self.key] = value
 
 
-def _examples_in_order(given: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(given)
-    def examples(self: Any, split: str, rows: Any) -> Any:
-        if is_inside(self):
-            return given(self, split, rows)
-        places, back = self.order(split)[torch.as_tensor(rows).cpu()].sort()  # a disk is read from front to back
-        with as_stored(self):
-            found = given(self, split, places)
-        return torch.empty_like(found).index_copy_(0, back.to(found.device), found)
+def _labels(data: Dataset, given: Callable[..., Any], either: bool, split: str) -> Any:
+    if is_inside(data):
+        return given(split)
+    check_split(split)
+    with as_stored(data):
+        found, total = given(split), data.count(split)
+    if found is None:
+        return None
+    found = torch.as_tensor(found).long()
+    _check_count(data, f"labels of shape {tuple(found.shape)}", found.shape == (total,), split, total)
+    return _permuted(split, found)
 
-    return examples
+
+def _examples(data: Dataset, given: Callable[..., Any], either: bool, split: str, rows: Any) -> Any:
+    if is_inside(data):
+        return given(split, rows)
+    check_split(split)
+    total = data.count(split)
+    rows = row_numbers(rows, total)
+    if either:
+        return given(split, rows)
+    places, back = permutation(split, total)[rows].sort()  # a disk is read from front to back
+    with as_stored(data):
+        found = _tensor(given(split, places))
+    _check_count(data, f"rows of shape {tuple(found.shape)}", found.shape[:1] == (len(rows),), split, len(rows))
+    return torch.empty_like(found).index_copy_(0, back.to(found.device), found)
 
 
-_METHODS = {"labels": _labels_in_order, "examples": _examples_in_order}
+def row_numbers(rows: Any, total: int) -> Tensor:
+    """Rows from 0, shape (k,), int64, on the CPU: of whole numbers, negative ones counted from the end, or a mask.
+
+    Raises:
+        ValueError: They are something else, or there are no such rows.
+    """
+    try:
+        found = torch.as_tensor(rows).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(1)
+    if found.dtype == torch.bool and found.shape == (total,):
+        return found.nonzero()[:, 0]
+    whole = found.ndim == 1 and (not len(found) or not (found.is_floating_point() or found.dtype == torch.bool))
+    found = found.long() if whole else found
+    passed = whole and bool(((found >= -total) & (found < total)).all())
+    require("dataset", {"rows": (rows, passed, f"a list or vector of whole numbers from 0 to {total - 1}")})
+    return torch.where(found < 0, found + total, found)
+
+
+def _check_count(data: Dataset, what: str, passed: bool, split: str, wanted: int) -> None:
+    """Raises ValueError where a data set gives too many or too few of its rows."""
+    if not passed:
+        raise ValueError(f"{type(data).__name__} gives {what} for {wanted} examples of its {split} split")
 
 
 def order_rows(cls: type, base: type) -> None:
@@ -142,7 +206,7 @@ def order_rows(cls: type, base: type) -> None:
     Raises:
         TypeError: It overrides a method that is the base's own.
     """
-    given = {name: value for name in (*_FINAL, *_ROWS, *_METHODS) if (value := _given(cls, base, name)) is not _NOTHING}
+    given = {name: value for name in (*_FINAL, *_ROWS, *METHODS) if (value := _given(cls, base, name)) is not _NOTHING}
     for name in _FINAL:
         if name in given:
             raise TypeError(
@@ -151,8 +215,8 @@ def order_rows(cls: type, base: type) -> None:
             )
     for name in _ROWS.keys() & given.keys():
         setattr(cls, name, Rows(name, cls, given[name]))
-    for name in _METHODS.keys() & given.keys():
-        setattr(cls, name, _METHODS[name](given[name]))
+    for name in set(METHODS) & given.keys():
+        setattr(cls, name, Method(name, given[name]))
 
 
 def _given(cls: type, base: type, name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from genflow.data.base import Dataset, check_split
+from genflow.data.base import Dataset
 
 
 class PairedDataset(Dataset):
@@ -42,5 +42,4 @@ class PairedDataset(Dataset):
         self._labels = labels
 
     def labels(self, split: str) -> Tensor | None:
-        check_split(split)
         return None if self._labels is None else self._labels[split]

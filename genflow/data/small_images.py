@@ -13,7 +13,12 @@ from genflow.checks import require
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayDataset, ArrayPart, stratified_rows
 from genflow.data.base import Scaling
+<<<<<<< HEAD
 from genflow.data.files import DataError, Published, Shelf
+=======
+from genflow.data.downloads import DataError, Published, Shelf
+from genflow.process.base import require
+>>>>>>> brkdata
 
 SIDE = 32
 BATCH_BYTES = 2**28
@@ -150,7 +155,7 @@ def _folder_batches(folder: Path, wanted: set[str], optional: set[str]) -> dict[
         return {name: (folder.parent / name).read_bytes() for name in names}
     except OSError as error:
         raise DataError(
-            f"{error.filename or folder} can not be read: {error.strerror}; fetch the archive again"
+            f"{error.filename or folder} cannot be read: {error.strerror}; fetch the archive again"
         ) from error
 
 
@@ -163,7 +168,7 @@ def _tar_batches(archive: Path, wanted: set[str], optional: set[str]) -> dict[st
                 if member.name not in wanted | optional:
                     continue
                 if not member.isreg() or member.size > BATCH_BYTES:
-                    raise DataError(f"{archive} is refused: its member {member.name!r} is no batch of CIFAR-10")
+                    raise DataError(f"{archive} is refused: its member {member.name!r} is not a batch of CIFAR-10")
                 found[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
     except (DataError, MemoryError):
         raise

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 _NUMBERS = re.compile(r"[|<>=]?[biuf]\d{0,2}")
 """Type codes of numbers; objects and records are refused."""
@@ -78,7 +78,7 @@ class _Array:
 
 
 class _Maker:
-    """A function that a pickle may call; its state can not be set."""
+    """A function that a pickle may call; its state cannot be set."""
 
     __slots__ = ("_function",)
 

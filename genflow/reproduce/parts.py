@@ -127,7 +127,7 @@ def absences(parts: Sequence[Part], settings: Settings) -> list[str]:
 
 def _absent_data(config: BenchConfig) -> list[str]:
     import genflow
-    from genflow.data.files import DataError
+    from genflow.data.downloads import DataError
 
     try:
         genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))

@@ -191,9 +191,6 @@ def check_data(dataset: Dataset, classes: int) -> None:
     wanted = (dataset.count("train"), *dataset.shape)
     if labels is not None:
         check_labels(labels, classes, f"labels of the data set '{name}'")
-        if tuple(labels.shape) != wanted[:1]:
-            came = tuple(labels.shape)
-            raise ValueError(f"the data set '{name}' has labels of shape {came} for {wanted[0]} examples")
     if dataset.partners is not None and tuple(dataset.partners.shape) != wanted:
         came = tuple(dataset.partners.shape)
         raise ValueError(f"the data set '{name}' has partners of shape {came} for examples of shape {wanted}")

@@ -224,7 +224,7 @@ class Elsewhere:
     """Data whose files are not on this machine."""
 
     def __new__(cls, size=60):
-        from genflow.data.files import DataError
+        from genflow.data.downloads import DataError
 
         raise DataError("the files of 'elsewhere' are not in /data; download them")
 

@@ -18,7 +18,7 @@ from genflow import cli
 from genflow.bench import shards
 from genflow.bench.choose import prepare
 from genflow.bench.tables import collect
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 from genflow.evaluate.base import Measured, Metric, Result
 from genflow.registry import registries
 

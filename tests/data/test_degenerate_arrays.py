@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import genflow
-from genflow.data.array_files import MOST_CLASSES
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.image_arrays import MOST_CLASSES
 
 SHAPES = [
     *(shape for rank in range(5) for shape in itertools.product((0, 1, 3, 4), repeat=rank)),
@@ -106,6 +106,24 @@ def test_a_range_beyond_float32_is_refused(tmp_path, range):
         images(saved(tmp_path / "a.npy", np.zeros((4, 4, 4))), range=range)
 
 
+@pytest.mark.parametrize("range", [[0, 1e-320], [0, 5e-39], [2**24, 2**24 + 1], [1e30, 1.00001e30], [-1, -1 + 1e-6]])
+def test_a_range_too_narrow_for_float32_is_refused(tmp_path, range):
+    with pytest.raises(ValueError, match=r"range = .* with at least 256 numbers between them"):
+        images(saved(tmp_path / "a.npy", np.full((4, 4, 4), float(range[0]))), range=range)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, ">f4"])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_no_range_lets_values_pass_that_are_not_finite(tmp_path, dtype, bad):
+    """Also where a bound lies beyond the array's own type and would become an infinity there."""
+    array = np.ones((6, 4, 4), dtype)
+    place = saved(tmp_path / "a.npy", array)
+    assert float(images(place, range=[-3e38, 3e38]).train.max()) == 1
+    array[4, 1, 2] = bad
+    with pytest.raises(DataError, match=r"image 4 has values outside the declared range \[-3e\+38, 3e\+38\], or NaN"):
+        images(saved(tmp_path / "b.npy", array), range=[-3e38, 3e38])
+
+
 # ---- labels ----------------------------------------------------------------------------------------------
 
 IMAGES = (np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)).astype(np.uint8)
@@ -132,6 +150,17 @@ def test_labels_are_numbered_and_keep_their_names(tmp_path, labels, names):
             own = given[int(image.mean())]
             text = own.decode("utf-8", "backslashreplace") if isinstance(own, bytes) else str(own)
             assert names[label] == text
+
+
+def test_accents_of_labels_mean_the_same_in_both_ways_of_writing_them(tmp_path):
+    data = images(saved(tmp_path / "a.npz", IMAGES, labels=["caf\u00e9", "cafe\u0301", "tea"] * 4), classes=True)
+    assert data.class_names == ("caf\u00e9", "tea")
+
+
+def test_two_arrays_of_labels_are_not_chosen_between(tmp_path):
+    place = saved(tmp_path / "a.npz", IMAGES, label=[0, 1] * 6, y=[0, 1, 2] * 4)
+    with pytest.raises(DataError, match="holds both label and y; keep one"):
+        images(place, classes=True)
 
 
 def test_labels_of_two_files_are_numbered_together(tmp_path):

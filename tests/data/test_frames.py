@@ -11,8 +11,8 @@ from PIL import Image
 
 import genflow
 from genflow.data import notes
-from genflow.data.files import DataError
-from genflow.data.pictures import PictureDataset
+from genflow.data.downloads import DataError
+from genflow.data.image_files import PictureDataset
 
 FORMS = {"TIFF": ".tif", "GIF": ".gif", "WEBP": ".webp", "PNG": ".apng", "AVIF": ".avif", "MPO": ".mpo"}
 
@@ -63,6 +63,27 @@ def test_frames_are_told_or_all_read(tmp_path, form, kind, held, caplog, monkeyp
     assert torch.equal(data.examples("train", rows), data.train[rows])
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_no_frame_of_a_film_that_is_cut_off_is_lost_in_silence(tmp_path, form):
+    """Every cut is either named, skipped as a whole file, or leaves all frames."""
+    whole = Image.fromarray(noise(0, 16, 16, 3))
+    out = io.BytesIO()
+    whole.save(out, form, save_all=True, append_images=[Image.fromarray(noise(k, 16, 16, 3)) for k in (1, 2)])
+    data, test = out.getvalue(), write_folder(tmp_path / "test", {"one.png": encoded(noise(3, 16, 16, 3))})
+    for k in range(1, 20):
+        train = write_folder(
+            tmp_path / f"{k}", {f"a{FORMS[form]}": data, f"b{FORMS[form]}": data[: len(data) * k // 20]}
+        )
+        try:
+            found = images(train, test_path=test, frames="all").count("train")
+        except DataError as error:
+            assert f"b{FORMS[form]}" in str(error)  # noqa: PT017
+        else:
+            assert found == 6
+        skipping = images(train, test_path=test, frames="all", on_bad_image="skip")
+        assert skipping.count("train") == 6 or skipping.skipped > 0
+
+
 def test_all_frames_of_a_file_are_on_one_side_of_the_split(tmp_path):
     files = {f"{'cats' if k % 2 else 'dogs'}/{k}.tif": film("TIFF", 1 + k % 4, 80 + k) for k in range(10)}
     data = images(write_folder(tmp_path, files), frames="all", test_share=0.3, classes=True)
@@ -94,7 +115,7 @@ def test_frames_of_several_sizes_and_damaged_films_are_named(tmp_path):
     with pytest.raises(DataError, match=r"differ in size: .*\(frame 1\) has 4x4, .*\(frame 2\) has 4x5"):
         images(tmp_path, frames="all")
     write_folder(tmp_path, {"a.tif": out.getvalue()[:60], "c.tif": out.getvalue()})
-    with pytest.raises(DataError, match=r"a\.tif \(frame 1\) is damaged"):
+    with pytest.raises(DataError, match=r"a\.tif is damaged"):
         images(tmp_path, frames="all", size=4, test_path=tmp_path).train  # noqa: B018
     data = images(tmp_path, frames="all", size=4, on_bad_image="skip", test_path=tmp_path)
     assert (data.count("train"), data.skipped) == (4, 1)

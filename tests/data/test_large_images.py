@@ -8,7 +8,7 @@ from PIL import Image
 from stored import stored
 
 import genflow
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 # ---- CelebA ----------------------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ def test_images_that_are_read_when_asked_for_are_in_the_same_order(tmp_path, mon
     options = make(tmp_path)
     held = genflow.get_dataset("images", **options)
     wanted = held.train
-    monkeypatch.setattr("genflow.data.pictures.PictureDataset.HELD_BYTES", 0)
+    monkeypatch.setattr("genflow.data.image_files.PictureDataset.HELD_BYTES", 0)
     data = genflow.get_dataset("images", **options)
     assert (held.held, data.held) == (True, False)
     assert torch.equal(data.labels("train"), held.labels("train"))
@@ -245,6 +245,45 @@ class ByAnother(Dataset):
         return self.inner.labels(split)
 
 
+class ByArray(ByRows):
+    """Gives arrays and lists where tensors are wanted, of other types."""
+
+    def examples(self, split, rows):
+        return points(LABELS).double().numpy()[rows]
+
+    def labels(self, split):
+        return LABELS.tolist() if split == "train" else LABELS.numpy().astype(np.uint8)
+
+
+class ByArrayAttribute(ByProperty):
+    train = test = points(LABELS).numpy()
+
+
+class ByStaticMethod(ByProperty):
+    @staticmethod
+    def labels(split):
+        return LABELS
+
+
+class ByClassMethod(ByProperty):
+    @classmethod
+    def labels(cls, split):
+        return LABELS
+
+
+class ByFunctions(Dataset):
+    """Functions of an instance, which hide the methods of its class."""
+
+    name, shape, classes, held = "by_functions", (1,), 6, False
+
+    def __init__(self):
+        self.labels = lambda split: LABELS
+        self.examples = lambda split, rows: points(LABELS)[rows]
+
+    def count(self, split):
+        return len(LABELS)
+
+
 class SortedToy(ToyDataset):
     name, classes = "sorted_toy", 6
 
@@ -269,6 +308,11 @@ PLUGINS = [
     ByRows,
     ByMixin,
     ByAnother,
+    ByArray,
+    ByArrayAttribute,
+    ByStaticMethod,
+    ByClassMethod,
+    ByFunctions,
     lambda: SortedToy(size=600),
     pairs,
 ]
@@ -293,6 +337,54 @@ def test_a_plugin_cannot_get_it_wrong(make):
     assert pickle.loads(pickle.dumps(data)).train.equal(data.train) if make in PLUGINS[:4] else True
     if data.partners is not None:
         assert torch.equal(data.partners, -data.train)
+
+
+@pytest.mark.parametrize("make", [ByProperty, ByRows, lambda: SortedToy(size=600), lambda: genflow.get_dataset("iris")])
+def test_rows_are_asked_for_in_any_usual_way(make):
+    data = make()
+    x = data.train
+    last = len(x) - 1
+    mask = torch.arange(len(x)) % 7 == 3
+    for rows in (
+        [3, 3, 0],
+        range(2),
+        np.array([5, 1], np.int16),
+        torch.tensor([2, 1], dtype=torch.uint8),
+        [-1, -len(x)],
+    ):
+        assert torch.equal(data.examples("train", rows), x[torch.as_tensor(rows).long()])
+    assert torch.equal(data.examples("train", mask), x[mask])
+    assert data.examples("train", []).shape == (0, *data.shape)
+    for rows in ([last + 1], [-last - 2], [0.0], [[0, 1]], 3, slice(2), None, "1", [True], torch.ones(5).bool()):
+        with pytest.raises(ValueError, match=rf"rows = .* is not allowed; give .* whole numbers from 0 to {last}"):
+            data.examples("train", rows)
+    for size in (0, -1, 2.5, "3"):
+        for passed in (data.chunks("train", size), data.sweep("train", torch.arange(3), size)):
+            with pytest.raises(ValueError, match=r"size = .* is not allowed; give a whole number above 0"):
+                next(passed)
+    for asked in (data.labels, data.order, data.split, lambda split: data.examples(split, [0])):
+        with pytest.raises(ValueError, match=r"split = 'val' is not allowed; give 'train' or 'test'"):
+            asked("val")
+
+
+def test_rows_that_are_too_many_or_too_few_are_named():
+    class Longer(ByProperty):
+        train = test = points(LABELS[:500])
+
+    class Whole(ByRows):
+        def examples(self, split, rows):
+            return points(LABELS)
+
+    with pytest.raises(ValueError, match=r"Longer gives labels of shape \(600,\) for 500 examples of its train split"):
+        Longer().labels("train")
+    with pytest.raises(ValueError, match=r"Whole gives rows of shape \(600, 1\) for 2 examples of its test split"):
+        Whole().examples("test", [3, 1])
+
+
+def test_whoever_writes_to_an_order_changes_their_own_copy_alone():
+    data = ByProperty()
+    data.order("train").zero_()
+    assert torch.equal(data.order("train").sort()[0], torch.arange(600))
 
 
 def test_the_data_set_of_the_docs_is_in_order():

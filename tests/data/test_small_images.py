@@ -12,7 +12,7 @@ from scipy.io import savemat
 from stored import stored, stored_labels
 
 import genflow
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 # ---- mnist5k ---------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import genflow
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 ROWS = 300
 WIDTHS = {"power": 8, "gas": 19, "gas text": 19, "hepmass": 5, "miniboone": 6, "bsds300": 63}
@@ -105,7 +105,7 @@ def test_values_beyond_float32_are_named_where_nothing_is_standardised(tmp_path)
 
 @pytest.mark.parametrize(("name", "rows"), [(n, k) for n in WIDTHS for k in (0, 1, 2, 5) if n != "bsds300" or not k])
 def test_tables_of_few_rows_are_refused(tmp_path, name, rows):
-    with pytest.raises(DataError, match=r"too few rows|holds float64 of shape|holds no|can not be read as numbers"):
+    with pytest.raises(DataError, match=r"too few rows|holds float64 of shape|holds no|cannot be read as numbers"):
         read(tmp_path, write(tmp_path, name, table(name, rows)))
 
 

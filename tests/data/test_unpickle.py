@@ -8,7 +8,7 @@ import pytest
 from image_files import python2
 
 from genflow.data import unpickle
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 VALUES = [
     {b"data": np.arange(12, dtype=np.uint8).reshape(3, 4), b"labels": [1, 2, 3], b"name": b"batch"},

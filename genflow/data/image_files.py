@@ -13,14 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD:genflow/data/pictures.py
 from genflow.checks import require
 from genflow.data.archives import BadImageError, Source
 from genflow.data.bad_images import OnBadImage, Skipped
+=======
+from genflow.data.bad_images import BadImages
+>>>>>>> brkdata:genflow/data/image_files.py
 from genflow.data.base import Dataset, Scaling, check_split
 from genflow.data.decoding import Recipe, frame_count, orientation
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.memory import check_room, check_size
 from genflow.data.notes import note
+<<<<<<< HEAD:genflow/data/pictures.py
 from genflow.data.room import check_room, check_size
+=======
+from genflow.data.sources import BadImageError, Source
+from genflow.process.base import require
+>>>>>>> brkdata:genflow/data/image_files.py
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,11 +113,11 @@ class PictureDataset(Dataset):
         splits: dict[str, Pictures],
         recipe: Recipe,
         flip: bool = False,
-        bad: OnBadImage | None = None,
+        bad: BadImages | None = None,
     ) -> None:
         require(name, {"flip": (flip, isinstance(flip, bool), "true or false")})
         self.name, self.flip, self.recipe, self._pictures = name, flip, recipe, dict(splits)
-        self._skipped = Skipped(bad or OnBadImage())
+        self._bad = bad or BadImages()
         self._told: dict[str, str] = {}
         if recipe.size:
             check_size(name, recipe.size)
@@ -120,7 +130,7 @@ class PictureDataset(Dataset):
     @property
     def skipped(self) -> int:
         """Images that could not be used so far."""
-        return len(self._skipped.reasons)
+        return len(self._bad.reasons)
 
     def count(self, split: str) -> int:
         check_split(split)
@@ -134,7 +144,6 @@ class PictureDataset(Dataset):
         return None if labels is None else torch.tensor(labels, dtype=torch.int64)
 
     def examples(self, split: str, rows: Tensor) -> Tensor:
-        check_split(split)
         wanted = rows.tolist()
         levels = self._levels(split)[wanted] if self.held else self._decoded(split, wanted)
         return torch.from_numpy(levels.astype(np.float32))
@@ -233,7 +242,7 @@ class PictureDataset(Dataset):
         rows, results = list(rows), []
         for row, found in zip(rows, _pool(os.getpid()).map(one, rows) if len(rows) > 1 else map(one, rows)):
             if isinstance(found, BadImageError):
-                self._skipped.add(part.title(row), found)
+                self._bad.add(part.title(row), found)
             results.append(None if isinstance(found, BadImageError) else found)
         return results
 

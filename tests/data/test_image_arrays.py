@@ -9,7 +9,7 @@ from image_files import noise
 from stored import stored, stored_labels
 
 import genflow
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 
 COUNT = 20
 
@@ -106,7 +106,11 @@ def test_labels_and_test_path(tmp_path):
         (noise(0, 4, 5, 5, 3), {"range": [0, 1]}, "range is for arrays of floats"),
         (noise(0, 4, 5, 5, 3), {"size": 4}, "size is for image files"),
         (noise(0, 4, 5, 5, 3), {"channels": 1}, "channels is for image files"),
-        (noise(0, 4, 5, 5, 3), {"classes": True}, r"holds no array labels or label or y .*it holds images"),
+        (
+            noise(0, 4, 5, 5, 3),
+            {"classes": True},
+            r"holds images, and no labels .* an \.npz file",
+        ),
         (noise(0, 1, 5, 5, 3), {}, r"holds 1 example\(s\)"),
         (np.array([{}] * 4), {}, "cannot be read as an array file"),
     ],

@@ -29,7 +29,7 @@ class Published:
         url: Where it is published.
         size: Its size, in words.
         md5: Published checksum of a file that may be fetched; "" where none is published.
-        by_hand: Why it can not be fetched from here; "" where it can.
+        by_hand: Why it cannot be fetched from here; "" where it can.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Shelf:
     Files are looked for in the folder itself and in its sub-folder of the data set's name.
 
     Raises:
-        DataError: `root` is no folder.
+        DataError: `root` is not a folder.
     """
 
     def __init__(self, dataset: str, root: str | None = None, download: bool = False) -> None:
@@ -61,7 +61,7 @@ class Shelf:
         self.root = expand(chosen) if chosen else cache.folder("data")
         if not self.root.is_dir():
             whose = "root" if root else "GENFLOW_DATA_DIR"
-            raise DataError(f"{dataset}: {whose} = {str(self.root)!r} is no folder; give the folder of the files")
+            raise DataError(f"{dataset}: {whose} = {str(self.root)!r} is not a folder; give the folder of the files")
 
     @property
     def places(self) -> tuple[Path, Path]:
@@ -98,7 +98,7 @@ class Shelf:
         if offered is not None and not self.download:
             todo += f"; --dataset-options {self.dataset}.download=true fetches it"
         if self.download and source is not None and source.by_hand:
-            todo += f". It can not be fetched from here: {source.by_hand}"
+            todo += f". It cannot be fetched from here: {source.by_hand}"
         return text + todo
 
     def _fetch(self, file: Published) -> Path:

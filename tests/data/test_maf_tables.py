@@ -14,8 +14,8 @@ from stored import stored as as_stored
 from stored import stored_labels
 
 import genflow
-from genflow.data.files import DataError
-from genflow.data.tables import tenths
+from genflow.data.downloads import DataError
+from genflow.data.table_files import tenths
 
 ROWS = 437
 
@@ -213,12 +213,12 @@ def test_the_published_archive_is_read_in_place(tmp_path):
     [
         ("power", "power/data.npy", np.zeros((50, 9)), "has 9 columns, POWER's file has 8"),
         ("power", "power/data.npy", np.zeros(50), r"holds float64 of shape \(50,\), not a table"),
-        ("power", "power/data.npy", np.array([[{}]]), "can not be read as an array"),
+        ("power", "power/data.npy", np.array([[{}]]), "cannot be read as an array"),
         ("miniboone", "miniboone/data.npy", values(0, 3, 5), "too few rows, the validation part is empty"),
         ("miniboone", "miniboone/data.npy", np.ones((50, 3)), r"column 0 \(always 1\), 1 \(always 1\), .* is constant"),
         ("gas", "gas/ethylene_CO.npy", np.zeros((50, 16)), "has 16 columns; wanted are time"),
-        ("gas", "gas/ethylene_CO.txt", b"heading\n1 2 x\n", "can not be read as numbers"),
-        ("hepmass", "hepmass/1000_train.csv", b"", r"1000_train\.csv can not be read as numbers"),
+        ("gas", "gas/ethylene_CO.txt", b"heading\n1 2 x\n", "cannot be read as numbers"),
+        ("hepmass", "hepmass/1000_train.csv", b"", r"1000_train\.csv cannot be read as numbers"),
         ("bsds300", "BSDS300/BSDS300.hdf5", b"text", "is damaged, or not BSDS300's file"),
         ("miniboone", "data.tar.gz", b"text", r"data\.tar\.gz is damaged"),
     ],

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import genflow
-from genflow.data.files import DataError, Published, Shelf
+from genflow.data.downloads import DataError, Published, Shelf
 
 CONTENT = b"published bytes" * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -57,7 +57,7 @@ def test_the_root_is_the_option_then_the_variable_then_the_cache(tmp_path, monke
     monkeypatch.setenv("GENFLOW_DATA_DIR", str(tmp_path / "variable"))
     assert Shelf("thing").root == tmp_path / "variable"
     assert Shelf("thing", str(tmp_path / "option")).root == tmp_path / "option"
-    with pytest.raises(DataError, match=r"thing: root = .*absent.* is no folder"):
+    with pytest.raises(DataError, match=r"thing: root = .*absent.* is not a folder"):
         Shelf("thing", str(tmp_path / "absent"))
     monkeypatch.setenv("GENFLOW_DATA_DIR", str(tmp_path / "absent"))
     with pytest.raises(DataError, match="GENFLOW_DATA_DIR = "):
@@ -93,7 +93,7 @@ def test_what_is_missing_where_it_was_looked_for_and_what_to_do(name, words, tmp
 
 @pytest.mark.parametrize("name", ["celeba64", "ffhq", "lsun_bedroom", "imagenet32", "gas"])
 def test_what_can_not_be_fetched_says_why(name, tmp_path):
-    with pytest.raises(DataError, match="can not be fetched from here: "):
+    with pytest.raises(DataError, match="cannot be fetched from here: "):
         genflow.get_dataset(name, root=str(tmp_path), download=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +11,22 @@ from typing import Any
 
 import numpy as np
 
+<<<<<<< HEAD:genflow/data/array_files.py
 from genflow.checks import require
 from genflow.data.archives import check_member
+=======
+>>>>>>> brkdata:genflow/data/image_arrays.py
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.memory import free_bytes, megabytes
 from genflow.data.notes import note, shown
+<<<<<<< HEAD:genflow/data/array_files.py
 from genflow.data.room import free_bytes, megabytes
+=======
+from genflow.data.sources import check_member
+from genflow.process.base import require
+>>>>>>> brkdata:genflow/data/image_arrays.py
 
 LABELS = ("labels", "label", "y")
 CHANNELS = (1, 3)
@@ -25,6 +35,8 @@ MOST_CLASSES = 2**16
 """More different labels are measurements or numbers of rows, not classes."""
 EMPTY_BYTES = 2**16
 """Up to so many bytes an .npy file that cannot be mapped is read, to say what is in it."""
+LEVELS = 256
+"""Fewest levels that float32 must tell apart in a declared range, as many as bytes have."""
 ROWS_CHECKED = 4096
 """Rows whose range is checked at a time."""
 
@@ -32,7 +44,7 @@ ROWS_CHECKED = 4096
 class ArrayImages(ArrayDataset):
     """Images of an array file; of an .npy file only the rows that are asked for are read.
 
-    The arguments are those of `genflow.data.images.load_images`.
+    The arguments are those of `genflow.data.own_images.load_images`.
 
     Raises:
         DataError: Not an array of images, or values outside the declared range.
@@ -155,9 +167,11 @@ def _channels_first(array: np.ndarray, place: Path) -> np.ndarray:
 
 
 def _classes(found: Mapping[str, np.ndarray], count: int, place: Path) -> np.ndarray:
-    labels = next((found[name] for name in LABELS if name in found), None)
-    if labels is None:
-        raise DataError(f"{place} holds no array {' or '.join(LABELS)} for classes=true; it holds {', '.join(found)}")
+    named = [name for name in LABELS if name in found]
+    if len(named) != 1:
+        came = f"both {' and '.join(named)}; keep one" if named else f"{', '.join(found)}, and no {' or '.join(LABELS)}"
+        raise DataError(f"{place} holds {came}: classes=true needs one array of labels, in an .npz file")
+    labels = found[named[0]]
     labels = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     known = labels.dtype.kind in "bUS" or (labels.dtype.kind in "iu" and (labels >= 0).all())
     if labels.shape != (count,) or not known:
@@ -181,7 +195,7 @@ def _numbered(
     if len({"number" if known.dtype.kind in "iu" else known.dtype.kind for known in labels.values()}) > 1:
         both = " and ".join(f"{places[split]} holds {known.dtype}" for split, known in labels.items())
         raise DataError(f"labels must be of one type: {both}")
-    every = [known.astype(np.uint64) if known.dtype.kind in "iu" else known for known in labels.values()]
+    every = [_comparable(known) for known in labels.values()]
     values, codes = np.unique(np.concatenate(every), return_inverse=True)
     if len(values) > MOST_CLASSES:
         raise DataError(
@@ -193,6 +207,15 @@ def _numbered(
         split: replace(parts[split], labels=own) for split, own in zip(labels, np.split(codes.reshape(-1), cuts))
     }
     return numbered, tuple(map(_name, values))
+
+
+def _comparable(labels: np.ndarray) -> np.ndarray:
+    """Whole numbers of one type; strings with accents written in one way, as `class_folders` does."""
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.uint64)
+    if labels.dtype.kind == "U":
+        return np.array([unicodedata.normalize("NFC", label) for label in labels.tolist()])
+    return labels
 
 
 def _name(value: Any) -> str:
@@ -207,19 +230,31 @@ def _scaling(dtype: np.dtype, range: Sequence[float] | None, place: Path) -> Sca
         return Scaling.grey(256)
     if dtype.kind != "f":
         raise DataError(f"{place} holds {dtype}; store levels 0 to 255 as uint8, or floats with range=[low, high]")
-    if range is not None and max(map(abs, range)) > float(np.finfo(np.float32).max):
-        raise ValueError(f"images: range = {list(range)} is not allowed; give numbers that float32 can hold")
     if range is None:
         raise DataError(f"{place} holds {dtype}, whose range must be declared: give range=[low, high], as in [0, 1]")
+    if not _fits(*range):
+        raise ValueError(
+            f"images: range = {list(range)} is not allowed; give numbers that float32 can hold, "
+            f"with at least {LEVELS} numbers between them"
+        )
     scale = 2 / (range[1] - range[0])
     return Scaling(scale, -1 - scale * range[0])
 
 
+def _fits(low: float, high: float) -> bool:
+    """Whether float32 tells apart enough levels in a range, and holds it and its scale."""
+    about = np.finfo(np.float32)
+    largest, width = max(abs(low), abs(high)), high - low
+    return largest <= float(about.max) and width >= max(LEVELS * float(about.eps) * largest, float(about.tiny))
+
+
 def _check_range(array: np.ndarray, range: Sequence[float], place: Path) -> None:
-    low, high = range
+    largest = np.finfo(array.dtype).max  # so that a bound beyond the type is no infinity, which would let one pass
+    low, high = np.clip(range, -largest, largest).astype(array.dtype)
     for start in np.arange(0, len(array), ROWS_CHECKED):
         rows = array[start : start + ROWS_CHECKED]
         outside = ~((rows >= low) & (rows <= high))
         if outside.any():
             row = int(start + outside.reshape(len(rows), -1).any(1).argmax())
-            raise DataError(f"{place}: image {row} has values outside the declared range [{low}, {high}], or NaN")
+            declared = ", ".join(f"{bound:g}" for bound in range)
+            raise DataError(f"{place}: image {row} has values outside the declared range [{declared}], or NaN")

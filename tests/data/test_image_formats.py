@@ -13,8 +13,8 @@ from PIL import Image
 
 import genflow
 from genflow.data.decoding import Recipe
-from genflow.data.files import DataError
-from genflow.data.formats import channel_bits, image_suffixes
+from genflow.data.downloads import DataError
+from genflow.data.image_formats import channel_bits, image_suffixes
 
 GREY, COLOUR = noise(0, 4, 4), noise(1, 4, 4, 3)
 DEEP = noise(2, 4, 4, 4).astype(np.uint16) * 15  # below 4096: the high byte is at most 15
@@ -81,6 +81,12 @@ def deep_files():
             yield f"pnm {kind} {most}", ".ppm", raw.pnm(np.minimum(levels, most), kind, most)
     commented = raw.pnm(DEEP[:, :, :3], 6, 65535).replace(b"# a comment", b"#" + b" a comment" * 9000)
     yield "pnm with a long comment", ".ppm", commented
+    plain = raw.png(DEEP[:, :, :3], 16, 2)
+    late = plain[:8] + raw.chunk(b"tEXt", b"a\0b") + raw.chunk(b"CgBI", bytes(4)) + plain[8:]
+    yield "png behind other chunks", ".png", late
+    yield "ico behind other chunks", ".ico", struct.pack("<3H4B2H2I", 0, 1, 1, 4, 4, 0, 0, 1, 48, len(late), 22) + late
+    for kind in ("PyP", "PyRGBA", "PyCMYK", "P0CMYK"):
+        yield f"pnm {kind}", ".ppm", f"{kind}\n4 4\n4095\n".encode() + DEEP.astype(">u2").tobytes()
     yield "pfm grey", ".pfm", raw.pfm(DEEP[:, :, 0])
     yield "pfm colour", ".pfm", raw.pfm(DEEP[:, :, :3])
     photograph = {

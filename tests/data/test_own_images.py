@@ -12,9 +12,9 @@ from PIL import Image
 from stored import stored
 
 import genflow
-from genflow.data.archives import FolderSource, ZipSource, open_source
-from genflow.data.files import DataError
-from genflow.data.pictures import PictureDataset
+from genflow.data.downloads import DataError
+from genflow.data.image_files import PictureDataset
+from genflow.data.sources import FolderSource, ZipSource, open_source
 
 COUNT = 12
 SPLIT = np.random.RandomState(0).permutation(COUNT)

@@ -14,7 +14,12 @@ import numpy as np
 
 from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart
+<<<<<<< HEAD:genflow/data/tables.py
 from genflow.data.files import DataError, Published, Shelf
+=======
+from genflow.data.downloads import DataError, Published, Shelf
+from genflow.process.base import require
+>>>>>>> brkdata:genflow/data/table_files.py
 
 HELD_OUT = ("test", "validation")
 VALIDATION = "published, with the validation part as the test split"
@@ -117,7 +122,7 @@ class Table(ArrayDataset):
         except (DataError, MemoryError):
             raise
         except Exception as error:
-            raise DataError(f"{self._found[file]} can not be read as an array: {error}; fetch it again") from error
+            raise DataError(f"{self._found[file]} cannot be read as an array: {error}; fetch it again") from error
         check_table(found, self._found[file])
         return found
 
@@ -139,7 +144,7 @@ def check_finite(table: np.ndarray, place: object) -> None:
         more = f" ({others} more column{'s' * (others > 1)} such)" if others else ""
         raise DataError(
             f"{place} has values that are not finite: column {column} holds {table[row, column]} in row {row}{more}, "
-            "counted from 0; mend or leave out such rows"
+            "counted from 0; repair or leave out such rows"
         )
 
 
@@ -153,7 +158,7 @@ def numbers(frame: Any, place: object) -> np.ndarray:
         if values.dtype.kind not in "fiub":
             text = next((value for value in values if not _is_numeral(value)), values.dtype)
             raise DataError(
-                f"{place} can not be read as numbers: column {column} ({name}) holds {text!r}; fetch it again"
+                f"{place} cannot be read as numbers: column {column} ({name}) holds {text!r}; fetch it again"
             )
     table = frame.to_numpy(np.float64)
     check_table(table, place)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genflow.data.containers import container
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 from genflow.data.listing import HEAD_BYTES, FolderWalk, Listing, check_regular, class_folders
 from genflow.data.notes import shown
 

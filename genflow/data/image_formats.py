@@ -82,7 +82,11 @@ def _unknown(data: bytes) -> Iterator[int]:
 
 
 def _png(data: bytes) -> Iterator[int]:
-    yield data[24]
+    """The depth in the header, behind any other chunks."""
+    place = 8
+    while data[place + 4 : place + 8] != b"IHDR":
+        place += 12 + struct.unpack_from(">I", data, place)[0]
+    yield data[place + 16]
 
 
 def _jpeg(data: bytes) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Your own images: a folder or a zip file; array files are in `array_files`. What is made of them is said in notes."""
+"""Your own images: a folder or a zip file; arrays are in `image_arrays`. What is made of them is said in notes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD:genflow/data/images.py
 from genflow.checks import is_count, is_number, require
 from genflow.data.archives import BadImageError, Source, open_source
 from genflow.data.array_files import ArrayImages
+=======
+>>>>>>> brkdata:genflow/data/own_images.py
 from genflow.data.arrays import split_rows
-from genflow.data.bad_images import OnBadImage
+from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset
 from genflow.data.containers import container
 from genflow.data.decoding import Recipe
 from genflow.data.decoding import frames as frames_of
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
+from genflow.data.image_arrays import ArrayImages
+from genflow.data.image_files import PictureDataset, Pictures
 from genflow.data.listing import SPLITS, empty_folders
 from genflow.data.notes import counted, listed, note, shown
-from genflow.data.pictures import PictureDataset, Pictures
+from genflow.data.sources import BadImageError, Source, open_source
 from genflow.places import expand
 
 FEW = 10
@@ -76,8 +81,10 @@ def load_images(
             "background": (background, background is None or _is_level(background), "a whole number from 0 to 255"),
         },
     )
-    bad = OnBadImage(on_bad_image, bad_limit)
+    bad = BadImages(on_bad_image, bad_limit)
     places = {"train": expand(path), **({"test": expand(test_path)} if test_path else {})}
+    if test_path:
+        _say_overlap(places)
     if _are_arrays(places):
         _refuse_for_arrays(path, size=size, channels=channels, background=background)
         arrays = ArrayImages(places, range, classes=classes, test_share=test_share, flip=flip)
@@ -86,7 +93,10 @@ def load_images(
     if range is not None:
         raise ValueError("images: range is for arrays of floats; image files have grey levels 0 to 255")
     recipe = Recipe(channels, _pair(size) if size is not None else None, background=background)
-    splits, names = _pictures(places, classes, test_share, frames == "all")
+    splits, names = _pictures(places, classes, test_share)
+    if frames == "all":  # after the split, so that no file is on both sides
+        splits = {split: _every_frame(part, bad) for split, part in splits.items()}
+    _say_split(len(splits["train"].names), len(splits["test"].names), places, test_share)
     return FolderImages(splits, recipe, flip, bad, names)
 
 
@@ -130,9 +140,7 @@ def _is_range(range: Any) -> bool:
     return isinstance(range, Sequence) and len(range) == 2 and all(map(is_number, range)) and range[0] < range[1]
 
 
-def _pictures(
-    places: Mapping[str, Path], classes: bool, share: float, every_frame: bool
-) -> tuple[dict[str, Pictures], list[str]]:
+def _pictures(places: Mapping[str, Path], classes: bool, share: float) -> tuple[dict[str, Pictures], list[str]]:
     """The images of both splits, and the names of their classes."""
     sources = {split: open_source(place) for split, place in places.items()}
     for source in sources.values():
@@ -147,21 +155,19 @@ def _pictures(
         whole, place = splits["train"], sources["train"].place
         rows = split_rows(len(whole.names), share, place)
         splits = {split: whole.taken(kept.tolist()) for split, kept in rows.items()}
-    if every_frame:  # after the split, so that no file is on both sides
-        splits = {split: _every_frame(part) for split, part in splits.items()}
     _say_classes(first, splits["train"].labels or [])
-    _say_split(len(splits["train"].names), len(splits["test"].names), places, share)
     return splits, first
 
 
-def _every_frame(part: Pictures) -> Pictures:
-    """A row for each frame of each file. A damaged file keeps its first, whose reading names it."""
+def _every_frame(part: Pictures, bad: BadImages) -> Pictures:
+    """A row for each frame of each file; none for a file whose frames cannot be counted, since it is damaged."""
     rows, places = [], []
     for row, name in enumerate(part.names):
         try:
             count = frames_of(part.source.read(name))
-        except BadImageError:
-            count = 1
+        except BadImageError as error:
+            bad.add(part.title(row), error)
+            continue
         rows += [row] * count
         places += list(range(count))
     return part.taken(rows, places)
@@ -177,7 +183,7 @@ def _say_others(source: Source, classes: bool) -> None:
         note(f"{shown(source.place)}: {found}: {counted(listing.passed)}")
     if classes:
         if empty := empty_folders(listing):
-            note(f"{shown(source.place)}: folders without images are no classes: {listed(empty)}")
+            note(f"{shown(source.place)}: folders without images are not classes: {listed(empty)}")
         return
     with suppress(DataError):
         names, _ = source.classes()
@@ -186,8 +192,17 @@ def _say_others(source: Source, classes: bool) -> None:
             note(f"{shown(source.place)}: {folders} are not used as classes; classes=true uses them")
 
 
+def _say_overlap(places: Mapping[str, Path]) -> None:
+    train, test = (places[split].resolve() for split in ("train", "test"))
+    if train == test or train in test.parents:
+        note(
+            f"images: test_path = {shown(places['test'])} lies within path = {shown(places['train'])}, "
+            "so the held-out images are trained on too; keep them apart, or leave test_path out"
+        )
+
+
 def _say_split(train: int, test: int, places: Mapping[str, Path], share: float) -> None:
-    held_out = f"test_path = {shown(places['test'])}" if "test" in places else f"test_share = {share}"
+    held_out = f"test_path = {shown(places['test'])}" if "test" in places else f"test_share = {share:g}"
     few = "; too few for most metrics: a larger test_share or a test_path gives more" if test < FEW else ""
     note(f"images: {train:,} to train on, {test:,} held out ({held_out}){few}")
 
@@ -209,7 +224,7 @@ class FolderImages(PictureDataset):
     """Image files in a folder or zip file."""
 
     def __init__(
-        self, splits: dict[str, Pictures], recipe: Recipe, flip: bool, bad: OnBadImage, names: Sequence[str] = ()
+        self, splits: dict[str, Pictures], recipe: Recipe, flip: bool, bad: BadImages, names: Sequence[str] = ()
     ) -> None:
         super().__init__("images", splits, recipe, flip, bad)
         self.classes, self.class_names, self.classes_asked = len(names), tuple(names), bool(names)

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+<<<<<<< HEAD:genflow/data/published_tables.py
 from genflow.checks import is_number, require
 from genflow.data.files import DataError, Published
 from genflow.data.tables import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
+=======
+from genflow.data.downloads import DataError, Published
+from genflow.data.table_files import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
+from genflow.process.base import is_number, require
+>>>>>>> brkdata:genflow/data/maf_tables.py
 
 
 class Power(Table):
@@ -91,7 +97,7 @@ class Gas(Table):
         try:
             found = pd.read_csv(path, sep=r"\s+", skiprows=1, header=None, low_memory=False)
         except (ValueError, OSError) as error:
-            raise DataError(f"{path} can not be read as numbers: {error}; fetch it again") from error
+            raise DataError(f"{path} cannot be read as numbers: {error}; fetch it again") from error
         data = numbers(found, path)
         return data[np.random.RandomState(0).permutation(len(data))[: round(self.share * len(data))]]
 
@@ -128,7 +134,7 @@ class Hepmass(Table):
             with self.open(file) as source:
                 found = pd.read_csv(source, index_col=False, low_memory=False)
         except (ValueError, OSError) as error:
-            raise DataError(f"{self._found[file]} can not be read as numbers: {error}; fetch it again") from error
+            raise DataError(f"{self._found[file]} cannot be read as numbers: {error}; fetch it again") from error
         table = numbers(found, self._found[file])
         return table[table[:, 0] == 1][:, 1:]
 
