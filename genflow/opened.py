@@ -110,7 +110,7 @@ class Opened:
     def process(self) -> Process:
         """As it was trained, fitted numbers included; a base that is data is named, not stored: see `sampler`."""
         import genflow
-        from genflow.data.files import DataError
+        from genflow.data.downloads import DataError
 
         made = self.about["process"]
         try:

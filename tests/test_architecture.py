@@ -76,6 +76,10 @@ def test_imports_point_one_way():
     assert wrong == []
 
 
+def test_every_module_that_is_imported_exists():
+    assert sorted({other for others in GRAPH.values() for other in others} - {*FILES}) == []
+
+
 def test_no_module_imports_itself_by_way_of_others():
     """Neither at the top, nor within functions, nor for types alone."""
     TopologicalSorter(GRAPH).prepare()  # raises CycleError, which names the circle

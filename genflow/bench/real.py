@@ -11,13 +11,8 @@ from torch import Tensor
 
 import genflow
 from genflow.data.base import Dataset, Scaling
-<<<<<<< HEAD
-from genflow.data.files import DataError
-from genflow.opened import catalogue_scaling, open_checkpoint
-=======
 from genflow.data.downloads import DataError
-from genflow.registry import registries
->>>>>>> brkdata
+from genflow.opened import catalogue_scaling, open_checkpoint
 
 
 class Absent(Dataset):

@@ -92,8 +92,8 @@ def _grey(path: Path, opened: Opened, count: int) -> Tensor:
 
 def _contents(path: Path, count: int) -> Iterator[bytes]:
     """The bytes of a picture, or of the first `count` of a folder or zip file; errors of reading them are named."""
-    from genflow.data.archives import BadImageError, open_source
-    from genflow.data.files import DataError
+    from genflow.data.downloads import DataError
+    from genflow.data.sources import BadImageError, open_source
 
     title = str(path)
     try:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
-<<<<<<< HEAD
 from genflow.checks import is_count, require
-from genflow.data.archives import BadImageError
-from genflow.data.files import DataError
-=======
 from genflow.data.downloads import DataError
 from genflow.data.sources import BadImageError
-from genflow.process.base import is_count, require
->>>>>>> brkdata
 
 
 @dataclass

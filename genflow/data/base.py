@@ -12,13 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from genflow.checks import is_count, require
-from genflow.data.order import Rows, is_inside, order_rows, permutation
-=======
 from genflow.data.order import METHODS, Method, Rows, check_split, is_inside, order_rows, permutation, row_numbers
-from genflow.process.base import is_count, require
->>>>>>> brkdata
 from genflow.registry import registries
 
 

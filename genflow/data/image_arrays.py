@@ -11,22 +11,13 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD:genflow/data/array_files.py
 from genflow.checks import require
-from genflow.data.archives import check_member
-=======
->>>>>>> brkdata:genflow/data/image_arrays.py
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
 from genflow.data.downloads import DataError
 from genflow.data.memory import free_bytes, megabytes
 from genflow.data.notes import note, shown
-<<<<<<< HEAD:genflow/data/array_files.py
-from genflow.data.room import free_bytes, megabytes
-=======
 from genflow.data.sources import check_member
-from genflow.process.base import require
->>>>>>> brkdata:genflow/data/image_arrays.py
 
 LABELS = ("labels", "label", "y")
 CHANNELS = (1, 3)

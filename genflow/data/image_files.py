@@ -13,24 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD:genflow/data/pictures.py
 from genflow.checks import require
-from genflow.data.archives import BadImageError, Source
-from genflow.data.bad_images import OnBadImage, Skipped
-=======
 from genflow.data.bad_images import BadImages
->>>>>>> brkdata:genflow/data/image_files.py
 from genflow.data.base import Dataset, Scaling, check_split
 from genflow.data.decoding import Recipe, frame_count, orientation
 from genflow.data.downloads import DataError
 from genflow.data.memory import check_room, check_size
 from genflow.data.notes import note
-<<<<<<< HEAD:genflow/data/pictures.py
-from genflow.data.room import check_room, check_size
-=======
 from genflow.data.sources import BadImageError, Source
-from genflow.process.base import require
->>>>>>> brkdata:genflow/data/image_files.py
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,23 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-<<<<<<< HEAD
 from genflow.checks import is_count, require
-from genflow.data.archives import Source, open_source
-from genflow.data.bad_images import OnBadImage
-from genflow.data.decoding import Recipe
-from genflow.data.files import DataError, Published, Shelf
-from genflow.data.pictures import PictureDataset, Pictures
-from genflow.data.tables import HELD_OUT, VALIDATION
-=======
 from genflow.data.bad_images import BadImages
 from genflow.data.decoding import Recipe
 from genflow.data.downloads import DataError, Published, Shelf
 from genflow.data.image_files import PictureDataset, Pictures
 from genflow.data.sources import Source, open_source
 from genflow.data.table_files import HELD_OUT, VALIDATION
-from genflow.process.base import is_count, require
->>>>>>> brkdata
 
 DRIVE = "Google Drive asks for a confirmation in a browser"
 

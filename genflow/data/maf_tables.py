@@ -9,15 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-<<<<<<< HEAD:genflow/data/published_tables.py
 from genflow.checks import is_number, require
-from genflow.data.files import DataError, Published
-from genflow.data.tables import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
-=======
 from genflow.data.downloads import DataError, Published
 from genflow.data.table_files import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
-from genflow.process.base import is_number, require
->>>>>>> brkdata:genflow/data/maf_tables.py
 
 
 class Power(Table):

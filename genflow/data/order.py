@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genflow.process.base import require
+from genflow.checks import require
 
 if TYPE_CHECKING:
     from genflow.data.base import Dataset

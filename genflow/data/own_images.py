@@ -7,12 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD:genflow/data/images.py
 from genflow.checks import is_count, is_number, require
-from genflow.data.archives import BadImageError, Source, open_source
-from genflow.data.array_files import ArrayImages
-=======
->>>>>>> brkdata:genflow/data/own_images.py
 from genflow.data.arrays import split_rows
 from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset

@@ -13,12 +13,7 @@ from genflow.checks import require
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayDataset, ArrayPart, stratified_rows
 from genflow.data.base import Scaling
-<<<<<<< HEAD
-from genflow.data.files import DataError, Published, Shelf
-=======
 from genflow.data.downloads import DataError, Published, Shelf
-from genflow.process.base import require
->>>>>>> brkdata
 
 SIDE = 32
 BATCH_BYTES = 2**28

@@ -14,12 +14,7 @@ import numpy as np
 
 from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart
-<<<<<<< HEAD:genflow/data/tables.py
-from genflow.data.files import DataError, Published, Shelf
-=======
 from genflow.data.downloads import DataError, Published, Shelf
-from genflow.process.base import require
->>>>>>> brkdata:genflow/data/table_files.py
 
 HELD_OUT = ("test", "validation")
 VALIDATION = "published, with the validation part as the test split"

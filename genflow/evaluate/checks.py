@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genflow.config import BenchConfig, ConfigError
 from genflow.data.base import Dataset
-from genflow.data.files import DataError
+from genflow.data.downloads import DataError
 from genflow.registry import registries
 
 LOG = logging.getLogger("genflow")

@@ -8,13 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
-from genflow.data.files import DataError
-=======
 from genflow.data.downloads import DataError
->>>>>>> brkdata
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.features import Space
