@@ -25,23 +25,13 @@ from typing import Any
 from genflow.bench.cells import Cell
 from genflow.bench.execute import Answer, Job, execute
 from genflow.bench.pool import Pool, Slot
-from genflow.bench.queues import request
+from genflow.bench.queues import SYSTEMS, request
 from genflow.bench.store import Store
 from genflow.bench.tasks import Task
 from genflow.config import BenchConfig, ConfigError, flatten
 
 LOOK, PATIENCE = 0.5, 30.0
 """Seconds between questions for the cluster's workers, and until a scheduler that does not answer counts as gone."""
-
-CLASSES = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "lsf": "LSFCluster",
-    "sge": "SGECluster",
-    "htcondor": "HTCondorCluster",
-    "local": "LocalCluster",
-}
-"""Classes of dask-jobqueue by queueing system."""
 
 
 class ClusterGoneError(RuntimeError):
@@ -90,7 +80,7 @@ def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
         importlib.import_module("dask_jobqueue.local")
     except ImportError:
         raise ConfigError("cluster needs dask-jobqueue: pip install 'genflow[cluster]'") from None
-    kind = getattr(jobqueue.local if system == "local" else jobqueue, CLASSES[system])
+    kind = getattr(jobqueue.local if system == "local" else jobqueue, SYSTEMS[system])
     command = kind.job_cls.submit_command
     if command and not shutil.which(command.split()[0]):
         raise ConfigError(
@@ -132,7 +122,7 @@ class DaskSlot(Slot):
     """
 
     def __init__(self, pool: DaskPool, address: str, facts: Mapping[str, Any], place: int) -> None:
-        self.pool, self.threads, self.place, self.told = pool, int(facts["nthreads"]), place, (0.0, "")
+        self.pool, self.threads, self.place = pool, int(facts["nthreads"]), place
         gpu = pool.config["device"].startswith("cuda") and facts["resources"].get("GPU")
         bound = {"workers": [address], "pure": False, **({"resources": {"GPU": 1}} if gpu else {})}
         self.executor = pool.client.get_executor(**bound)
@@ -142,9 +132,6 @@ class DaskSlot(Slot):
         job = Job(self.pool.config, task.cell.to_json(), task.part, self.threads, self.place)
         future: Future[Answer] = self.executor.submit(work, job, self.pool.session, os.getcwd())
         return future
-
-    def progress(self) -> tuple[float, str]:
-        return self.told
 
 
 class DaskPool(Pool):

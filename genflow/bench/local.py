@@ -55,11 +55,11 @@ class LocalSlot(Slot):
         context = multiprocessing.get_context("spawn")
         given = (self._theirs, str(self.log))
         self._executor = ProcessPoolExecutor(1, context, initializer=_begin, initargs=given)
-        self._told, self._spent, self.model = (0.0, ""), False, ""
+        self._spent, self.model = False, ""
 
     def submit(self, task: Task) -> Future[Answer]:
         self.progress()
-        self._told, self.model = (0.0, ""), task.cell.model or self.model
+        self.told, self.model = (0.0, ""), task.cell.model or self.model
         future = self.call(_execute, Job(self.config, task.cell.to_json(), task.part, self.threads, self.place))
         future.add_done_callback(self._look)
         return future
@@ -90,8 +90,8 @@ class LocalSlot(Slot):
     def progress(self) -> tuple[float, str]:
         with suppress(EOFError, OSError):
             while self._line.poll():
-                self._told = self._line.recv()
-        return self._told
+                self.told = self._line.recv()
+        return super().progress()
 
     def stop(self) -> None:
         """Asks the process to save what it can and to answer."""
@@ -141,15 +141,7 @@ class LocalPool(Pool):
 
 
 def check(config: BenchConfig, threads: int, calls: float = 0.0) -> tuple[str, Any]:
-    """Why a part of the bench refuses its options, "" if none does; and what the network costs, where that is asked.
-
-    Found by building everything in a process of its own, which costs the import of torch there; nothing is written.
-
-    Arguments:
-        config: The bench.
-        threads: Of the process.
-        calls: Network calls of the bench, for one sample each; 0 where the network need not be measured.
-    """
+    """What `rehearse` finds, in a process of its own, which costs the import of torch there; nothing is written."""
     with TemporaryDirectory() as folder:
         slot = LocalSlot(config, threads, 0, Path(folder) / LOG)
         try:

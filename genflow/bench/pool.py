@@ -28,13 +28,16 @@ class Slot(ABC):
     model = ""
     """Of the last task, which the worker still holds."""
 
+    told = (0.0, "")
+    """What the worker last said of its task."""
+
     @abstractmethod
     def submit(self, task: Task) -> Future[Answer]:
         """Starts a task. The future has an exception where the worker was lost."""
 
-    @abstractmethod
     def progress(self) -> tuple[float, str]:
         """Share of the task that is done, and a word on how it goes."""
+        return self.told
 
     def last_words(self, error: BaseException) -> str:
         """Why the worker was lost, as far as that is known."""

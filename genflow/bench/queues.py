@@ -14,8 +14,15 @@ from genflow.bench.choose import seconds_of
 from genflow.config import BenchConfig, ConfigError
 from genflow.registry import unknown
 
-SYSTEMS = ("slurm", "pbs", "lsf", "sge", "htcondor", "local")
-"""Queueing systems; `local` is processes of this machine, to try a bench before it queues."""
+SYSTEMS = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "htcondor": "HTCondorCluster",
+    "local": "LocalCluster",
+}
+"""Classes of dask-jobqueue by queueing system; `local` is processes of this machine, to try it."""
 
 PLAIN = ("queue", "account", "project", "interface", "host", "disk", "python", "local_directory")
 """Keys that are options of dask-jobqueue; `host` is where the scheduler listens."""

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -148,7 +148,7 @@ class Runner:
             time.sleep(PAUSE)
         return wait(self._running, PAUSE, FIRST_COMPLETED).done
 
-    def _hand_out(self, slots: Any) -> None:
+    def _hand_out(self, slots: Sequence[Slot]) -> None:
         busy = [slot for slot, _ in self._running.values()]
         for slot in slots:
             if self._halting or slot in busy:

@@ -32,8 +32,8 @@ class Inline(Pool, Slot):
     An exception as the answer is the worker's death.
     """
 
-    def __init__(self, answer, log=None, told=(0.0, "")):
-        self.answer, self.log, self.told = answer, [] if log is None else log, told
+    def __init__(self, answer, log=None):
+        self.answer, self.log = answer, [] if log is None else log
         self.held = None
 
     def slots(self):
@@ -48,9 +48,6 @@ class Inline(Pool, Slot):
         elif answer:
             self.held.set_result(answer)
         return self.held
-
-    def progress(self):
-        return self.told
 
     def stop(self):
         self.log.append("stop")

@@ -238,7 +238,9 @@ def slurm(tmp_path, monkeypatch):
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", ENV["PYTHONPATH"])
-    yield folder
+    dask_config = pytest.importorskip("dask.config")
+    with dask_config.set({"distributed.deploy.lost-worker-timeout": "0.5s"}):
+        yield folder
     for job in folder.glob("*.pid"):
         try:
             os.killpg(int(job.read_text()), signal.SIGKILL)
