@@ -14,7 +14,7 @@ LAYERS = (
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
     ("catalogue",),
-    ("checkpoint",),
+    ("checkpoint", "opened"),
     (
         "training",
         "sampling",

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import chdir, suppress
 from pathlib import Path
@@ -29,6 +29,8 @@ from genflow.bench.queues import SYSTEMS, request
 from genflow.bench.store import Store
 from genflow.bench.tasks import Task
 from genflow.config import BenchConfig, ConfigError, flatten
+
+log = logging.getLogger(__name__)
 
 LOOK, PATIENCE = 0.5, 30.0
 """Seconds between questions for the cluster's workers, and until a scheduler that does not answer counts as gone."""
@@ -95,14 +97,25 @@ def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
             scheduler_options={"dashboard_address": "127.0.0.1:0", **host},
         )
         cluster.sync(_queue_one, cluster)
+    except MemoryError:
+        raise
     except Exception as error:  # of the system's command, in any way
         if cluster is not None:
-            with suppress(Exception):  # it stumbles over the job that never was
-                cluster.close()
+            _quietly(cluster.close)  # it stumbles over the job that never was
         raise ConfigError(f"cluster = '{system}': {' '.join(str(error).split())}") from None
     cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
     print(f"genflow: {jobs} jobs queued; their logs are in {folder / 'cluster'}", file=sys.stderr)
     return cluster
+
+
+def _quietly(call: Callable[..., Any], *given: Any, **options: Any) -> None:
+    """Calls what may fail in any way without harm, and notes how it failed."""
+    try:
+        call(*given, **options)
+    except MemoryError:
+        raise
+    except Exception as error:
+        log.debug("%s failed: %s: %s", call.__qualname__, type(error).__name__, error)
 
 
 async def _queue_one(cluster: Any) -> None:
@@ -183,13 +196,10 @@ class DaskPool(Pool):
         self._waiting = not self._slots
 
     def stop(self) -> None:
-        """Told in a thread of its own: a worker that has just died is waited for quite long."""
-
-        def tell() -> None:
-            with suppress(Exception):  # one that does not hear it sees that the bench has gone
-                self.client.run(ask_to_stop, self.session, on_error="ignore")
-
-        threading.Thread(target=tell, daemon=True).start()
+        """Asks in a thread of its own, since Dask waits quite long for a worker that has just died. A worker that does
+        not get the request notices that the bench is gone."""
+        given, options = (self.client.run, ask_to_stop, self.session), {"on_error": "ignore"}
+        threading.Thread(target=_quietly, args=given, kwargs=options, daemon=True).start()
 
     def close(self) -> None:
         with suppress(OSError, RuntimeError, TimeoutError):

@@ -1,7 +1,7 @@
-"""Who does a bench's tasks: a pool of workers, each behind an executor of `concurrent.futures`. Imports no torch.
+"""What the runner sees of workers: a pool of slots, each an executor of `concurrent.futures`. Imports no torch.
 
-Local workers are processes of this machine (`genflow.bench.local`), others are those of a Dask cluster
-(`genflow.bench.cluster`). The runner sees the classes of this file alone.
+`genflow.bench.start` starts them: processes of this machine (`genflow.bench.local`) or workers of a Dask cluster
+(`genflow.bench.cluster`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 from genflow.bench import shards
 from genflow.bench.cells import Cell
-from genflow.config import BenchConfig, ConfigError
+from genflow.config import BenchConfig
 
 if TYPE_CHECKING:
     from genflow.bench.execute import Answer
-    from genflow.bench.store import Store
     from genflow.bench.tasks import Task
 
 
@@ -58,46 +57,6 @@ class Pool(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends the workers that are this bench's own, whatever they are doing, and lets the others go."""
-
-
-def open_pool(config: BenchConfig, store: Store, jobs: int) -> Pool:
-    """The workers that the configuration asks for.
-
-    Arguments:
-        config: The bench.
-        store: Its folder, held by this process.
-        jobs: How many, where the bench starts them.
-
-    Raises:
-        ConfigError: It asks for a cluster that is not there, or a package for it is missing.
-    """
-    check_place(config)
-    if config.scheduler or config.cluster or config.slurm:
-        from genflow.bench.cluster import open_cluster
-
-        return open_cluster(config, store, jobs)
-    from genflow.bench.local import LocalPool
-
-    return LocalPool(config, store.root, jobs)
-
-
-def check_place(config: BenchConfig) -> None:
-    """Raises ConfigError inside torchrun, for two kinds of workers at once, and for words of --cluster that mean none.
-
-    Nothing is started and no package of the cluster is imported.
-    """
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "a bench does not share its work among the ranks of torchrun; start it once, with --jobs on one machine "
-            "and --scheduler or --cluster on several (torchrun is for genflow train)"
-        )
-    given = [f"--{name}" for name in ("scheduler", "cluster", "slurm") if getattr(config, name)]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} exclude each other; give one of them")
-    if config.cluster or config.slurm:
-        from genflow.bench.queues import request
-
-        request(config)
 
 
 def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genflow.bench.cells import Cell
-from genflow.bench.pool import Pool, Slot, job_count, open_pool
+from genflow.bench.pool import Pool, Slot, job_count
+from genflow.bench.start import start_workers
 from genflow.bench.store import Store
 from genflow.bench.tasks import Task, Tasks
 from genflow.config import BenchConfig, ConfigError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from genflow.bench.execute import Answer
 
 Start = Callable[[BenchConfig, Store, int], Pool]
-"""Gives so many workers; see `genflow.bench.pool.open_pool`."""
+"""Gives so many workers; see `genflow.bench.start.start_workers`."""
 
 DEATHS = 3
 """Workers that may be lost at one task before the task fails."""
@@ -76,7 +77,7 @@ class Runner:
 
     config: BenchConfig
     store: Store
-    start: Start = open_pool
+    start: Start = start_workers
     report: Callable[[Report], None] = lambda report: None
     keep_going: bool = False
     seconds: float = float("inf")

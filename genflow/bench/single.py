@@ -46,7 +46,8 @@ class SingleWorker(Worker):
     ) -> None:
         super().__init__(config, lambda: False)
         self.dataset = dataset
-        self.store, self.pair, self.team = _Memory(), (process, backbone), team
+        self.store = self.memory = _Memory()
+        self.pair, self.team = (process, backbone), team
 
     def _solve(self, spec: dict[str, Any], process: Process, backbone: Any, *rest: Any) -> Solution:
         part, labels, tick = rest
@@ -88,7 +89,7 @@ class SingleWorker(Worker):
             options = config.solver_options.get(config.solver[0], {})
             spec = {"solver": config.solver[0], "options": options, "nfe": budget, "samples": config.samples}
             cell = {"spec": {**spec, "seed": seed}, "labels": sampled}
-            self.store.held[""] = self._draw(cell, (0, config.samples), tick)  # type: ignore[attr-defined]  # the store is a _Memory
+            self.memory.held[""] = self._draw(cell, (0, config.samples), tick)
         found = []
         for metric in able:
             of = metrics[metric].needs

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def bench_command(config_file: Path | None, **given: Any) -> int:
     from genflow.bench.checkpoints import settle
     from genflow.bench.choose import prepare
-    from genflow.bench.pool import check_place
+    from genflow.bench.start import check_place
     from genflow.bench.store import BusyError
 
     flags = Flags(*(given.pop(name) for name in FLAGS))
@@ -133,7 +133,7 @@ def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
 
 def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags, costs: Any) -> int:
     """The bench itself, the folder held."""
-    from genflow.bench.pool import open_pool
+    from genflow.bench.start import start_workers
     from genflow.bench.runner import CellError, Interrupted, Runner
     from genflow.report.write import write_outputs
 
@@ -145,7 +145,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags
         say(_estimate(config, plan, costs))
     failed = ""
     with ProgressLine(disable=not plan.todo) as line:
-        runner = Runner(config, plan.store, open_pool, line.show, flags.keep_going, flags.seconds)
+        runner = Runner(config, plan.store, start_workers, line.show, flags.keep_going, flags.seconds)
         try:
             runner.run(plan.cells, plan.todo)
         except CellError as error:

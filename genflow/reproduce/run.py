@@ -17,7 +17,7 @@ import numpy as np
 
 from genflow.bench.cells import Cell, code_digest
 from genflow.bench.choose import Plan, prepare
-from genflow.bench.pool import open_pool
+from genflow.bench.start import start_workers
 from genflow.bench.runner import CellError, Report, Runner, Start
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, collect
@@ -34,7 +34,7 @@ def run_recipe(
     recipe: Recipe,
     settings: Settings,
     show: Show = lambda report: None,
-    start: Start = open_pool,
+    start: Start = start_workers,
     command: str = "",
 ) -> Done:
     """Runs what is missing of a recipe, and writes its outputs.

@@ -33,7 +33,7 @@ def genflow(monkeypatch, capsys, tmp_path):
     costs = {"flops": 3e6, "call": 1e-5, "step": 4e-5, "batch": 8, "parameters": 1000, "numbers": 2}
 
     def run(*words, start=inline.start):
-        monkeypatch.setattr("genflow.bench.pool.open_pool", start)
+        monkeypatch.setattr("genflow.bench.start.start_workers", start)
         monkeypatch.setattr(
             "genflow.bench.local.check", lambda config, threads, calibrate=False: ("", costs if calibrate else None)
         )
@@ -224,7 +224,7 @@ def cached(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cached")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("genflow.bench.pool.open_pool", inline.start)
+        patch.setattr("genflow.bench.start.start_workers", inline.start)
         patch.setattr("genflow.bench.local.check", lambda config, threads, calls: ("", None))
         patch.setattr(sys, "argv", ["genflow", "bench", *WORDS])
         assert cli.run() == 0
