@@ -133,8 +133,8 @@ def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
 
 def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags, costs: Any) -> int:
     """The bench itself, the folder held."""
-    from genflow.bench.start import start_workers
     from genflow.bench.runner import CellError, Interrupted, Runner
+    from genflow.bench.start import start_workers
     from genflow.report.write import write_outputs
 
     for note in plan.notes:

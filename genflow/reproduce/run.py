@@ -17,8 +17,8 @@ import numpy as np
 
 from genflow.bench.cells import Cell, code_digest
 from genflow.bench.choose import Plan, prepare
-from genflow.bench.start import start_workers
 from genflow.bench.runner import CellError, Report, Runner, Start
+from genflow.bench.start import start_workers
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, collect
 from genflow.checkpoint import write_file
