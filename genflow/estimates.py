@@ -1,5 +1,5 @@
-"""Numbers with their errors, and what may be concluded from them: the only statistics of benches, reports, recipes and
-studies. Imports neither torch nor scipy until a test is asked for.
+"""Numbers with their errors, and the verdicts that they allow: the statistics of benches, reports, recipes and studies.
+Imports neither torch nor scipy until a test is asked for.
 
 An `Estimate` is a value with its standard error and the replicates that the error is made of. ± is always one standard
 error: of the mean over training seeds where there are two or more, else over the samples or blocks of one training,
@@ -43,7 +43,7 @@ FAILS: Word = "does not hold"
 UNDECIDED: Word = "undecided"
 ONE_SEED: Word = "one seed: not judged"
 NOT_MEASURED: Word = "not measured"
-"""In the place of a verdict where a number that it needs is not there."""
+"""In place of a verdict where a number is missing."""
 
 TRAININGS, DRAWS, SAMPLES = "training seeds", "seeds of the draws", "samples or blocks"
 """What replicates may be."""
@@ -60,7 +60,7 @@ class Estimate:
         value: The number.
         error: Its standard error; 0 for an exact number, NaN where it is not known.
         n: Replicates that the error is made of.
-        over: What the replicates are, e.g. "training seeds".
+        over: The kind of replicates, e.g. "training seeds".
         values: The replicates by key (a seed, a block of prior draws), where they are known one by one.
         seeds: Trainings behind the number; None where nothing was trained.
         dof: Degrees of freedom of the error; n − 1 by default.
@@ -95,11 +95,11 @@ def exact(value: float) -> Estimate:
 
 
 def mean(values: Mapping[Any, float] | Sequence[float], over: str = "", seeds: int | None = None) -> Estimate:
-    """Mean of independent replicates and its standard error, sd/√n; NaN where one of them is not known.
+    """Mean of independent replicates with its standard error, sd/√n; NaN where one of them is not known.
 
     Arguments:
         values: Replicates by key; those of a sequence are paired with no other number's.
-        over: What they are.
+        over: The kind of replicates.
         seeds: Trainings behind them; None where nothing was trained.
     """
     own = object()  # keys that no other number has
@@ -172,7 +172,7 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def _without_rounding(gap: Estimate, a: Estimate, b: Estimate) -> Estimate:
-    """A difference, or an error, that is less than 1e-12 of the numbers is rounding, and none."""
+    """A difference or an error of less than 1e-12 of the numbers is rounding, and taken to be 0."""
     least = 1e-12 * max(abs(a.value), abs(b.value))
     value, error = (0.0 if abs(v) <= least else v for v in (gap.value, gap.error))
     return replace(gap, value=value, error=error)
@@ -265,8 +265,7 @@ def p_value(gap: Estimate) -> float:
 
 
 def least_seen(gap: Estimate, level: float = LEVEL, tests: int = 1) -> float:
-    """The smallest difference that would have got a verdict with this error, whichever others of `tests` had one; NaN
-    where none could."""
+    """The smallest difference that is significant with this error, whatever the other tests give; NaN where none is."""
     level /= max(tests, 1)
     if math.isnan(gap.error) or (gap.error and not gap.dof > 0):
         return math.nan
@@ -278,13 +277,13 @@ def least_seen(gap: Estimate, level: float = LEVEL, tests: int = 1) -> float:
 
 
 def interval(one: Estimate, level: float = LEVEL) -> tuple[float, float]:
-    """Bounds that hold the truth in all but `level` of the cases."""
+    """Bounds that contain the true value in all but `level` of the cases."""
     half = least_seen(one, level)
     return one.value - half, one.value + half
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p values in the order given; NaN is not of the family and stays."""
+    """Adjusted p values in the order given; NaN is not part of the family and stays."""
     order = sorted((p, i) for i, p in enumerate(values) if not math.isnan(p))
     found, worst = list(values), 0.0
     for rank, (p, i) in enumerate(order):
@@ -387,8 +386,8 @@ def text(value: float, error: float = math.nan, signed: bool = False) -> str:
     power = math.floor(math.log10(max(abs(value), error)))
     scale = 10.0**power if power < -6 else 1.0  # small numbers as (1.2 ± 0.3)e-8
     places = min(max(0, 1 - math.floor(math.log10(error / scale))), 15)
-    told = f"{round(shown / scale, places) + 0.0:.{places}f} ± {error / scale:.{places}f}"
-    return f"{sign}{told}" if scale == 1 else f"{sign}({told})e{power}"
+    both = f"{round(shown / scale, places) + 0.0:.{places}f} ± {error / scale:.{places}f}"
+    return f"{sign}{both}" if scale == 1 else f"{sign}({both})e{power}"
 
 
 def times(log: Estimate) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from genflow.bench.cells import Cell
-from genflow.bench.execute import Answer, Job, execute
+from genflow.bench.execute import Answer, Assignment, execute
 from genflow.bench.pool import Pool, Slot
 from genflow.bench.queues import SYSTEMS, request
 from genflow.bench.store import Store
@@ -141,9 +141,9 @@ class DaskSlot(Slot):
         self.executor = pool.client.get_executor(**bound)
 
     def submit(self, task: Task) -> Future[Answer]:
-        self.told, self.model = (0.0, ""), task.cell.model or self.model
-        job = Job(self.pool.config, task.cell.to_json(), task.part, self.threads, self.place)
-        future: Future[Answer] = self.executor.submit(work, job, self.pool.session, os.getcwd())
+        self.last_progress, self.model = (0.0, ""), task.cell.model or self.model
+        given = Assignment(self.pool.config, task.cell.to_json(), task.part, self.threads, self.place)
+        future: Future[Answer] = self.executor.submit(work, given, self.pool.session, os.getcwd())
         return future
 
 
@@ -167,7 +167,7 @@ class DaskPool(Pool):
     def _hear(self, event: tuple[float, Mapping[str, Any]]) -> None:
         address, share, note = (event[1][key] for key in ("worker", "share", "note"))
         if address in self._slots:
-            self._slots[address].told = share, note
+            self._slots[address].last_progress = share, note
 
     def slots(self) -> list[DaskSlot]:
         if time.monotonic() - self._looked > LOOK:
@@ -222,7 +222,7 @@ def ask_to_stop(session: str) -> None:
     _stopping.add(session)
 
 
-def work(job: Job, session: str, folder: str) -> Answer:
+def work(given: Assignment, session: str, folder: str) -> Answer:
     """Does a task where the bench was started, if this worker can see that folder and has the same code."""
     import distributed
 
@@ -236,13 +236,13 @@ def work(job: Job, session: str, folder: str) -> Answer:
         return session in _stopping or _given_up(worker, task)
 
     with _turn:
-        out = Path(folder) / job.config["out"]
+        out = Path(folder) / given.config["out"]
         if not (Path(folder).is_dir() and (out / ".lock").exists()):
             return "refused", f"{where} does not see {out}; the bench and its workers must share that folder"
         with chdir(folder):
-            if _key_here(job.cell) != job.cell["key"]:
+            if _key_here(given.cell) != given.cell["key"]:
                 return "refused", f"{where} runs other code than the bench; start it again"
-            return execute(job, tell, should_stop)
+            return execute(given, tell, should_stop)
 
 
 def _key_here(cell: Mapping[str, Any]) -> str:

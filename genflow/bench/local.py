@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from genflow.bench.execute import Answer, Job, execute, rehearse
+from genflow.bench.execute import Answer, Assignment, execute, rehearse
 from genflow.bench.pool import Pool, Slot, usable_cores
 from genflow.bench.tasks import Task
 from genflow.config import BenchConfig, flatten
@@ -59,8 +59,8 @@ class LocalSlot(Slot):
 
     def submit(self, task: Task) -> Future[Answer]:
         self.progress()
-        self.told, self.model = (0.0, ""), task.cell.model or self.model
-        future = self.call(_execute, Job(self.config, task.cell.to_json(), task.part, self.threads, self.place))
+        self.last_progress, self.model = (0.0, ""), task.cell.model or self.model
+        future = self.call(_execute, Assignment(self.config, task.cell.to_json(), task.part, self.threads, self.place))
         future.add_done_callback(self._look)
         return future
 
@@ -90,7 +90,7 @@ class LocalSlot(Slot):
     def progress(self) -> tuple[float, str]:
         with suppress(EOFError, OSError):
             while self._line.poll():
-                self.told = self._line.recv()
+                self.last_progress = self._line.recv()
         return super().progress()
 
     def stop(self) -> None:
@@ -216,5 +216,5 @@ def _listen(line: Connection) -> None:
     os._exit(1)
 
 
-def _execute(job: Job) -> Answer:
-    return execute(job, lambda share, note: _bench[0].send((share, note)), _stop.is_set)
+def _execute(given: Assignment) -> Answer:
+    return execute(given, lambda share, note: _bench[0].send((share, note)), _stop.is_set)

@@ -27,7 +27,7 @@ class Slot(ABC):
     model = ""
     """Of the last task, which the worker still holds."""
 
-    told = (0.0, "")
+    last_progress = (0.0, "")
     """What the worker last said of its task."""
 
     @abstractmethod
@@ -36,7 +36,7 @@ class Slot(ABC):
 
     def progress(self) -> tuple[float, str]:
         """Share of the task that is done, and a word on how it goes."""
-        return self.told
+        return self.last_progress
 
     def last_words(self, error: BaseException) -> str:
         """Why the worker was lost, as far as that is known."""

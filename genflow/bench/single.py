@@ -1,4 +1,4 @@
-"""The bench's measurements on one checkpoint: the same code as its cells, nothing kept in between."""
+"""The bench's measurements on one checkpoint: the code of its cells, with the results held in memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class SingleWorker(Worker):
         """Rows of results.csv, real data's among them.
 
         Raises:
-            ConfigError: Nothing that was asked for can be measured on this process, with the reasons.
+            ConfigError: None of the metrics can be measured on this process; with the reasons.
         """
         config, registry = self.config, registries()["metrics"]
         seed, name = config.seed[0], config.process[0]

@@ -49,10 +49,10 @@ class TwoSampleMetric(Metric):
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
         dim = math.prod(dataset.shape)
         if dim > self.LARGEST:
-            return f"two-sample distances are for vectors of up to {self.LARGEST} numbers; these have {dim}"
-        if self.bandwidth:
+            return f"two-sample distances are for vectors of up to {self.LARGEST} numbers; '{dataset.name}' has {dim}"
+        n = min(config.samples, self.points, dataset.count("test"))
+        if self.bandwidth or n < self.FOLDS:  # the least is asked for after this
             return None
-        n = min(config.samples, self.points)
         real = torch.cat(list(first_chunks(dataset, "test", n))).flatten(1)
         try:
             median_distance(*real.chunk(2))

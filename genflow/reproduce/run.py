@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from genflow.bench.cells import Cell, code_digest
-from genflow.bench.choose import Plan, prepare
+from genflow.bench.choose import BenchPlan, prepare
 from genflow.bench.runner import CellError, Report, Runner, Start
 from genflow.bench.start import start_workers
 from genflow.bench.store import Store
@@ -84,7 +84,7 @@ def _run_part(part: Part, settings: Settings, show: Show, start: Start) -> tuple
     return Bench(config, store, store.finished(plan.cells)), failures
 
 
-def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[Plan, dict[str, str]]:
+def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[BenchPlan, dict[str, str]]:
     """Does what is missing of a bench; a cell that fails leaves the rest to be done."""
     plan = prepare(config)
     plan.store.sweep()

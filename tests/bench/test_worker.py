@@ -49,7 +49,7 @@ def test_results_of_other_settings_stay_and_are_not_mixed_in(tiny):
 
 
 class Wants:
-    """A process plugin that can not be built as processes are."""
+    """A process plugin that cannot be built as processes are."""
 
     mode = "ode"
 

@@ -281,12 +281,12 @@ def test_the_floor_is_measured_at_the_samples_n(nothing):
 
 
 def test_published_statistics_serve_where_the_data_are_not_here(graph, tmp_path):
-    from genflow.bench.real import Absent
+    from genflow.bench.data import UnavailableData
     from genflow.evaluate.frechet import statistics
 
     save_published(tmp_path / "ref.npz", statistics(by_hand(graph, Colours().train)))
     metric = QualityMetric(reference=str(tmp_path / "ref.npz"))
-    gone = Absent("colours", (3, 8, 8), Scaling.grey(256), "the files are not here")
+    gone = UnavailableData("colours", (3, 8, 8), Scaling.grey(256), "the files are not here")
     (row,), (here,) = metric.measure(context(gone)).rows, metric.measure(context()).rows
     assert row.value == here.value
     assert row.protocol.endswith("; n = 70 is small and the distance biased upward")

@@ -100,7 +100,7 @@ def test_a_download_is_kept_only_with_the_right_hash(tmp_path, monkeypatch):
     source.write_bytes(b"not the weights")
     with pytest.raises(WeightsError, match="not kept"):
         download("inception", source.as_uri())
-    with pytest.raises(WeightsError, match="can not be fetched"):
+    with pytest.raises(WeightsError, match="cannot be fetched"):
         download("inception", (tmp_path / "absent").as_uri())
     assert list(weights.store_folder().iterdir()) == []
     source.write_bytes(b"weights")

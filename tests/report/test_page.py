@@ -10,7 +10,7 @@ from genflow.bench.store import Store
 from genflow.bench.tables import Table
 from genflow.config import BenchConfig
 from genflow.report.figures import slug
-from genflow.report.page import Content, cards, lead, marked, page, settings
+from genflow.report.page import Content, cards, configuration, lead, marked, page
 from genflow.report.record import Record
 
 EVIL = "<script>alert(1)</script>"
@@ -92,7 +92,9 @@ def test_the_best_of_each_column_is_marked_and_the_floor_is_not():
 
 def test_every_setting_stands_with_its_value_and_its_origin():
     config = BenchConfig(nfe=(5, 10), seed=(3,))
-    found = {key: (value, source, changed) for key, value, source, changed in settings(config, {"nfe": "a.yaml:2"})}
+    found = {
+        key: (value, source, changed) for key, value, source, changed in configuration(config, {"nfe": "a.yaml:2"})
+    }
     assert found["nfe"] == ("5, 10", "a.yaml:2", True)
     assert found["seed"] == ("3", "set", True)
     assert found["train.lr"] == ("0.005", "default", False)
