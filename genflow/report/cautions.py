@@ -87,8 +87,8 @@ def _seeds(config: BenchConfig, rows: Sequence[Row]) -> list[str]:
     count = len(config.seed)
     if count == 1:
         return [
-            "One seed: standard errors cover the draw of samples, not how much another training would differ. There are "
-            "no verdicts."
+            "One seed: standard errors cover the draw of samples, not how much another training would differ. There is "
+            "no verdict on a process."
         ]
     few = f"{count} seeds: the tests keep their level, but detect only large differences."
     return [few] if count < 5 else []

@@ -209,7 +209,7 @@ def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
     elif word == ONE_SEED:
         words = f"On {name}, {first} has the best mean, ahead of {others[0]}. One training seed allows no verdict"
     else:
-        words = f"On {name}, the difference between {first} and {others[0]} is not significant"
+        words = f"On {name}, there is no significant difference between {first} and {others[0]}"
     known = not math.isnan(found.p)
     p = chance(found.p) if found.p < 0.001 else f"= {chance(found.p)}"
     test = f" (p {p}; the least significant difference is {short(found.least_seen)})" if known else ""

@@ -100,7 +100,7 @@ def test_the_command_from_files_alone(tmp_path, row, capsys):
     b = written(evil, [*other, *(row(value=2.5 + v / 2, nfe=63.5, seed=s, **free) for s, v in enumerate(more)), real])
     out = tmp_path / "out"
     assert report_command.main([str(a), str(b), "--out", str(out)], standalone_mode=False) == 0
-    assert "2 settings in common; that they differ: holds (2)" in capsys.readouterr().out
+    assert "2 settings in common. That they differ: holds (2)" in capsys.readouterr().out
     with (out / "differences.csv").open() as file:
         found = {(r["process"], r["solver"], r["budget"]): r for r in csv.DictReader(file)}
     assert float(found["pfgm", "heun", "10"]["difference"]) == pytest.approx(4.0)
