@@ -12,7 +12,7 @@ from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.estimates import Estimate, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
-from genflow.evaluate.protocol import FD_WORDS, is_missing, reason
+from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
 from genflow.registry import registries
 
 COLUMNS = (
@@ -151,7 +151,7 @@ def _ways(rows: Sequence[Row]) -> str:
     """How the rows of one metric were measured, and at what n; where they differ, each way with its rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        way = f"{row['protocol']}; n = {row['n']}"
+        way = f"{in_caption(row['protocol'])}; n = {row['n']}"
         found.setdefault(way, []).append(" ".join(str(row[k]) for k in ("process", "solver") if row[k]))
     if len(found) < 2:
         return "".join(found)
@@ -169,7 +169,7 @@ def _short(rows: Sequence[Row]) -> str:
 
 
 def _floor(real: Row) -> str:
-    return f". Floor: {real['protocol']}, n = {real['n']}"
+    return f". Floor: {in_caption(real['protocol'])}, n = {real['n']}"
 
 
 def _metrics(rows: Sequence[Row], table: str) -> list[str]:
@@ -208,8 +208,10 @@ def _value(row: Row) -> float:
 
 def _seed_words(rows: Sequence[Row]) -> str:
     """The seeds of a table, and what ± means in it."""
-    seeds = _unique(r["seed"] for r in rows)
-    meant = meaning(estimate(list(group)) for group in by_setting(rows).values())
+    seeds, found = _unique(r["seed"] for r in rows), [estimate(group) for group in by_setting(rows).values()]
+    meant = meaning(found)
+    if not meant and all(one.seeds == 1 for one in found):
+        meant = "one training seed, without a standard error"
     return f"; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" + (f"; {meant}" if meant else "")
 
 

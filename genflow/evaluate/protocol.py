@@ -11,6 +11,9 @@ MISSING = "not measured: "
 FD_WORDS = "; FD: "
 """In the protocol of a pushed path, the words before how its Fréchet distance is measured."""
 
+OVER_DIRECTIONS = "; ± over directions only"
+"""In the protocol of a sliced distance: what the column `stderr` is. ± in tables is another error, see `in_caption`."""
+
 SMALL = 10_000
 """With fewer samples than this, a Fréchet distance's protocol mentions its upward bias."""
 
@@ -23,6 +26,11 @@ def is_missing(row: Mapping[str, Any]) -> bool:
 def reason(row: Mapping[str, Any]) -> str:
     """Why a row has no number."""
     return str(row["protocol"]).removeprefix(MISSING)
+
+
+def in_caption(protocol: str) -> str:
+    """A protocol as captions show it, where ± is the standard error that their last sentence names."""
+    return protocol.replace(OVER_DIRECTIONS, "")
 
 
 def bias_note(n: int, floor: float | None = None, floor_n: int = 0) -> str:

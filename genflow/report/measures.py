@@ -120,8 +120,9 @@ def leaders(rows: Sequence[Row]) -> list[Lead]:
     The verdict is on "the process with the best mean is better"; all of them are one family of tests.
     """
     found = []
-    for metric in dict.fromkeys(r["metric"] for r in rows if r["process"] != REAL):
-        fact, own = facts(next(r for r in rows if r["metric"] == metric)), measured(rows, metric)
+    metrics = {r["metric"]: facts(r) for r in rows if r["process"] != REAL}
+    for metric, fact in sorted(metrics.items(), key=lambda item: item[1].order):
+        own = measured(rows, metric)
         if fact.sign and own:
             found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
     judged = [one.judgement for one in found]

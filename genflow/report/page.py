@@ -212,7 +212,7 @@ def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
         words = f"On {name}, there is no significant difference between {first} and {others[0]}"
     known = not math.isnan(found.p)
     p = chance(found.p) if found.p < 0.001 else f"= {chance(found.p)}"
-    test = f" (p {p}; the least significant difference is {short(found.least_seen)})" if known else ""
+    test = f" (p {p}; significant from {short(found.least_seen)})" if known else ""
     return f"{words}. The difference is {gap}{test}. Each process is at its best setting."
 
 

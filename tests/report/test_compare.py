@@ -112,7 +112,7 @@ def test_the_command_from_files_alone(tmp_path, row, capsys):
     assert html.escape("<b>x") in page
     assert "data:image/png;base64," in page
     assert r"\toprule" in (out / "tables.tex").read_text()
-    assert "Only in one run" in (out / "tables.md").read_text()
+    assert "Only in one bench" in (out / "tables.md").read_text()
 
 
 def test_runs_with_nothing_in_common_and_broken_files_are_refused(tmp_path, row):
