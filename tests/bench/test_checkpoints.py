@@ -137,7 +137,7 @@ def test_training_numbers_are_refused(tmp_path, tiny):
 def test_checkpoints_that_do_not_go_together(tmp_path, bench):
     one, other = write(tmp_path / "a"), write(tmp_path / "b", dataset={"name": "heart", "options": {}}, seed=1)
     with pytest.raises(
-        ConfigError, match=r"was trained on .*checkerboard.*heart.*measure them apart, or give --dataset"
+        ConfigError, match=r"was trained on .*checkerboard.*heart.*measure them separately, or give --dataset"
     ):
         bench(one, other)
     with pytest.raises(ConfigError, match="c does not record its data set; give --dataset"):

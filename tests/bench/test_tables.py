@@ -39,7 +39,7 @@ def test_quality_by_process_solver_and_budget():
     assert table.rows == [["pfgm", "heun", "4.26", "3"], ["vp_ode", "heun", "", "2"]]
     assert table.title == "FD[digits] against NFE"
     assert "n = 500" in table.caption
-    assert table.caption.endswith("seed 0.")
+    assert table.caption.endswith("seed 0; one training seed, without a standard error.")
 
 
 def test_budgets_are_sorted_as_numbers():
