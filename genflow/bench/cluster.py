@@ -1,7 +1,7 @@
 """Workers of a Dask cluster: of a scheduler that runs already, or of jobs that the bench queues through dask-jobqueue.
 
 Each worker of the cluster is a slot: an executor of Dask that is bound to it, one task at a time. Workers and bench
-share the output folder. A worker that leaves takes its slot with it, one that joins brings its own.
+share the output folder. The slot of a worker comes and goes with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from genflow.config import BenchConfig, ConfigError, flatten
 log = logging.getLogger(__name__)
 
 LOOK, PATIENCE = 0.5, 30.0
-"""Seconds between questions for the cluster's workers, and until a scheduler that does not answer counts as gone."""
+"""Seconds between two looks at the cluster's workers, and until a scheduler that does not answer counts as gone."""
 
 
 class ClusterGoneError(RuntimeError):
@@ -46,7 +46,7 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
     Arguments:
         config: The bench.
         store: Its folder.
-        jobs: Of the cluster to start.
+        jobs: How many jobs to queue where a cluster is started.
 
     Raises:
         ConfigError: A package is missing, the scheduler does not answer, or the queueing system is not here.
@@ -55,7 +55,7 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
         import distributed
     except ImportError:
         raise ConfigError("scheduler and cluster need Dask: pip install 'genflow[cluster]'") from None
-    for name in ("distributed", "distributed.client"):  # what matters is said by the bench
+    for name in ("distributed", "distributed.client"):  # the bench reports what matters
         logging.getLogger(name).setLevel(logging.CRITICAL)
     cluster = None if config.scheduler else start_jobs(config, store.root, jobs)
     where = config.scheduler if cluster is None else cluster
@@ -71,10 +71,10 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
 
 
 def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
-    """A cluster of dask-jobqueue with so many jobs queued; one that ends before the bench is queued again.
+    """A cluster of dask-jobqueue with so many jobs queued; a job that ends before the bench is queued again.
 
     Raises:
-        ConfigError: It is not installed, or the system's command is not here or refuses the job.
+        ConfigError: dask-jobqueue is not installed, or the system's command is missing or refuses the job.
     """
     system, options = request(config)
     try:
@@ -148,13 +148,13 @@ class DaskSlot(Slot):
 
 
 class DaskPool(Pool):
-    """The workers of a Dask cluster, as they come and go.
+    """The workers of a Dask cluster, which may come and go.
 
     Arguments:
         config: The bench.
         client: Of the cluster.
-        cluster: The one that the bench started itself; None: others did.
-        most: How many workers to use; 0: all.
+        cluster: The one that the bench started; None for one that was there.
+        most: How many workers to use; 0 for all.
     """
 
     def __init__(self, config: BenchConfig, client: Any, cluster: Any, most: int) -> None:
@@ -179,11 +179,11 @@ class DaskPool(Pool):
         try:
             found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)
             return dict(found["workers"])
-        except (OSError, RuntimeError, TimeoutError, KeyError):  # a client that has given up knows of nothing
+        except (OSError, RuntimeError, TimeoutError, KeyError):  # a client that has given up has no workers
             raise ClusterGoneError("the Dask scheduler does not answer any more; finished cells are kept") from None
 
     def _follow(self, workers: dict[str, Any]) -> None:
-        """Keeps the slots of workers that are there, and opens those of new ones."""
+        """Closes the slots of workers that have left, and opens those of new ones."""
         for address in self._slots.keys() - workers.keys():
             self._slots.pop(address).executor.shutdown(wait=False)
         for address, facts in workers.items():
@@ -214,11 +214,11 @@ _stopping: set[str] = set()
 """Benches that have asked this process to stop."""
 
 _turn = threading.Lock()
-"""A worker of several threads does one task after another all the same."""
+"""A worker with several threads still does one task at a time."""
 
 
 def ask_to_stop(session: str) -> None:
-    """Has the tasks of a bench in this process saved and ended."""
+    """Has the tasks of a bench in this process save and end."""
     _stopping.add(session)
 
 
@@ -251,6 +251,6 @@ def _key_here(cell: Mapping[str, Any]) -> str:
 
 
 def _given_up(worker: Any, task: Any) -> bool:
-    """Whether nobody waits for a task of this worker any more: the bench has gone, or the worker is to leave."""
+    """Whether nobody waits for a task of this worker any more: the bench is gone, or the worker is to leave."""
     state = worker.state.tasks.get(task)
     return worker.status.name not in ("running", "paused") or state is None or state.state != "executing"

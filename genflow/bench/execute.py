@@ -1,4 +1,4 @@
-"""A worker's side of a bench: does one task at a time and answers with plain data. The first one imports torch."""
+"""A worker's side of a bench: does one task at a time and answers with plain data. The first task imports torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from genflow.bench.worker import Worker
 
 Answer = tuple[Literal["done", "stopped", "failed", "refused"], str]
-"""What came of a task, and why where it failed or was refused. No exceptions: some cannot be unpickled elsewhere."""
+"""How a task ended, and why it failed or was refused. Not an exception: some cannot be unpickled elsewhere."""
 
 Tell = Callable[[float, str], None]
-"""Called with the share that is done and a word on how it goes."""
+"""Called with the share that is done and a note."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task with all that a worker needs to know of its bench.
+    """A task with everything that its worker needs to know of the bench.
 
     Arguments:
         config: The bench, flat.
@@ -41,10 +41,10 @@ class Assignment:
 
 
 PAUSE = 0.2
-"""Seconds between two messages on how a task goes."""
+"""Seconds between two messages on a task's progress."""
 
 _kept: dict[str, Worker] = {}
-"""The one that served the last task of this process, by its configuration; it holds a loaded model."""
+"""The worker of this process's last task, by its configuration; it has a model in memory."""
 
 
 def execute(given: Assignment, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
@@ -52,7 +52,7 @@ def execute(given: Assignment, tell: Tell, should_stop: Callable[[], bool]) -> A
 
     Arguments:
         given: The task.
-        tell: Hears how it goes, a few times a second.
+        tell: Receives the progress, a few times a second.
         should_stop: Asked between steps.
     """
     if should_stop():
@@ -88,7 +88,7 @@ def _seldom(tell: Tell) -> Tell:
 
 
 def _worker(given: Assignment) -> Worker:
-    """The worker of a bench in this process, checked once; it computes on the threads and the GPU that it was given."""
+    """The worker of a bench in this process, checked once; it uses the threads and the GPU that it was given."""
     import torch
 
     from genflow.bench.worker import Worker
@@ -107,7 +107,7 @@ def _worker(given: Assignment) -> Worker:
 
 
 def rehearse(config: Mapping[str, Any], threads: int, calls: float) -> tuple[str, Any]:
-    """Why a part of the bench refuses its options, "" if none does; and what the network costs, where there are calls.
+    """Why a part of the bench is refused, "" if none is; and what the network costs, where there are calls.
 
     Arguments:
         config: The bench, flat.

@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 class Slot(ABC):
-    """Room for one task at a time: one worker, and whoever takes its place where it dies."""
+    """A place for one worker, which does one task at a time; a worker that dies is replaced in it."""
 
     model = ""
-    """Of the last task, which the worker still holds."""
+    """The model of the last task, which the worker still has in memory."""
 
     last_progress = (0.0, "")
-    """What the worker last said of its task."""
+    """Share of the task done, and a note, as the worker last sent them."""
 
     @abstractmethod
     def submit(self, task: Task) -> Future[Answer]:
-        """Starts a task. The future has an exception where the worker was lost."""
+        """Starts a task. The future ends with an exception if the worker is lost."""
 
     def progress(self) -> tuple[float, str]:
-        """Share of the task that is done, and a word on how it goes."""
+        """Share of the task that is done, and a note."""
         return self.last_progress
 
     def last_words(self, error: BaseException) -> str:
-        """Why the worker was lost, as far as that is known."""
+        """Why the worker was lost, as far as is known."""
         return f"{type(error).__name__}: {error}"
 
 
@@ -48,7 +48,7 @@ class Pool(ABC):
 
     @abstractmethod
     def slots(self) -> Sequence[Slot]:
-        """Those that can work now. A task in a slot that is no longer among them is lost."""
+        """The slots that can work now. The task of a slot that has left is lost."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -56,13 +56,12 @@ class Pool(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the workers that are this bench's own, whatever they are doing, and lets the others go."""
+        """Ends the workers that this bench started, whatever they are doing, and releases the others."""
 
 
 def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:
-    """Workers: as asked, but not more than there are tasks; else one per trained model, not more than CPU cores here.
-
-    On a cluster the cores here do not count.
+    """Number of workers: as given, but no more than there are tasks; else one for each trained model, but no more than
+    CPU cores. On a cluster the cores of this machine do not matter.
     """
     models = {cell.model for cell in todo if cell.model}
     tasks = sum(max(1, shards.number(cell, config)) for cell in todo)

@@ -17,7 +17,7 @@ def start_workers(config: BenchConfig, store: Store, jobs: int) -> Pool:
     Arguments:
         config: The bench.
         store: Its folder, held by this process.
-        jobs: How many, where the bench starts them.
+        jobs: How many to start.
 
     Raises:
         ConfigError: It asks for a cluster that is not there, or a package for it is missing.
@@ -33,9 +33,9 @@ def start_workers(config: BenchConfig, store: Store, jobs: int) -> Pool:
 
 
 def check_place(config: BenchConfig) -> None:
-    """Raises ConfigError inside torchrun, for two kinds of workers at once, and for words of --cluster that mean none.
+    """Raises ConfigError inside torchrun, for two kinds of workers at once, and for a --cluster that is not valid.
 
-    Nothing is started and no package of the cluster is imported.
+    Starts nothing and imports no package of the cluster.
     """
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
