@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import genflow
+from genflow.bench.execute import Assignment, execute
 from genflow.bench.single import SingleWorker
-from genflow.config import BenchConfig, ConfigError
+from genflow.bench.worker import Worker
+from genflow.config import BenchConfig, ConfigError, flatten
 from genflow.data.base import Dataset, Scaling
 from genflow.evaluate.checks import check_metrics, more_examples
 from genflow.registry import registries
@@ -107,6 +109,23 @@ def test_every_metric_gives_a_number_or_a_sentence_before_any_work(metric, kind)
     for row in rows:
         assert row["value"] is not None or "inception" in row["protocol"].lower(), json.dumps(row)
         assert row["value"] is None or math.isfinite(row["value"])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_worker_refuses_every_metric_before_it_trains(metric):
+    """One example is held out: the check that comes before a bench's first task names the metric."""
+    worker = Worker(bench(metric), lambda: False)
+    worker.dataset = Odd((2,), test=1)
+    with pytest.raises(ConfigError, match=metric):
+        worker.check()
+    seen = []
+    given = Assignment(flatten(bench(metric)), {}, None, 1, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "dataset", worker.dataset)
+        patch.setattr(Worker, "run", lambda *task: seen.append(task))
+        word, why = execute(given, lambda share, note: None, lambda: False)
+    assert (word, seen) == ("refused", [])
+    assert metric in why
 
 
 @pytest.mark.parametrize("kind", ["one held out", "one image held out", "one to train on"])
