@@ -140,7 +140,7 @@ def test_an_unknown_graph_is_not_run(nothing, tmp_path):
     assert row.value > 0
 
 
-@pytest.mark.parametrize(("data", "words"), [("eight_gaussians", "looks at images"), ("two_moons", "images")])
+@pytest.mark.parametrize(("data", "words"), [("eight_gaussians", "takes images"), ("two_moons", "images")])
 def test_what_is_no_image_has_no_fid(nothing, data, words):
     scene = context(registries()["datasets"].get(data, size=50), torch.zeros(20, 2))
     (row,) = QualityMetric().measure(scene).rows
@@ -242,7 +242,7 @@ def test_the_mnist_classifier_reaches_97_percent_on_held_out_digits():
     ("options", "message"),
     [
         ({"measures": ("fod",)}, "fod"),
-        ({"measures": ()}, "want some of fid, kid, is, prdc"),
+        ({"measures": ()}, "nothing; allowed are fid, kid, is, prdc"),
         ({"subsets": 0}, "subsets = 0"),
         ({"keep": 2.5}, "keep = 2.5"),
         ({"mode": "nope"}, "mode = 'nope' is not one of clean, legacy_tensorflow, legacy_pytorch"),

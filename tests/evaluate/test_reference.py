@@ -121,7 +121,7 @@ def test_other_files_are_refused_by_what_they_hold(tmp_path):
         ("flat.npz", "pool_3 has shape"),
         ("holes.npz", "sigma is not finite everywhere"),
         ("endless.npz", "mu is not finite everywhere"),
-        ("other.npz", "holds samples; want mu and sigma, or pool_3"),
+        ("other.npz", "holds samples; expected mu and sigma, or pool_3"),
         ("crooked.npz", "mu has 3 entries and sigma the shape"),
         ("pickle.npz", "cannot be read"),
         ("text.npz", "cannot be read"),
