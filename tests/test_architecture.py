@@ -9,12 +9,12 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
-    ("kinds", "places", "signatures", "checks"),
+    ("kinds", "places", "signatures", "checks", "memory"),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
     ("catalogue",),
-    ("checkpoint",),
+    ("checkpoint", "opened"),
     (
         "training",
         "sampling",
@@ -25,7 +25,6 @@ LAYERS = (
         "testing",
         "signals",
         "distributed",
-        "memory",
         "published",
     ),
     ("__init__",),

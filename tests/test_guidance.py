@@ -430,8 +430,8 @@ def test_bench_trains_and_samples_by_class_and_says_so(tmp_path, monkeypatch):
         worker.run(cell.to_json(), lambda share, note: None)
     rows = [row for c in cells if c.kind == "metric" for row in json.loads(worker.store.files(c.key)["rows.json"])]
     told = {(row["process"], row["metric"]): row["protocol"].rpartition("; ")[2] for row in rows}
-    assert told["vp_ode", "FD[digits]"] == "each sample told the class of one training example in turn"
-    assert told["vp_ode", "bits/dim"] == "told no class"
+    assert told["vp_ode", "FD[digits]"] == "the classes of the samples are those of the training examples in turn"
+    assert told["vp_ode", "bits/dim"] == "no class is given"
     assert "class" not in told["data", "FD[digits]"]
     key = next(c.key for c in cells if c.kind == "train")
     assert genflow.load(worker.store.folder(key))[1].classes == 10

@@ -1,4 +1,4 @@
-"""What to run: a bench as cells, each with a key that is the hash of everything its numbers depend on.
+"""The plan of a bench: its cells, each with a key that is the hash of everything its numbers depend on.
 
 A cell's key covers its own settings, the keys of the cells it builds on, and the source code of the parts of the
 package that make it, so results of other settings or other code are never mixed in. Imports no torch.
@@ -25,7 +25,7 @@ from genflow.evaluate.weight_files import stamp
 from genflow.registry import Entry, registries
 
 REAL = "data"
-"""What stands in the process column of a row that measures real data."""
+"""The process column of a row that measures real data."""
 
 CODE = {
     "train": ("process", "backbone", "data", "solver/base.py", "training"),
@@ -33,20 +33,20 @@ CODE = {
     "model": ("process", "backbone", "data", "solver/base.py", "checkpoint.py", "opened.py"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
-"""Source that a kind of cell depends on beside what its parents depend on."""
+"""Source that a kind of cell depends on, besides what its parents depend on."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work with one result folder.
+    """A result with a key and a folder of its own.
 
     Arguments:
         kind: "train", "sample", or "metric".
-        spec: What it does, plain data: the identity together with parents and code.
-        labels: process, solver, nfe, seed as the tables name them; no part of the identity.
+        spec: What it does, as plain data; with parents and code, its identity.
+        labels: process, solver, nfe and seed as tables show them; not part of the identity.
         parents: Keys of cells whose results it reads.
-        cost: Rough number of network evaluations, to share out progress and estimate time.
-        folder: Of the checkpoint it reads, where that is no cell's; no part of the identity, which has its hash.
+        cost: Rough number of network evaluations, for progress and for the estimate of time.
+        folder: The checkpoint that it reads where no cell made it; its hash, not its place, is part of the identity.
     """
 
     kind: str
@@ -106,7 +106,7 @@ def plan(config: BenchConfig) -> list[Cell]:
     """All cells of a bench, parents before children.
 
     Raises:
-        ConfigError, UnknownNameError: A name or a pair that can not work, before anything runs.
+        ConfigError, UnknownNameError: A name or a pair cannot work; nothing has run.
     """
     check_names(config)
     listing.cache_clear()

@@ -1,6 +1,6 @@
-"""Finished checkpoints as the models of a bench: what they say of themselves, read without torch.
+"""Checkpoints as the models of a bench, read without torch.
 
-A checkpoint is known by the hashes of its configuration and weights, wherever its folder lies; its files are checked
+A checkpoint is identified by the hashes of its configuration and weights, wherever its folder is; its files are checked
 against them when it is loaded.
 """
 
@@ -26,7 +26,7 @@ class Finished:
         content: Hash of its configuration and weights.
         process: Registered name of the process it was trained for.
         backbone: Registered name of its network.
-        dataset: Name and options of its data, or None where it does not say.
+        dataset: Name and options of its data, or None where the checkpoint does not record them.
     """
 
     path: str
@@ -37,15 +37,15 @@ class Finished:
 
     @property
     def family(self) -> str:
-        """Names under which it may be sampled share this."""
+        """Shared by the names under which it may be sampled."""
         return registries()["processes"].entry(self.process).family
 
 
 def open_finished(path: str) -> Finished:
-    """What a checkpoint folder says of itself.
+    """The facts that a checkpoint folder records.
 
     Raises:
-        ConfigError: It is no checkpoint, or its configuration is damaged or not of this genflow.
+        ConfigError: It is not a checkpoint, or its configuration is damaged or of another version of genflow.
     """
     try:
         opened = open_checkpoint(path)
@@ -61,17 +61,17 @@ def content_of(folder: Path) -> str:
 
 
 def settle(config: BenchConfig, given: Mapping[str, str]) -> tuple[BenchConfig, dict[str, str]]:
-    """A bench of checkpoints with the processes, network and data that they bring, where those were not given.
+    """Completes a bench of checkpoints: processes, network and data that were not given are the checkpoints' own.
 
     Arguments:
         config: The bench.
-        given: Where each value that was given is from, by key.
+        given: Origin of each value that was given, by key.
 
     Returns:
-        The bench, and where its values are from.
+        The bench, and the origin of its values.
 
     Raises:
-        ConfigError: Checkpoints that do not go together, or settings that only training heeds.
+        ConfigError: Checkpoints that do not go together, or settings that only training uses.
     """
     if not config.checkpoint:
         return config, dict(given)
@@ -103,7 +103,9 @@ def _refuse_training(config: BenchConfig) -> None:
     }
     for key, came in unread.items():
         if came:
-            raise ConfigError(f"{key} was given, but nothing is trained here: checkpoints have theirs; leave it out")
+            raise ConfigError(
+                f"{key} was given, but nothing is trained here: each checkpoint has its own; leave it out"
+            )
 
 
 def _modes(one: Finished, solvers: Sequence[str]) -> list[str]:
@@ -118,21 +120,21 @@ def _shared_data(found: Sequence[Finished]) -> Mapping[str, Any]:
     """The data set of all checkpoints."""
     for one in found:
         if one.dataset is None:
-            raise ConfigError(f"checkpoint: {one.path} does not say its data set; give --dataset")
+            raise ConfigError(f"checkpoint: {one.path} does not record its data set; give --dataset")
         if one.dataset != found[0].dataset:
             raise ConfigError(
                 f"checkpoint: {found[0].path} was trained on {found[0].dataset}, {one.path} on {one.dataset}; "
-                "measure them apart, or give --dataset"
+                "measure them separately, or give --dataset"
             )
     assert found[0].dataset is not None
     return found[0].dataset
 
 
 def matching(config: BenchConfig) -> list[tuple[Finished, list[str]]]:
-    """Each checkpoint of a bench with the processes, of those it names, that the checkpoint is.
+    """Each checkpoint of a bench with those of the bench's processes that it can be sampled as.
 
     Raises:
-        ConfigError: A checkpoint is given twice or is none of the processes, or a process has no checkpoint.
+        ConfigError: A checkpoint is given twice or fits none of the processes, or a process has no checkpoint.
     """
     found = [open_finished(path) for path in config.checkpoint]
     entries = [registries()["processes"].entry(name) for name in config.process]
@@ -152,7 +154,7 @@ def matching(config: BenchConfig) -> list[tuple[Finished, list[str]]]:
 
 
 def labels(pairs: Sequence[tuple[Finished, Sequence[str]]]) -> dict[tuple[str, str], str]:
-    """What tables call each (path, process): the process, or the folder where that is said of two checkpoints."""
+    """What tables call each (path, process): the process, or the folder where two checkpoints are of that process."""
     shared = {name for i, (_, names) in enumerate(pairs) for _, more in pairs[:i] for name in names if name in more}
     folders = _folder_names([one.path for one, _ in pairs])
     result = {}
@@ -164,7 +166,7 @@ def labels(pairs: Sequence[tuple[Finished, Sequence[str]]]) -> dict[tuple[str, s
 
 
 def _folder_names(paths: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of paths that tell them apart, joined by hyphens."""
+    """The shortest ends of paths that differ, joined by hyphens."""
     parts = {path: Path(path).absolute().parts for path in paths}
     for length in range(1, max(map(len, parts.values())) + 1):
         names = {path: "-".join(p.strip("/") for p in parts[path][-length:]) for path in paths}
@@ -174,6 +176,6 @@ def _folder_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def unset_by_mode(entry: Entry) -> list[str]:
-    """Options that the names of a family stand for; those of a checkpoint give way to the name that was asked for."""
+    """Options that the names of a family set; the name that was asked for overrides those of a checkpoint."""
     family = [e for e in registries()["processes"].entries().values() if e.family == entry.family]
     return sorted({key for e in family for key in e.preset})

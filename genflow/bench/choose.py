@@ -1,4 +1,4 @@
-"""Which cells of a bench are meant: --only, --force and --time-limit. Imports no torch."""
+"""Which cells of a bench are to be done: --only, --force and --time-limit. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from genflow.config import BenchConfig, ConfigError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OWN = "own"
-"""What stands for the budget of a solver that chooses its own steps."""
+"""In patterns, the budget of a solver that chooses its own steps."""
 
 
 def seconds_of(name: str, text: str) -> float:
     """A time written as 90s, 30m, 1h30m or 2d, in seconds.
 
     Raises:
-        ConfigError: It is not; the name says of what.
+        ConfigError: It is not one; the message has the name.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
@@ -31,11 +31,11 @@ def seconds_of(name: str, text: str) -> float:
 
 
 def matches(cell: Cell, pattern: str) -> bool:
-    """Whether a pattern means a cell.
+    """Whether a pattern matches a cell.
 
-    PROCESS:SOLVER:NFE means the cells of which all three match; `*` also matches what a cell has not, so `pfgm:*:*` or
-    `pfgm:` means everything of pfgm. A single word means a kind of cell, a metric, or a process. Each part may have the
-    wildcards *, ? and [...].
+    PROCESS:SOLVER:NFE matches the cells of which all three match. `*` also matches a part that a cell lacks, so
+    `pfgm:*:*` or `pfgm:` matches everything of pfgm. A single word matches a kind of cell, a metric, or a process. Each
+    part may have the wildcards *, ? and [...].
     """
     if ":" not in pattern:
         names = (cell.kind, str(cell.spec.get("metric", cell.kind)), str(cell.labels["process"]))
@@ -48,10 +48,10 @@ def matches(cell: Cell, pattern: str) -> bool:
 
 
 def chosen(cells: Sequence[Cell], patterns: Sequence[str]) -> set[str]:
-    """Keys of the cells that some pattern means.
+    """Keys of the cells that a pattern matches.
 
     Raises:
-        ConfigError: A pattern that means none, or has more than three parts.
+        ConfigError: A pattern that matches none, or has more than three parts.
     """
     found: set[str] = set()
     for pattern in patterns:
@@ -59,7 +59,7 @@ def chosen(cells: Sequence[Cell], patterns: Sequence[str]) -> set[str]:
             raise ConfigError(f"only = '{pattern}' has too many parts; give PROCESS:SOLVER:NFE, a kind or a metric")
         keys = {cell.key for cell in cells if matches(cell, pattern)}
         if not keys:
-            raise ConfigError(f"only = '{pattern}' means no cell of this bench; it has {_known(cells)}")
+            raise ConfigError(f"only = '{pattern}' matches no cell of this bench; it has {_known(cells)}")
         found |= keys
     return found
 
@@ -76,16 +76,16 @@ def _known(cells: Sequence[Cell]) -> str:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a bench is, and what of it is to be done now.
+class BenchPlan:
+    """The cells of a bench, and those to do now.
 
     Arguments:
         store: Its folder.
         cells: All its cells, parents before children.
         todo: Those to do now.
-        again: Keys of those of them that are done anew although they are there.
+        again: Keys of those that are done again although they are finished.
         notes: A sentence for each damaged one.
-        left: How many more would be to do, and were not chosen.
+        left: How many unfinished ones were not chosen.
     """
 
     store: Store
@@ -96,13 +96,13 @@ class Plan:
     left: int
 
 
-def prepare(config: BenchConfig, only: Sequence[str] = (), force: bool = False) -> Plan:
+def prepare(config: BenchConfig, only: Sequence[str] = (), force: bool = False) -> BenchPlan:
     """The plan of a bench.
 
     Arguments:
         config: The bench.
         only: Patterns of the cells to do, with what they build on; all where there are none.
-        force: Do the chosen cells, and what builds on them, also where they are there.
+        force: Do the chosen cells, and what builds on them, even if they are finished.
     """
     store, cells = Store(Path(config.out)), plan(config)
     keys = chosen(cells, only) if only else {cell.key for cell in cells}
@@ -110,7 +110,7 @@ def prepare(config: BenchConfig, only: Sequence[str] = (), force: bool = False) 
     missed, notes = missing(store, cells, again)
     kept = {cell.key for cell in with_parents(cells, keys)} | again
     todo = [cell for cell in missed if cell.key in kept]
-    return Plan(store, cells, todo, again, notes, len(missed) - len(todo))
+    return BenchPlan(store, cells, todo, again, notes, len(missed) - len(todo))
 
 
 def _descendants(cells: Sequence[Cell], keys: set[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """Workers of a Dask cluster: of a scheduler that runs already, or of jobs that the bench queues through dask-jobqueue.
 
 Each worker of the cluster is a slot: an executor of Dask that is bound to it, one task at a time. Workers and bench
-share the output folder. A worker that leaves takes its slot with it, one that joins brings its own.
+share the output folder. The slot of a worker comes and goes with it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
 from genflow.bench.cells import Cell
-from genflow.bench.execute import Answer, Job, execute
+from genflow.bench.execute import Answer, Assignment, execute
 from genflow.bench.pool import Pool, Slot
 from genflow.bench.queues import SYSTEMS, request
 from genflow.bench.store import Store
 from genflow.bench.tasks import Task
 from genflow.config import BenchConfig, ConfigError, flatten
 
+log = logging.getLogger(__name__)
+
 LOOK, PATIENCE = 0.5, 30.0
-"""Seconds between questions for the cluster's workers, and until a scheduler that does not answer counts as gone."""
+"""Seconds between two looks at the cluster's workers, and until a scheduler that does not answer counts as gone."""
 
 
 class ClusterGoneError(RuntimeError):
@@ -44,7 +46,7 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
     Arguments:
         config: The bench.
         store: Its folder.
-        jobs: Of the cluster to start.
+        jobs: How many jobs to queue where a cluster is started.
 
     Raises:
         ConfigError: A package is missing, the scheduler does not answer, or the queueing system is not here.
@@ -53,7 +55,7 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
         import distributed
     except ImportError:
         raise ConfigError("scheduler and cluster need Dask: pip install 'genflow[cluster]'") from None
-    for name in ("distributed", "distributed.client"):  # what matters is said by the bench
+    for name in ("distributed", "distributed.client"):  # the bench reports what matters
         logging.getLogger(name).setLevel(logging.CRITICAL)
     cluster = None if config.scheduler else start_jobs(config, store.root, jobs)
     where = config.scheduler if cluster is None else cluster
@@ -69,10 +71,10 @@ def open_cluster(config: BenchConfig, store: Store, jobs: int) -> DaskPool:
 
 
 def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
-    """A cluster of dask-jobqueue with so many jobs queued; one that ends before the bench is queued again.
+    """A cluster of dask-jobqueue with so many jobs queued; a job that ends before the bench is queued again.
 
     Raises:
-        ConfigError: It is not installed, or the system's command is not here or refuses the job.
+        ConfigError: dask-jobqueue is not installed, or the system's command is missing or refuses the job.
     """
     system, options = request(config)
     try:
@@ -95,14 +97,25 @@ def start_jobs(config: BenchConfig, folder: Path, jobs: int) -> Any:
             scheduler_options={"dashboard_address": "127.0.0.1:0", **host},
         )
         cluster.sync(_queue_one, cluster)
+    except MemoryError:
+        raise
     except Exception as error:  # of the system's command, in any way
         if cluster is not None:
-            with suppress(Exception):  # it stumbles over the job that never was
-                cluster.close()
+            _quietly(cluster.close)  # it stumbles over the job that never was
         raise ConfigError(f"cluster = '{system}': {' '.join(str(error).split())}") from None
     cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
     print(f"genflow: {jobs} jobs queued; their logs are in {folder / 'cluster'}", file=sys.stderr)
     return cluster
+
+
+def _quietly(call: Callable[..., Any], *given: Any, **options: Any) -> None:
+    """Calls what may fail in any way without harm, and notes how it failed."""
+    try:
+        call(*given, **options)
+    except MemoryError:
+        raise
+    except Exception as error:
+        log.debug("%s failed: %s: %s", call.__qualname__, type(error).__name__, error)
 
 
 async def _queue_one(cluster: Any) -> None:
@@ -128,20 +141,20 @@ class DaskSlot(Slot):
         self.executor = pool.client.get_executor(**bound)
 
     def submit(self, task: Task) -> Future[Answer]:
-        self.told, self.model = (0.0, ""), task.cell.model or self.model
-        job = Job(self.pool.config, task.cell.to_json(), task.part, self.threads, self.place)
-        future: Future[Answer] = self.executor.submit(work, job, self.pool.session, os.getcwd())
+        self.last_progress, self.model = (0.0, ""), task.cell.model or self.model
+        given = Assignment(self.pool.config, task.cell.to_json(), task.part, self.threads, self.place)
+        future: Future[Answer] = self.executor.submit(work, given, self.pool.session, os.getcwd())
         return future
 
 
 class DaskPool(Pool):
-    """The workers of a Dask cluster, as they come and go.
+    """The workers of a Dask cluster, which may come and go.
 
     Arguments:
         config: The bench.
         client: Of the cluster.
-        cluster: The one that the bench started itself; None: others did.
-        most: How many workers to use; 0: all.
+        cluster: The one that the bench started; None for one that was there.
+        most: How many workers to use; 0 for all.
     """
 
     def __init__(self, config: BenchConfig, client: Any, cluster: Any, most: int) -> None:
@@ -154,7 +167,7 @@ class DaskPool(Pool):
     def _hear(self, event: tuple[float, Mapping[str, Any]]) -> None:
         address, share, note = (event[1][key] for key in ("worker", "share", "note"))
         if address in self._slots:
-            self._slots[address].told = share, note
+            self._slots[address].last_progress = share, note
 
     def slots(self) -> list[DaskSlot]:
         if time.monotonic() - self._looked > LOOK:
@@ -166,11 +179,11 @@ class DaskPool(Pool):
         try:
             found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)
             return dict(found["workers"])
-        except (OSError, RuntimeError, TimeoutError, KeyError):  # a client that has given up knows of nothing
+        except (OSError, RuntimeError, TimeoutError, KeyError):  # a client that has given up has no workers
             raise ClusterGoneError("the Dask scheduler does not answer any more; finished cells are kept") from None
 
     def _follow(self, workers: dict[str, Any]) -> None:
-        """Keeps the slots of workers that are there, and opens those of new ones."""
+        """Closes the slots of workers that have left, and opens those of new ones."""
         for address in self._slots.keys() - workers.keys():
             self._slots.pop(address).executor.shutdown(wait=False)
         for address, facts in workers.items():
@@ -183,13 +196,10 @@ class DaskPool(Pool):
         self._waiting = not self._slots
 
     def stop(self) -> None:
-        """Told in a thread of its own: a worker that has just died is waited for quite long."""
-
-        def tell() -> None:
-            with suppress(Exception):  # one that does not hear it sees that the bench has gone
-                self.client.run(ask_to_stop, self.session, on_error="ignore")
-
-        threading.Thread(target=tell, daemon=True).start()
+        """Asks in a thread of its own, since Dask waits quite long for a worker that has just died. A worker that does
+        not get the request notices that the bench is gone."""
+        given, options = (self.client.run, ask_to_stop, self.session), {"on_error": "ignore"}
+        threading.Thread(target=_quietly, args=given, kwargs=options, daemon=True).start()
 
     def close(self) -> None:
         with suppress(OSError, RuntimeError, TimeoutError):
@@ -204,15 +214,15 @@ _stopping: set[str] = set()
 """Benches that have asked this process to stop."""
 
 _turn = threading.Lock()
-"""A worker of several threads does one task after another all the same."""
+"""A worker with several threads still does one task at a time."""
 
 
 def ask_to_stop(session: str) -> None:
-    """Has the tasks of a bench in this process saved and ended."""
+    """Has the tasks of a bench in this process save and end."""
     _stopping.add(session)
 
 
-def work(job: Job, session: str, folder: str) -> Answer:
+def work(given: Assignment, session: str, folder: str) -> Answer:
     """Does a task where the bench was started, if this worker can see that folder and has the same code."""
     import distributed
 
@@ -226,13 +236,13 @@ def work(job: Job, session: str, folder: str) -> Answer:
         return session in _stopping or _given_up(worker, task)
 
     with _turn:
-        out = Path(folder) / job.config["out"]
+        out = Path(folder) / given.config["out"]
         if not (Path(folder).is_dir() and (out / ".lock").exists()):
             return "refused", f"{where} does not see {out}; the bench and its workers must share that folder"
         with chdir(folder):
-            if _key_here(job.cell) != job.cell["key"]:
+            if _key_here(given.cell) != given.cell["key"]:
                 return "refused", f"{where} runs other code than the bench; start it again"
-            return execute(job, tell, should_stop)
+            return execute(given, tell, should_stop)
 
 
 def _key_here(cell: Mapping[str, Any]) -> str:
@@ -241,6 +251,6 @@ def _key_here(cell: Mapping[str, Any]) -> str:
 
 
 def _given_up(worker: Any, task: Any) -> bool:
-    """Whether nobody waits for a task of this worker any more: the bench has gone, or the worker is to leave."""
+    """Whether nobody waits for a task of this worker any more: the bench is gone, or the worker is to leave."""
     state = worker.state.tasks.get(task)
     return worker.status.name not in ("running", "paused") or state is None or state.state != "executing"

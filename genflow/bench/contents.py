@@ -1,4 +1,4 @@
-"""What a data set's files hold, for a cell's key: other files under the same name are other data. Imports no torch."""
+"""Hashes of a data set's files for a cell's key: other files under the same name are other data. Imports no torch."""
 
 from __future__ import annotations
 

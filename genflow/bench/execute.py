@@ -1,4 +1,4 @@
-"""A worker's side of a bench: does one task at a time and answers with plain data. The first one imports torch."""
+"""A worker's side of a bench: does one task at a time and answers with plain data. The first task imports torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from genflow.bench.worker import Worker
 
 Answer = tuple[Literal["done", "stopped", "failed", "refused"], str]
-"""What came of a task, and why where it failed or was refused. No exceptions: some cannot be unpickled elsewhere."""
+"""How a task ended, and why it failed or was refused. Not an exception: some cannot be unpickled elsewhere."""
 
 Tell = Callable[[float, str], None]
-"""Called with the share that is done and a word on how it goes."""
+"""Called with the share that is done and a note."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A task with all that a worker needs to know of its bench.
+class Assignment:
+    """A task with everything that its worker needs to know of the bench.
 
     Arguments:
         config: The bench, flat.
@@ -41,24 +41,24 @@ class Job:
 
 
 PAUSE = 0.2
-"""Seconds between two messages on how a task goes."""
+"""Seconds between two messages on a task's progress."""
 
 _kept: dict[str, Worker] = {}
-"""The one that served the last task of this process, by its configuration; it holds a loaded model."""
+"""The worker of this process's last task, by its configuration; it has a model in memory."""
 
 
-def execute(job: Job, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
+def execute(given: Assignment, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
     """Does a task.
 
     Arguments:
-        job: The task.
-        tell: Hears how it goes, a few times a second.
+        given: The task.
+        tell: Receives the progress, a few times a second.
         should_stop: Asked between steps.
     """
     if should_stop():
         return "stopped", ""
     try:
-        worker = _worker(job)
+        worker = _worker(given)
     except (ValueError, TypeError, RuntimeError) as error:
         traceback.print_exc()
         return "refused", str(error)
@@ -66,7 +66,7 @@ def execute(job: Job, tell: Tell, should_stop: Callable[[], bool]) -> Answer:
 
     worker.should_stop = should_stop
     try:
-        worker.run(dict(job.cell), _seldom(tell), job.part)
+        worker.run(dict(given.cell), _seldom(tell), given.part)
     except Stopped:
         return "stopped", ""
     except Exception as error:
@@ -87,27 +87,27 @@ def _seldom(tell: Tell) -> Tell:
     return now_and_then
 
 
-def _worker(job: Job) -> Worker:
-    """The worker of a bench in this process, checked once; it computes on the threads and the GPU that it was given."""
+def _worker(given: Assignment) -> Worker:
+    """The worker of a bench in this process, checked once; it uses the threads and the GPU that it was given."""
     import torch
 
     from genflow.bench.worker import Worker
     from genflow.config import BenchConfig, build
 
-    torch.set_num_threads(job.threads)
-    if job.config["device"] == "cuda" and torch.cuda.device_count():
-        torch.cuda.set_device(job.place % torch.cuda.device_count())
-    bench = json.dumps(job.config, sort_keys=True)
+    torch.set_num_threads(given.threads)
+    if given.config["device"] == "cuda" and torch.cuda.device_count():
+        torch.cuda.set_device(given.place % torch.cuda.device_count())
+    bench = json.dumps(given.config, sort_keys=True)
     if bench not in _kept:
         _kept.clear()
-        worker = Worker(build(BenchConfig, job.config), lambda: False)
+        worker = Worker(build(BenchConfig, given.config), lambda: False)
         worker.check()
         _kept[bench] = worker
     return _kept[bench]
 
 
 def rehearse(config: Mapping[str, Any], threads: int, calls: float) -> tuple[str, Any]:
-    """Why a part of the bench refuses its options, "" if none does; and what the network costs, where there are calls.
+    """Why a part of the bench is refused, "" if none is; and what the network costs, where there are calls.
 
     Arguments:
         config: The bench, flat.
@@ -115,7 +115,7 @@ def rehearse(config: Mapping[str, Any], threads: int, calls: float) -> tuple[str
         calls: Network calls of the bench, for one sample each; 0 where the network need not be measured.
     """
     try:
-        worker = _worker(Job(config, {}, None, threads, 0))
+        worker = _worker(Assignment(config, {}, None, threads, 0))
     except (ValueError, TypeError, RuntimeError) as error:
         traceback.print_exc()
         return str(error), None

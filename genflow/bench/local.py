@@ -1,8 +1,8 @@
 """Workers that are processes of this machine: one executor of the standard library for each.
 
-A `ProcessPoolExecutor` breaks as a whole where one of its processes dies, so every slot has one with a single process
-and makes another where that has broken; the others do not notice. A pipe beside it carries progress and the wish to
-stop, and its end tells the process that the bench is gone.
+A `ProcessPoolExecutor` breaks as a whole when one of its processes dies. So every slot has an executor with a single
+process, and makes another when that has broken; the other slots are not affected. A pipe beside it carries progress and
+requests to stop; when it closes, the process knows that the bench is gone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from genflow.bench.execute import Answer, Job, execute, rehearse
+from genflow.bench.execute import Answer, Assignment, execute, rehearse
 from genflow.bench.pool import Pool, Slot, usable_cores
 from genflow.bench.tasks import Task
 from genflow.config import BenchConfig, flatten
@@ -37,7 +37,7 @@ LOG = "worker.log"
 
 
 class LocalSlot(Slot):
-    """A process, started by the first call, and the next one where it has died.
+    """A process, started by the first call and replaced where it has died.
 
     Arguments:
         config: The bench.
@@ -59,13 +59,13 @@ class LocalSlot(Slot):
 
     def submit(self, task: Task) -> Future[Answer]:
         self.progress()
-        self.told, self.model = (0.0, ""), task.cell.model or self.model
-        future = self.call(_execute, Job(self.config, task.cell.to_json(), task.part, self.threads, self.place))
+        self.last_progress, self.model = (0.0, ""), task.cell.model or self.model
+        future = self.call(_execute, Assignment(self.config, task.cell.to_json(), task.part, self.threads, self.place))
         future.add_done_callback(self._look)
         return future
 
     def call(self, function: Callable[..., T], *given: Any) -> Future[T]:
-        """Has the process do something; a process that died or was told to stop is replaced."""
+        """Has the process call a function; a process that died or was asked to stop is replaced."""
         if self._spent:
             self._renew()
         self._said = self.log.stat().st_size if self.log.exists() else 0
@@ -84,13 +84,13 @@ class LocalSlot(Slot):
         self._open()
 
     def _look(self, future: Future[Answer]) -> None:
-        """A process that a signal asked to stop does no more."""
+        """Marks a process that stopped or died, which takes no more tasks."""
         self._spent = future.cancelled() or bool(future.exception()) or future.result()[0] == "stopped"
 
     def progress(self) -> tuple[float, str]:
         with suppress(EOFError, OSError):
             while self._line.poll():
-                self.told = self._line.recv()
+                self.last_progress = self._line.recv()
         return super().progress()
 
     def stop(self) -> None:
@@ -99,7 +99,7 @@ class LocalSlot(Slot):
             self._line.send("stop")
 
     def hang_up(self) -> None:
-        """Ends the process at once, which hears that the bench is gone."""
+        """Ends the process at once, as if the bench were gone."""
         self._line.close()
         self._theirs.close()
 
@@ -114,7 +114,7 @@ class LocalSlot(Slot):
 
 
 class LocalPool(Pool):
-    """So many processes, which share the cores.
+    """Processes that share the cores of this machine.
 
     Arguments:
         config: The bench.
@@ -157,7 +157,7 @@ def check(config: BenchConfig, threads: int, calls: float = 0.0) -> tuple[str, A
 
 @contextmanager
 def _starting(threads: int) -> Iterator[None]:
-    """What a process that may start inside `with` begins with.
+    """The environment of a process that may start within `with`.
 
     BLAS and OpenMP read their threads from the environment when they are imported. Signals of the terminal wait until
     `_begin` says what becomes of them. And the script that runs the bench is not imported again in the process, as
@@ -196,7 +196,7 @@ _bench: list[Connection] = []
 
 
 def _begin(line: Connection, log: str) -> None:
-    """Sets a new process up: it writes to the log, is deaf to Ctrl-C, and ends with the bench."""
+    """Sets up a new process: it writes to the log, ignores Ctrl-C, and ends with the bench."""
     os.setsid()
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)
@@ -216,5 +216,5 @@ def _listen(line: Connection) -> None:
     os._exit(1)
 
 
-def _execute(job: Job) -> Answer:
-    return execute(job, lambda share, note: _bench[0].send((share, note)), _stop.is_set)
+def _execute(given: Assignment) -> Answer:
+    return execute(given, lambda share, note: _bench[0].send((share, note)), _stop.is_set)

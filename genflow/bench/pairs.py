@@ -1,4 +1,4 @@
-"""What of a bench's names goes together, checked before anything runs. Imports no torch."""
+"""Which of a bench's names go together, checked before anything runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pair = tuple[Entry, Entry]
 
 
 def check_names(config: BenchConfig) -> None:
-    """Raises ConfigError or UnknownNameError for a name, a list or an option that can not be used."""
+    """Raises ConfigError or UnknownNameError for a name, a list or an option that cannot be used."""
     registries()["backbones"].entry(config.backbone), registries()["datasets"].entry(config.dataset)
     for plural in ("process", "solver", "metric"):
         values = getattr(config, plural)
@@ -40,7 +40,7 @@ def _check_norm_solver(config: BenchConfig) -> None:
     if tags.get("mode", "ode") != "ode" or not tags.get("budget", True):
         fitting = [n for n, e in registry.entries().items() if e.tags.get("mode") == "ode" and e.tags.get("budget")]
         raise ConfigError(
-            f"norm.solver = '{solver}' does not fit: the pushed paths need a fixed-step ODE solver: "
+            f"norm.solver = '{solver}' does not fit; the pushed paths need a fixed-step ODE solver: "
             + ", ".join(fitting)
         )
 
@@ -55,18 +55,18 @@ def pairs(config: BenchConfig) -> Iterator[Pair]:
         fitting = [s for s in map(registry["solvers"].entry, config.solver) if s.tags.get("mode", "ode") == mode]
         if not fitting:
             raise ConfigError(
-                f"process '{name}' is sampled as an {mode.upper()}, and none of the solvers "
-                f"{', '.join(config.solver)} is for that; known for {mode.upper()}: "
+                f"process '{name}' is sampled as an {mode.upper()}, which none of the solvers "
+                f"{', '.join(config.solver)} can do; known for {mode.upper()}: "
                 + ", ".join(n for n, e in registry["solvers"].entries().items() if e.tags.get("mode") == mode)
             )
         able = [solver for solver in fitting if not lacking(process, solver)]
         if not able:
-            raise ConfigError(f"process '{name}' can not be sampled by {lacking(process, fitting[0])}")
+            raise ConfigError(f"process '{name}' cannot be sampled by {lacking(process, fitting[0])}")
         yield from ((process, solver) for solver in able)
 
 
 def lacking(process: Entry, solver: Entry) -> str:
-    """The first thing that a solver needs and a process has not got, with the reason, else ""."""
+    """The first thing that a solver needs and a process lacks, with the reason, else ""."""
     missing = process.tags.get("missing", {})
     found = next((need for need in solver.tags.get("needs", ()) if need in missing), None)
     return f"{solver.name}, which needs '{found}': {missing[found]}" if found else ""

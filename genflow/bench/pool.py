@@ -1,7 +1,7 @@
-"""Who does a bench's tasks: a pool of workers, each behind an executor of `concurrent.futures`. Imports no torch.
+"""What the runner sees of workers: a pool of slots, each an executor of `concurrent.futures`. Imports no torch.
 
-Local workers are processes of this machine (`genflow.bench.local`), others are those of a Dask cluster
-(`genflow.bench.cluster`). The runner sees the classes of this file alone.
+`genflow.bench.start` starts them: processes of this machine (`genflow.bench.local`) or workers of a Dask cluster
+(`genflow.bench.cluster`).
 """
 
 from __future__ import annotations
@@ -14,33 +14,32 @@ from typing import TYPE_CHECKING
 
 from genflow.bench import shards
 from genflow.bench.cells import Cell
-from genflow.config import BenchConfig, ConfigError
+from genflow.config import BenchConfig
 
 if TYPE_CHECKING:
     from genflow.bench.execute import Answer
-    from genflow.bench.store import Store
     from genflow.bench.tasks import Task
 
 
 class Slot(ABC):
-    """Room for one task at a time: one worker, and whoever takes its place where it dies."""
+    """A place for one worker, which does one task at a time; a worker that dies is replaced in it."""
 
     model = ""
-    """Of the last task, which the worker still holds."""
+    """The model of the last task, which the worker still has in memory."""
 
-    told = (0.0, "")
-    """What the worker last said of its task."""
+    last_progress = (0.0, "")
+    """Share of the task done, and a note, as the worker last sent them."""
 
     @abstractmethod
     def submit(self, task: Task) -> Future[Answer]:
-        """Starts a task. The future has an exception where the worker was lost."""
+        """Starts a task. The future ends with an exception if the worker is lost."""
 
     def progress(self) -> tuple[float, str]:
-        """Share of the task that is done, and a word on how it goes."""
-        return self.told
+        """Share of the task that is done, and a note."""
+        return self.last_progress
 
     def last_words(self, error: BaseException) -> str:
-        """Why the worker was lost, as far as that is known."""
+        """Why the worker was lost, as far as is known."""
         return f"{type(error).__name__}: {error}"
 
 
@@ -49,7 +48,7 @@ class Pool(ABC):
 
     @abstractmethod
     def slots(self) -> Sequence[Slot]:
-        """Those that can work now. A task in a slot that is no longer among them is lost."""
+        """The slots that can work now. The task of a slot that has left is lost."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -57,53 +56,12 @@ class Pool(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the workers that are this bench's own, whatever they are doing, and lets the others go."""
-
-
-def open_pool(config: BenchConfig, store: Store, jobs: int) -> Pool:
-    """The workers that the configuration asks for.
-
-    Arguments:
-        config: The bench.
-        store: Its folder, held by this process.
-        jobs: How many, where the bench starts them.
-
-    Raises:
-        ConfigError: It asks for a cluster that is not there, or a package for it is missing.
-    """
-    check_place(config)
-    if config.scheduler or config.cluster or config.slurm:
-        from genflow.bench.cluster import open_cluster
-
-        return open_cluster(config, store, jobs)
-    from genflow.bench.local import LocalPool
-
-    return LocalPool(config, store.root, jobs)
-
-
-def check_place(config: BenchConfig) -> None:
-    """Raises ConfigError inside torchrun, for two kinds of workers at once, and for words of --cluster that mean none.
-
-    Nothing is started and no package of the cluster is imported.
-    """
-    if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "a bench does not share its work among the ranks of torchrun; start it once, with --jobs on one machine "
-            "and --scheduler or --cluster on several (torchrun is for genflow train)"
-        )
-    given = [f"--{name}" for name in ("scheduler", "cluster", "slurm") if getattr(config, name)]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} exclude each other; give one of them")
-    if config.cluster or config.slurm:
-        from genflow.bench.queues import request
-
-        request(config)
+        """Ends the workers that this bench started, whatever they are doing, and releases the others."""
 
 
 def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:
-    """Workers: as asked, but not more than there are tasks; else one per trained model, not more than CPU cores here.
-
-    On a cluster the cores here do not count.
+    """Number of workers: as given, but no more than there are tasks; else one for each trained model, but no more than
+    CPU cores. On a cluster the cores of this machine do not matter.
     """
     models = {cell.model for cell in todo if cell.model}
     tasks = sum(max(1, shards.number(cell, config)) for cell in todo)

@@ -1,6 +1,6 @@
-"""The words of --cluster: a queueing system, and what to ask it for. Imports no Dask.
+"""The value of --cluster: a queueing system and what to ask it for. Imports no Dask.
 
-One spelling serves all systems; what it means to each is written as options of its class in dask-jobqueue.
+One spelling serves all systems; it is translated into options of each system's class in dask-jobqueue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SYSTEMS = {
     "htcondor": "HTCondorCluster",
     "local": "LocalCluster",
 }
-"""Classes of dask-jobqueue by queueing system; `local` is processes of this machine, to try it."""
+"""Classes of dask-jobqueue by queueing system; `local` starts processes of this machine, for trials."""
 
 PLAIN = ("queue", "account", "project", "interface", "host", "disk", "python", "local_directory")
 """Keys that are options of dask-jobqueue; `host` is where the scheduler listens."""
@@ -33,7 +33,7 @@ SLURM = ("qos", "constraint", "exclude", "nodelist", "reservation", "comment")
 KEYS = ("partition", "time", "cpus", "gpus", "mem", "directive", "prologue", *PLAIN)
 
 GPUS = {"slurm": "--gpus-per-node={}", "lsf": "-gpu num={}", "sge": "-l gpu={}", "htcondor": "request_gpus={}"}
-"""What asks for GPUs where they are a line of the job's head."""
+"""The line of a job's head that asks for GPUs."""
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ def request(config: BenchConfig) -> tuple[str, dict[str, Any]]:
     """(system, options of its class in dask-jobqueue) of --cluster, or of --slurm as it was spelled before.
 
     Raises:
-        ConfigError: A word of another form, or a value that its key does not take.
-        UnknownNameError: A system or a key that is not known.
+        ConfigError: A part is not of the form KEY=VALUE, or a value is not allowed.
+        UnknownNameError: The system or a key is not known.
     """
     if not config.slurm:
         system, _, first = config.cluster[0].partition(":")
@@ -67,7 +67,7 @@ def request(config: BenchConfig) -> tuple[str, dict[str, Any]]:
     return system, _options(system, given)
 
 
-@cache  # asked more than once, told once
+@cache  # called more than once, warns once
 def _former(words: tuple[str, ...]) -> tuple[str, list[str]]:
     """--slurm KEY=VALUE,... and --slurm local, which named submitit's cluster of this machine."""
     system = "local" if {"local", "cluster=local"} & set(words) else "slurm"

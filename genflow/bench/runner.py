@@ -1,4 +1,4 @@
-"""Runs what is missing of a bench on workers, once, and keeps what is finished. Imports no torch."""
+"""Runs the missing cells of a bench on workers and keeps what is finished. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genflow.bench.cells import Cell
-from genflow.bench.pool import Pool, Slot, job_count, open_pool
+from genflow.bench.pool import Pool, Slot, job_count
+from genflow.bench.start import start_workers
 from genflow.bench.store import Store
 from genflow.bench.tasks import Task, Tasks
 from genflow.config import BenchConfig, ConfigError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from genflow.bench.execute import Answer
 
 Start = Callable[[BenchConfig, Store, int], Pool]
-"""Gives so many workers; see `genflow.bench.pool.open_pool`."""
+"""Starts so many workers; see `genflow.bench.start.start_workers`."""
 
 DEATHS = 3
 """Workers that may be lost at one task before the task fails."""
@@ -36,7 +37,7 @@ class Interrupted(Exception):
     """The bench was asked to stop; finished cells, shards and training states are kept.
 
     Arguments:
-        number: The signal that came; 0 where the time was up.
+        number: The signal that came; 0 where the time limit was reached.
     """
 
     def __init__(self, number: int) -> None:
@@ -50,7 +51,7 @@ class CellError(RuntimeError):
 
 @dataclass
 class Report:
-    """What the runner tells while it works: share of all work done, seconds left, what each worker is at."""
+    """Progress of the runner: share of all work done, seconds left, what each worker is doing."""
 
     share: float
     left: float
@@ -61,22 +62,22 @@ class Report:
 
 @dataclass
 class Runner:
-    """Gives tasks to workers, parents first, and prefers a worker that just used the same model.
+    """Gives tasks to workers, parents first, and prefers a worker that has just used the same model.
 
-    A task whose worker is lost is given out again, to another one or to the one that takes its place.
+    A task whose worker is lost is given to another worker, or to the one that takes its place.
 
     Arguments:
         config: The bench.
         store: Its folder, locked by the caller.
-        start: Gives the workers.
+        start: Starts the workers.
         report: Called a few times a second.
-        keep_going: Whether a failed cell leaves the rest to be done; else the bench stops.
-        seconds: After which the bench stops by itself.
+        keep_going: Whether the rest is still done after a cell has failed; else the bench stops.
+        seconds: Time after which the bench stops by itself.
     """
 
     config: BenchConfig
     store: Store
-    start: Start = open_pool
+    start: Start = start_workers
     report: Callable[[Report], None] = lambda report: None
     keep_going: bool = False
     seconds: float = float("inf")
@@ -88,8 +89,8 @@ class Runner:
         """Does every cell of todo.
 
         Raises:
-            ConfigError: A part refused its options, or the workers that were asked for are not there; nothing ran.
-            Interrupted: SIGINT or SIGTERM came, or time is up; a second signal ends the program at once.
+            ConfigError: A part of the bench is refused, or its workers cannot be had; nothing ran.
+            Interrupted: SIGINT or SIGTERM came, or the time limit is reached; a second signal ends the program at once.
             CellError: Cells failed.
         """
         if not todo:
@@ -116,13 +117,13 @@ class Runner:
             raise CellError("\n".join(f"{name}: {error}" for name, error in self.failures.items()))
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        """The loop sees the first one soon; workers notice that the bench is gone after the second."""
+        """The loop notices the first signal soon; after the second, workers notice that the bench is gone."""
         if self.stopped_by is not None:
             os._exit(128 + number)
         self.stopped_by = number
 
     def _halt(self) -> None:
-        """Lets every worker save what it has and answer; nothing more is given out."""
+        """Lets every worker save what it has and answer; no more tasks are given out."""
         if not self._halting:
             self._halting = True
             self._pool.stop()
@@ -143,7 +144,7 @@ class Runner:
         self.report(self._now())
 
     def _finished(self) -> set[Future[Answer]]:
-        """Tasks that have ended, after a while where there are none."""
+        """Tasks that have ended; waits a little where there are none."""
         if not self._running:
             time.sleep(PAUSE)
         return wait(self._running, PAUSE, FIRST_COMPLETED).done
@@ -159,7 +160,7 @@ class Runner:
             self._running[slot.submit(task)] = slot, task
 
     def _answered(self, future: Future[Answer], slot: Slot, task: Task) -> None:
-        """A task has ended, in one of the ways that a worker knows, or with its worker."""
+        """Handles the end of a task: the worker's answer, or its loss."""
         error = future.exception() if not future.cancelled() else RuntimeError("the cluster gave the task up")
         if error is not None:
             return self._lost(slot, task, slot.last_words(error))
@@ -175,7 +176,7 @@ class Runner:
         return None
 
     def _lost(self, slot: Slot, task: Task, why: str) -> None:
-        """A worker is gone: its task goes to another one, unless it takes every worker with it."""
+        """Handles the loss of a worker: its task goes to another one, unless it has ended DEATHS workers."""
         deaths = self._deaths[task.name] = self._deaths.get(task.name, 0) + 1
         if self._halting or self._tasks.given_up(task):
             self._tasks.put_back(task)

@@ -1,4 +1,4 @@
-"""Samples of one cell in parts: how it is cut, and what of it lies on disk. Imports no torch.
+"""Samples of one cell in shards: how it is cut, and which shards are on disk. Imports no torch.
 
 A shard is a whole number of sample batches, so the batches of a cell are the same whether it is drawn in one go, after
 a stop, or by several workers, and so are its samples.
@@ -16,10 +16,10 @@ from genflow.checkpoint import CheckpointError, read_folder, write_file, write_f
 from genflow.config import BenchConfig
 
 MARK = "INCOMPLETE"
-"""File beside the saved shards of a cell that is not finished."""
+"""File beside the saved shards of an unfinished cell."""
 
 Part = tuple[int, int]
-"""Numbers of the first sample of a shard and of the one after its last."""
+"""Number of a shard's first sample, and of the one after its last."""
 
 
 def cut(count: int, config: BenchConfig) -> list[Part]:
@@ -55,8 +55,6 @@ def read_shard(store: Store, key: str, part: Part) -> dict[str, bytes]:
 
 def saved(store: Store, cell: Cell, config: BenchConfig) -> list[Part]:
     """Shards of a cell that are there and whole."""
-    if not store.shard_folder(cell.key).exists():
-        return []
     if not store.shard_folder(cell.key).is_dir():
         return []
     return [part for part in parts(cell, config) if is_whole(store, cell.key, part)]
@@ -72,7 +70,7 @@ def is_whole(store: Store, key: str, part: Part) -> bool:
 
 
 def mark(store: Store, cell: Cell, done: int, total: int) -> None:
-    """Says beside the shards what they are parts of, and how many of them are there."""
+    """Writes beside the shards which cell they belong to, and how many of them are saved."""
     store.shard_folder(cell.key).mkdir(parents=True, exist_ok=True)
     facts = {"cell": cell.name, "shards": done, "of": total, "samples": cell.spec["samples"]}
     write_file(store.shard_folder(cell.key) / MARK, json.dumps(facts) + "\n")

@@ -1,4 +1,4 @@
-"""The bench's measurements on one checkpoint: the same code as its cells, nothing kept in between."""
+"""The bench's measurements on one checkpoint: the code of its cells, with the results held in memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class SingleWorker(Worker):
     ) -> None:
         super().__init__(config, lambda: False)
         self.dataset = dataset
-        self.store, self.pair, self.team = _Memory(), (process, backbone), team
+        self.store = self.memory = _Memory()
+        self.pair, self.team = (process, backbone), team
 
     def _solve(self, spec: dict[str, Any], process: Process, backbone: Any, *rest: Any) -> Solution:
         part, labels, tick = rest
@@ -73,7 +74,7 @@ class SingleWorker(Worker):
         """Rows of results.csv, real data's among them.
 
         Raises:
-            ConfigError: Nothing that was asked for can be measured on this process, with the reasons.
+            ConfigError: None of the metrics can be measured on this process; with the reasons.
         """
         config, registry = self.config, registries()["metrics"]
         seed, name = config.seed[0], config.process[0]
@@ -88,7 +89,7 @@ class SingleWorker(Worker):
             options = config.solver_options.get(config.solver[0], {})
             spec = {"solver": config.solver[0], "options": options, "nfe": budget, "samples": config.samples}
             cell = {"spec": {**spec, "seed": seed}, "labels": sampled}
-            self.store.held[""] = self._draw(cell, (0, config.samples), tick)  # type: ignore[attr-defined]  # the store is a _Memory
+            self.memory.held[""] = self._draw(cell, (0, config.samples), tick)
         found = []
         for metric in able:
             of = metrics[metric].needs

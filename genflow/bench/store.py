@@ -19,14 +19,14 @@ from genflow.config import ConfigError
 from genflow.evaluate.weight_files import is_without_weights
 
 State = Literal["cached", "missing", "damaged", "unavailable"]
-"""Of a cell's result. Unavailable: it says which data or weights are not here, and is tried again if that can help."""
+"""Of a cell's result. Unavailable: it records which data or weights are missing; tried again where that may help."""
 
 UNAVAILABLE = "unavailable.json"
-"""File of a metric cell whose data or weights are not here, with the reason."""
+"""File of a metric cell whose data or weights are missing, with the reason."""
 
 
 class BusyError(RuntimeError):
-    """Another process holds the output folder; the message says who."""
+    """Another process holds the output folder; the message names it."""
 
     exit_code = 75
 
@@ -49,7 +49,7 @@ class Store:
         return self.cells / key
 
     def state_folder(self, key: str) -> Path:
-        """Where an unfinished training run keeps what it needs to go on."""
+        """Where an unfinished training keeps what it needs to go on."""
         return self.cells / f"{key}.state"
 
     def shard_folder(self, key: str) -> Path:
@@ -57,7 +57,7 @@ class Store:
         return self.cells / f"{key}.shards"
 
     def look(self, cell: Cell) -> tuple[State, str]:
-        """Whether a cell's result is there and whole; what is wrong with it where it is damaged."""
+        """Whether a cell's result is there and whole, and what is wrong with a damaged one."""
         if not self.folder(cell.key).exists() and not self.folder(f"{cell.key}.old").exists():
             return "missing", ""
         try:
@@ -69,7 +69,7 @@ class Store:
         return "cached", ""
 
     def finished(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Those that have a whole result, be it the reason why there is none."""
+        """Those with a whole result, which may be the reason why there is no number."""
         return [cell for cell in cells if self.look(cell)[0] in ("cached", "unavailable")]
 
     def files(self, key: str) -> dict[str, bytes]:
@@ -77,7 +77,7 @@ class Store:
         return read_folder(self.folder(key))
 
     def contents(self, key: str) -> str:
-        """What is in a cell, by the hashes of its files; a cell that was tried again and found no more is the same."""
+        """Hashes of a cell's files as text; the same after another attempt that again found no data or weights."""
         place = self.folder(key) if self.folder(key).exists() else self.folder(f"{key}.old")
         try:
             hashes = dict(json.loads((place / MANIFEST).read_text())["files"])
@@ -92,14 +92,14 @@ class Store:
         return json.loads(self.files(key).get("rows.json", b"[]"))
 
     def sweep(self, again: Container[str] = frozenset()) -> None:
-        """Removes what earlier benches left half-written, and what was begun of cells that are to be done anew."""
+        """Removes what earlier benches left half-written, and what was begun of cells that are to be done again."""
         for path in [*self.cells.glob("*.tmp-*"), *self.cells.glob("*.shards"), *self.cells.glob("*.state")]:
             key, _, kind = path.name.partition(".")
             if kind.startswith("tmp-") or key in again or (self.folder(key) / MANIFEST).exists():
                 shutil.rmtree(path, ignore_errors=True)
 
     def write_failures(self, failures: Mapping[str, str]) -> None:
-        """Keeps what failed, by cell, in failures.json; there is no such file where nothing did."""
+        """Writes what failed, by cell, to failures.json; removes the file where nothing did."""
         path = self.root / "failures.json"
         if failures:
             write_file(path, json.dumps(failures, indent=1, ensure_ascii=False) + "\n")
@@ -110,7 +110,7 @@ class Store:
         """Makes the folder.
 
         Raises:
-            ConfigError: It is a file, or can not be written.
+            ConfigError: It is a file, or cannot be written.
         """
         self.check_place()
         try:
@@ -120,25 +120,25 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise ConfigError(
-                f"out = '{self.root}' can not be written: {error.strerror}; choose another folder"
+                f"out = '{self.root}' cannot be written: {error.strerror}; choose another folder"
             ) from None
 
     def check_place(self) -> None:
-        """Raises ConfigError where a file stands in the folder's way, or a training run is kept; writes nothing."""
+        """Raises ConfigError where a file is in the folder's place, or it holds a training run; writes nothing."""
         for part in (self.root, *self.root.parents):
             if part.exists() and not part.is_dir():
                 raise ConfigError(f"out = '{self.root}': {part} is a file, not a folder; choose another folder")
         if holds_run(self.root):
             raise ConfigError(
-                f"out = '{self.root}' holds a training run or a checkpoint, no bench; choose another folder"
+                f"out = '{self.root}' holds a training run or a checkpoint, not a bench; choose another folder"
             )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder for this process; freed by the system however it ends.
+        """Holds the folder for this process; the system frees it however the process ends.
 
         Raises:
-            BusyError: Somebody else holds it.
+            BusyError: Another process holds it.
         """
         with (self.root / ".lock").open("a+") as file:
             try:
@@ -155,12 +155,12 @@ class Store:
 
 
 def missing(store: Store, cells: Iterable[Cell], again: Container[str] = frozenset()) -> tuple[list[Cell], list[str]]:
-    """Cells that have no whole result, or whose parents have none; and a sentence for each damaged one.
+    """Cells that lack a whole result, or whose parents do; and a sentence for each damaged one.
 
     Arguments:
         store: The bench's folder.
         cells: Parents before children.
-        again: Keys of cells that are to be computed again although they are there.
+        again: Keys of cells that are to be computed again although they are finished.
     """
     todo: list[Cell] = []
     notes: list[str] = []
@@ -170,7 +170,7 @@ def missing(store: Store, cells: Iterable[Cell], again: Container[str] = frozens
         if state == "damaged":
             notes.append(f"{cell.name} is computed again: {why}")
         if state == "unavailable" and is_without_weights(cell.spec):
-            state = "cached"  # the same reason still holds; another one, or weights, would be another cell
+            state = "cached"  # for the same reason as before; with weights it would be another cell
         if state != "cached" or cell.key in again or keys.intersection(cell.parents):
             todo.append(cell)
             keys.add(cell.key)

@@ -1,4 +1,4 @@
-"""Rows to results.csv and tables.md. Imports no torch."""
+"""From rows to results.csv and tables.md. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.estimates import Estimate, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
-from genflow.evaluate.protocol import FD_WORDS, is_missing, reason
+from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
 from genflow.registry import registries
 
 COLUMNS = (
@@ -30,7 +30,7 @@ COLUMNS = (
     "seconds",
     "stopped",
 )
-"""Of results.csv. `stopped`: samples that the solver left short of the data's end, empty for none."""
+"""Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none."""
 
 Row = dict[str, Any]
 
@@ -79,7 +79,7 @@ class Table:
         header: Column names.
         rows: Text cells.
         caption: How the numbers were made.
-        sign: 1 where its lower numbers are better, −1 where the higher are, 0 where it does not say.
+        sign: 1 where lower is better, −1 where higher is better, 0 where neither is known to be.
     """
 
     def __init__(self, title: str, header: list[str], rows: list[list[str]], caption: str, sign: int = 0) -> None:
@@ -92,7 +92,7 @@ class Table:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """The tables that the rows allow, as the metrics say: against NFE, shared, of models, and a list of the rest."""
+    """All tables of the rows, as their metrics ask: against NFE, shared, of models, and a list of the rest."""
     known = [row for row in rows if not is_missing(row)]
     own = [r for r in known if r["process"] != REAL]
     found = [*quality_tables(known), *column_tables(known)]
@@ -109,24 +109,24 @@ def unmeasured_table(rows: Sequence[Row]) -> Table | None:
     for metric, why in _unique((row["metric"], reason(row)) for row in found):
         of = _unique(row["process"] for row in found if (row["metric"], reason(row)) == (metric, why))
         lines.append([", ".join(of), metric, why])
-    caption = "The same command measures it once it can."
+    caption = "The same command measures it once the data or weights are here."
     return Table("Not measured here", ["process", "metric", "reason"], lines, caption)
 
 
 def gaps_table(processes: Sequence[str], metrics: Sequence[str]) -> Table | None:
-    """What of a bench's metrics its processes can not give, and why; None where they give all."""
+    """Metrics that a process of the bench does not have, and why; None where it has all."""
     rows = []
     for name in processes:
         missing = registries()["processes"].entry(name).tags.get("missing", {})
         for metric in metrics:
             reason = missing.get(registries()["metrics"].entry(metric).tags.get("asks", ""))
             rows += [[name, metric, reason]] if reason else []
-    caption = "What a process has not got is left out of the tables above, not estimated by other means."
+    caption = "What a process does not have is left out of the tables above, not estimated by other means."
     return Table("Not measured", ["process", "metric", "reason"], rows, caption) if rows else None
 
 
 def estimate(rows: Sequence[Row]) -> Estimate:
-    """Rows of one setting as one number; where its `stderr` is no standard error the error is not known."""
+    """Rows of one setting as one number; its error is unknown where `stderr` is not a standard error."""
     known = rows if facts(rows[0]).error else [row | {"stderr": None} for row in rows]
     return of_rows(known)
 
@@ -142,16 +142,16 @@ def floor_of(rows: Sequence[Row], metric: str = "") -> Row | None:
 
 
 def floor_name(row: Row) -> str:
-    """What a row of real data measures in place of samples: the test split, or what its metric's tag `floor` says."""
+    """What a row of real data measures in place of samples: the test split, or its metric's tag `floor`."""
     entry = registries()["metrics"].entries().get(row.get("entry", ""))
     return f"real {entry.tags.get('floor', 'test split') if entry else 'test split'}"
 
 
 def _ways(rows: Sequence[Row]) -> str:
-    """How rows of one metric were measured, and at what n; where that is not the same for all, which in which way."""
+    """How the rows of one metric were measured, and at what n; where they differ, each way with its rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        way = f"{row['protocol']}; n = {row['n']}"
+        way = f"{in_caption(row['protocol'])}; n = {row['n']}"
         found.setdefault(way, []).append(" ".join(str(row[k]) for k in ("process", "solver") if row[k]))
     if len(found) < 2:
         return "".join(found)
@@ -161,19 +161,19 @@ def _ways(rows: Sequence[Row]) -> str:
 
 
 def _short(rows: Sequence[Row]) -> str:
-    """Which rows have samples that a solver left short of the end, and how many."""
+    """Rows with samples that a solver left short of the end, and how many."""
     stuck = ", ".join(
         f"{r['stopped']} of {r['process']} {r['solver']} (seed {r['seed']})" for r in rows if r.get("stopped")
     )
-    return f". Samples left short of the data's end, where the field is stiff: {stuck}" if stuck else ""
+    return f". The solver left samples short of the data's end, where the field is stiff: {stuck}" if stuck else ""
 
 
 def _floor(real: Row) -> str:
-    return f". Floor: {real['protocol']}, n = {real['n']}"
+    return f". Floor: {in_caption(real['protocol'])}, n = {real['n']}"
 
 
 def _metrics(rows: Sequence[Row], table: str) -> list[str]:
-    """Metrics with a table of that kind, those that may stand on top first."""
+    """Metrics with a table of that kind, by their order."""
     order = {r["metric"]: facts(r).order for r in rows if facts(r).table == table}
     return sorted(order, key=lambda metric: order[metric])
 
@@ -207,9 +207,11 @@ def _value(row: Row) -> float:
 
 
 def _seed_words(rows: Sequence[Row]) -> str:
-    """The seeds of a table, and what ± is in it."""
-    seeds = _unique(r["seed"] for r in rows)
-    meant = meaning(estimate(list(group)) for group in by_setting(rows).values())
+    """The seeds of a table, and what ± means in it."""
+    seeds, found = _unique(r["seed"] for r in rows), [estimate(group) for group in by_setting(rows).values()]
+    meant = meaning(found)
+    if not meant and all(one.seeds == 1 for one in found):
+        meant = "one training seed, without a standard error"
     return f"; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" + (f"; {meant}" if meant else "")
 
 
@@ -234,7 +236,7 @@ def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int
 
 
 def column_tables(rows: Sequence[Row]) -> list[Table]:
-    """Tables that several numbers of a model share, a line a process."""
+    """Tables that several numbers of a model share, a line for each process."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         fact = facts(row)
@@ -272,8 +274,8 @@ def head(row: Row) -> str:
 
 
 def _each_protocol(found: Sequence[Row]) -> str:
-    told = {r["metric"]: r["protocol"] for r in reversed(found)}
-    return ". ".join(f"`{m}`: {told[m]}" for m in _unique(r["metric"] for r in found)) + f". n = {found[0]['n']}"
+    first = {r["metric"]: r["protocol"] for r in reversed(found)}
+    return ". ".join(f"`{m}`: {first[m]}" for m in _unique(r["metric"] for r in found)) + f". n = {found[0]['n']}"
 
 
 def _push_caption(found: Sequence[Row]) -> str:
@@ -286,7 +288,7 @@ def _push_caption(found: Sequence[Row]) -> str:
 
 
 def model_table(found: Sequence[Row]) -> Table:
-    """A number of models, a line for each process and seed, and where there are several seeds one for their mean."""
+    """A number of models: a line for each process and seed, and with several seeds one for their mean."""
     metric, fact, lines = found[0]["metric"], facts(found[0]), []
     for group in by_setting(found).values():
         lines += [_model_line(row["process"], [row], str(row["seed"])) for row in group]
@@ -305,7 +307,7 @@ def _model_line(process: str, rows: Sequence[Row], seed: str) -> list[str]:
 
 
 def other_table(rows: Sequence[Row]) -> Table | None:
-    """Numbers of metrics that have no table of their own."""
+    """Numbers of metrics without a table of their own."""
     found = [r for r in rows if facts(r).table == LIST]
     if not found:
         return None
@@ -327,10 +329,10 @@ def other_table(rows: Sequence[Row]) -> Table | None:
 
 
 def _by_protocol(found: Sequence[Row]) -> str:
-    told: dict[str, list[str]] = {}
+    metrics: dict[str, list[str]] = {}
     for row in found:
-        told.setdefault(row["protocol"], []).append(f"`{row['metric']}`")
-    return ". ".join(f"{', '.join(_unique(names))}: {protocol}" for protocol, names in told.items())
+        metrics.setdefault(row["protocol"], []).append(f"`{row['metric']}`")
+    return ". ".join(f"{', '.join(_unique(names))}: {protocol}" for protocol, names in metrics.items())
 
 
 def to_markdown(found: Sequence[Table], command: str) -> str:

@@ -1,4 +1,4 @@
-"""What is ready to be done of a bench: cells, and the shards that large sample cells are cut into. Imports no torch."""
+"""The tasks of a bench, ready or not: cells, and the shards of large sample cells. Imports no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Task:
 
 
 class Tasks:
-    """Cells to do, handed out when what they build on is there; a cell's shards go to whoever is free.
+    """Cells to do, handed out when what they build on is done; a cell's shards go to any free worker.
 
     Arguments:
         store: The bench's folder.
@@ -55,7 +55,7 @@ class Tasks:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is ready, out, or waiting for something that may come."""
+        """Whether nothing is ready and no worker has a task: what still waits can never be done."""
         return not self._ready and not self._out
 
     @property
@@ -66,7 +66,7 @@ class Tasks:
     def take(self, model: str) -> Task | None:
         """The next task for a worker that has this model loaded; None while there is none.
 
-        Training first, then putting shards together, then the dearest cell of the same model, then of any.
+        Training first, then putting shards together, then the costliest cell of the same model, then of any.
         """
 
         def rank(task: Task) -> tuple[bool, bool, bool, float]:
@@ -80,7 +80,7 @@ class Tasks:
         return task
 
     def put_back(self, task: Task) -> None:
-        """A worker that stopped or was lost returns what it had; what belongs to a failed cell is not done again."""
+        """Takes back the task of a worker that stopped or was lost; a shard of a failed cell is not done again."""
         self._out.remove(task)
         if not self.given_up(task):
             self._ready.append(task)

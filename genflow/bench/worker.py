@@ -1,4 +1,4 @@
-"""Does one task of a bench at a time: trains, draws samples or a shard of them, measures."""
+"""What a worker does: one task of a bench at a time. It trains, draws samples or a shard of them, and measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import genflow
 from genflow.bench import shards
 from genflow.bench.cells import REAL
 from genflow.bench.checkpoints import content_of
-from genflow.bench.real import Absent, data_of
+from genflow.bench.data import UnavailableData, data_of
 from genflow.bench.store import UNAVAILABLE, Store
 from genflow.checkpoint import CheckpointError, describe, save, write_folder
 from genflow.config import BenchConfig
@@ -41,14 +41,14 @@ from genflow.solver.ending import words_of
 from genflow.training import check_data, train
 
 Tick = Callable[[float, str], None]
-"""Called with the share done and a word on how it goes."""
+"""Called with the share done and a note on progress."""
 
 OUT_OF_REACH = (NotMeasurable, WeightsError, DataError)
-"""What keeps one metric from being measured here, and nothing else."""
+"""Errors that keep one metric from being measured here, and nothing else."""
 
 
 class Stopped(Exception):
-    """The bench asked for an end; what could be saved is saved."""
+    """The bench asked the worker to stop; what can be saved is saved."""
 
 
 class Worker:
@@ -66,7 +66,7 @@ class Worker:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The bench's data; a stand-in that only says its shape where a bench of checkpoints finds them missing."""
+        """The bench's data; only their shape and scaling where a bench of checkpoints does not find them."""
         config = self.config
         options = config.dataset_options.get(config.dataset, {})
         if not config.checkpoint:
@@ -74,7 +74,7 @@ class Worker:
         return data_of(config.dataset, options, config.checkpoint[0])
 
     def check(self) -> None:
-        """Builds everything the bench names, so that a refused option or pair is known before anything runs.
+        """Builds everything the bench names, so that an option or pair is refused before anything runs.
 
         Raises:
             ValueError: With the reason, from the part that refused.
@@ -86,7 +86,7 @@ class Worker:
             genflow.get_solver(name, **config.solver_options.get(name, {}))
         for folder in config.checkpoint:
             _, backbone = genflow.load(folder)
-            if not isinstance(self.dataset, Absent) and tuple(backbone.shape) != tuple(self.dataset.shape):
+            if not isinstance(self.dataset, UnavailableData) and tuple(backbone.shape) != tuple(self.dataset.shape):
                 raise ValueError(
                     f"checkpoint: {folder} makes samples of shape {tuple(backbone.shape)}, and examples of "
                     f"'{config.dataset}' have {tuple(self.dataset.shape)}; give the data set it was trained on"
@@ -113,14 +113,14 @@ class Worker:
         )
 
     def _process(self, name: str, options: dict[str, Any]) -> Process:
-        """Fitted to the data, since the channels that the backbone needs may follow from them."""
+        """Fitted to the data, since the channels that the backbone needs may depend on them."""
         process: Process = genflow.get_process(name, **options)
         return process.for_data(self.dataset.fitting_points())
 
     # ---- tasks -------------------------------------------------------------------------------------------
 
     def run(self, cell: dict[str, Any], tick: Tick, part: shards.Part | None = None) -> None:
-        """Does a cell and writes its folder, or draws one shard of its samples and keeps that."""
+        """Does a cell and writes its folder, or draws one shard of its samples and saves that."""
         started = time.monotonic()
         if part:
             return shards.write_shard(self.store, cell["key"], part, self._draw(cell, part, tick))
@@ -169,7 +169,7 @@ class Worker:
         shutil.rmtree(state, ignore_errors=True)
 
     def _model(self, cell: dict[str, Any]) -> tuple[Process, Any]:
-        """The trained pair that a cell reads, in the mode of the process that is asked for."""
+        """The trained pair that a cell reads, in the mode that its process name asks for."""
         spec, folder = cell["spec"], cell["folder"]
         key = json.dumps([folder, cell["parents"], spec["preset"], spec.get("as")])
         if self._loaded is None or self._loaded[0] != key:
@@ -185,32 +185,34 @@ class Worker:
         return process, backbone.to(self.config.device)
 
     def _finished(self, folder: str, spec: dict[str, Any]) -> tuple[Process, Any]:
-        """A checkpoint: as it was trained, but for the mode."""
+        """A checkpoint as it was trained, except for the mode."""
         if content_of(Path(folder)) != spec["checkpoint"]:
             raise CheckpointError(f"{folder} has changed since the bench began; start the bench again")
         process, backbone = genflow.load(folder)
         options = {k: v for k, v in process.config().items() if k not in spec["unset"]}
         process = type(process)(**{**options, **spec["preset"]})
-        if spec["own data"] and not isinstance(self.dataset, Absent):
+        if spec["own data"] and not isinstance(self.dataset, UnavailableData):
             process = process.for_data(self.dataset.fitting_points())
         return process, backbone.to(self.config.device)
 
     # ---- samples -----------------------------------------------------------------------------------------
 
     def _labels(self, part: shards.Part, backbone: Any) -> tuple[Tensor | None, str]:
-        """Classes of samples by their numbers, those of the training examples in turn, and what the protocol says."""
+        """Classes of samples by number, those of the training examples in turn, and the words of the protocol."""
         classes = getattr(backbone, "classes", 0)
         if not classes:
             return None, ""
-        if isinstance(self.dataset, Absent):
-            return torch.arange(*part) % classes, "sample k told class k mod the number of classes"
+        if isinstance(self.dataset, UnavailableData):
+            return torch.arange(*part) % classes, "the class of sample k is k mod the number of classes"
         known = self.dataset.labels("train")
         if known is None:
             return None, ""
-        return known[torch.arange(*part) % len(known)], "each sample told the class of one training example in turn"
+        return known[
+            torch.arange(*part) % len(known)
+        ], "the classes of the samples are those of the training examples in turn"
 
     def _sample(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
-        """All samples of a cell: its shards put together where some are there, those missing drawn; else in one go."""
+        """All samples of a cell: its shards where some are saved, after drawing the missing ones; else in one go."""
         key, cut = cell["key"], shards.cut(cell["spec"]["samples"], self.config)
         if not cut or not self.store.shard_folder(key).exists():
             return self._draw(cell, (0, cell["spec"]["samples"]), tick)
@@ -228,12 +230,12 @@ class Worker:
     def _draw(self, cell: dict[str, Any], part: shards.Part, tick: Tick) -> dict[str, bytes]:
         """The samples of a cell from one number to another."""
         process, backbone = self._model(cell)
-        labels, told = self._labels(part, backbone)
+        labels, words = self._labels(part, backbone)
         started = time.monotonic()
         solution = self._solve(cell["spec"], process, backbone, part, labels, tick)
         raw = self.dataset.scaling.decode(solution.x).numpy()
         facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
-        facts |= {"told": told} if told else {}
+        facts |= {"labels": words} if words else {}
         ending = words_of(cell["spec"]["options"])
         facts |= {"end": ending} if ending else {}
         facts |= {"stopped": int(solution.stopped.sum())} if solution.stopped is not None else {}
@@ -289,7 +291,7 @@ class Worker:
         return files | ({"arrays.npz": pack(result.arrays)} if result.arrays else {})
 
     def _measure(self, cell: dict[str, Any], tick: Tick) -> tuple[Result, dict[str, Any]]:
-        """What a metric finds, and what is known of the samples or the model that it looked at."""
+        """What a metric finds, and the facts of the samples or the model that it measured."""
         spec = cell["spec"]
         metric = self._measure_of(spec["metric"])
         context = Context(self.config, self.dataset, spec["seed"], tick=lambda share: self._tick(share, tick))
@@ -301,10 +303,10 @@ class Worker:
             return metric.measure(context), json.loads(files["facts.json"])
         context.process, context.backbone = self._model(cell)
         result = Result([]) if metric.why_not(context.process) else metric.measure(context)
-        return result, {"told": "told no class"} if getattr(context.backbone, "classes", 0) else {}
+        return result, {"labels": "no class is given"} if getattr(context.backbone, "classes", 0) else {}
 
     def _unmeasured(self, cell: dict[str, Any], error: Exception) -> dict[str, bytes]:
-        """A row that says why there is no number, and where data or weights are missing, a mark to try again."""
+        """A row with the reason why there is no number; where data or weights are missing, also a mark to try again."""
         metric, labels = cell["spec"]["metric"], cell["labels"]
         bare = rows_as_dicts([Measured(metric, math.nan, 0, f"{MISSING}{error}")])
         rows = [] if labels["process"] == REAL else [self._row(bare[0], labels, {}, 0.0)]
@@ -314,7 +316,7 @@ class Worker:
     def _row(
         self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
     ) -> dict[str, Any]:
-        """A row of results.csv: what was measured, with the cell's labels where the metric says nothing itself."""
+        """A row of results.csv: what was measured, with the cell's labels where the metric gives none."""
         return {
             "process": labels["process"],
             "backbone": "" if labels["process"] == REAL else labels.get("backbone", self.config.backbone),
@@ -327,7 +329,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("told"), sampled.get("end")))),
+            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end")))),
             "seconds": seconds,
             "stopped": sampled.get("stopped") or None,
         }
@@ -339,7 +341,7 @@ class Worker:
 
 
 def _again(reason: str) -> dict[str, bytes]:
-    """The file that marks a cell as one to try again; none without a reason."""
+    """The file that marks a cell to be tried again; none without a reason."""
     return {UNAVAILABLE: json.dumps({"reason": reason}).encode()} if reason else {}
 
 

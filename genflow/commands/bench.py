@@ -16,7 +16,7 @@ from genflow.commands.options import command_line, config_options, examples, res
 from genflow.config import BenchConfig, ConfigError
 
 if TYPE_CHECKING:
-    from genflow.bench.choose import Plan
+    from genflow.bench.choose import BenchPlan
     from genflow.bench.runner import Report
 
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 def bench_command(config_file: Path | None, **given: Any) -> int:
     from genflow.bench.checkpoints import settle
     from genflow.bench.choose import prepare
-    from genflow.bench.pool import check_place
+    from genflow.bench.start import check_place
     from genflow.bench.store import BusyError
 
     flags = Flags(*(given.pop(name) for name in FLAGS))
@@ -120,7 +120,7 @@ def _given(config: BenchConfig) -> bool:
     return any(getattr(config, f"{part}_options") for part in ("process", "backbone", "solver", "dataset", "metric"))
 
 
-def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
+def _check(config: BenchConfig, plan: BenchPlan, calls: float) -> Any:
     """What the network costs, where there are calls; raises ConfigError where a part refuses its options."""
     from genflow.bench.local import check
     from genflow.bench.pool import job_count, usable_cores
@@ -131,10 +131,10 @@ def _check(config: BenchConfig, plan: Plan, calls: float) -> Any:
     return costs
 
 
-def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags, costs: Any) -> int:
+def _bench(config: BenchConfig, origin: dict[str, str], plan: BenchPlan, flags: Flags, costs: Any) -> int:
     """The bench itself, the folder held."""
-    from genflow.bench.pool import open_pool
     from genflow.bench.runner import CellError, Interrupted, Runner
+    from genflow.bench.start import start_workers
     from genflow.report.write import write_outputs
 
     for note in plan.notes:
@@ -145,7 +145,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags
         say(_estimate(config, plan, costs))
     failed = ""
     with ProgressLine(disable=not plan.todo) as line:
-        runner = Runner(config, plan.store, open_pool, line.show, flags.keep_going, flags.seconds)
+        runner = Runner(config, plan.store, start_workers, line.show, flags.keep_going, flags.seconds)
         try:
             runner.run(plan.cells, plan.todo)
         except CellError as error:
@@ -164,7 +164,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: Plan, flags: Flags
     return _verdict(plan, len(plan.cells) - len(done), failed)
 
 
-def _verdict(plan: Plan, missing: int, failed: str) -> int:
+def _verdict(plan: BenchPlan, missing: int, failed: str) -> int:
     """Says what is not there, and the exit code."""
     if failed:
         click.echo(f"genflow: {missing} cells are missing:\n{failed}", err=True)
@@ -174,12 +174,12 @@ def _verdict(plan: Plan, missing: int, failed: str) -> int:
     return 0
 
 
-def _estimate(config: BenchConfig, plan: Plan, costs: Any) -> str:
-    from genflow.bench.estimate import estimate
+def _estimate(config: BenchConfig, plan: BenchPlan, costs: Any) -> str:
+    from genflow.bench.cost import estimate_cost
     from genflow.bench.pool import job_count
 
     jobs = job_count(config, plan.todo)
-    return estimate(config, plan.store, plan.cells, plan.todo, jobs, costs).line(jobs)
+    return estimate_cost(config, plan.store, plan.cells, plan.todo, jobs, costs).line(jobs)
 
 
 class ProgressLine:
@@ -214,7 +214,7 @@ class ProgressLine:
             click.echo(f"{report.share:4.0%} {text}", err=True)
 
 
-def _print_plan(config: BenchConfig, origin: dict[str, str], plan: Plan, costs: Any) -> None:
+def _print_plan(config: BenchConfig, origin: dict[str, str], plan: BenchPlan, costs: Any) -> None:
     from genflow.bench import shards
     from genflow.config import flatten
 

@@ -38,10 +38,10 @@ def report_command(folder: Path, other: Path | None, out: Path | None, allow_mix
         if out:
             raise ConfigError("--out belongs to a comparison: give a second folder")
         return _again(folder, allow_mixed)
-    from genflow.report.compare import compare, read_run
+    from genflow.report.compare import compare, open_bench
 
     target = out or Path("comparison")
-    say(compare(read_run(folder), read_run(other), target, allow_mixed, command_line()))
+    say(compare(open_bench(folder), open_bench(other), target, allow_mixed, command_line()))
     _where(target, ("report.html", "tables.md", "tables.tex", "differences.csv"))
     return 0
 

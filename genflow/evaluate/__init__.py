@@ -1,4 +1,8 @@
-"""Metrics: what a bench measures. This page lists them; it imports no torch."""
+"""Metrics: what a bench measures. The catalogue of all metrics and their facts; imports no torch.
+
+Whether lower or higher is better, and how a number is shown: `genflow.evaluate.facts`. What a metric is:
+`genflow.evaluate.base.Metric`.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +47,8 @@ _NORM_OPTIONS = {
     "cost": lambda config, own: 0.5 * config.samples * own.nfe * (1 + len(own.factors)),
 }
 _LIKELIHOOD_OPTIONS = {"section": "bpd", "cost": lambda config, own: 3.0 * own.examples * OWN_NFE}
-"""`section`: where BenchConfig has the metric's options under their older names; `reads`: what else of a bench a number
-depends on; `cost`: network evaluations, from the bench and the metric's settings."""
+"""`section`: the part of BenchConfig that has the metric's options under their older names; `reads`: what else of a
+bench its numbers depend on; `cost`: network evaluations, from the bench and the metric's settings."""
 _QUALITY = "genflow.evaluate.quality:QualityMetric"
 
 

@@ -1,4 +1,4 @@
-"""What a metric is: from samples or a model, in a context, to rows with their protocol."""
+"""What a metric is: it turns samples or a model, in a context, into rows with their protocol."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ class Result:
     Arguments:
         rows: The numbers.
         arrays: By name.
-        wanting: What is wanting on this machine where that kept a number from being measured, so that a bench tries
-            again.
+        wanting: What is missing on this machine where that kept a number from being measured; a bench tries again.
     """
 
     rows: list[Measured]
@@ -55,7 +54,7 @@ class Result:
 
 @dataclass
 class Context:
-    """What a metric sees.
+    """What a metric is given.
 
     Arguments:
         config: The bench's configuration.
@@ -75,7 +74,7 @@ class Context:
     tick: Callable[[float], None] = lambda share: None
 
     AT_ONCE: ClassVar[int] = 20_000
-    """A training split of up to so many examples in memory is looked at whole; a larger one by a pass that is kept."""
+    """Up to so many training examples in memory are compared at once; for more, statistics of one pass are cached."""
 
     @cached_property
     def space(self) -> Space:
@@ -94,7 +93,7 @@ class Context:
 
     @property
     def floor_size(self) -> int:
-        """How many real examples stand in for as many samples: all of the test split where it has fewer."""
+        """How many real examples take the place of samples: as many, or all of the test split where it has fewer."""
         return min(self.config.samples, self.dataset.count("test"))
 
     def frechet(self, raw: Tensor) -> float:
@@ -103,17 +102,17 @@ class Context:
 
 
 def unmeasured(error: Exception, names: Iterable[str], n: int) -> Result:
-    """For each number a row that says why there is none; tried again where a weight file is the reason."""
+    """A row for each name with the reason why there is no number; tried again where a weight file is the reason."""
     rows = [Measured(name, math.nan, n, f"{MISSING}{error}") for name in names]
     return Result(rows, wanting=str(error) if isinstance(error, WeightsError) else "")
 
 
 class Metric(ABC):
-    """A measurement, and the facts of its numbers that tables, plots and rankings ask for.
+    """A measurement, and the facts about its numbers that tables, plots and rankings use.
 
-    A built-in metric has them in its catalogue entry, so that a cached bench imports no class; a plugin's class may
-    have them itself. A metric of one kind of number gives `label`, `better`, `unit` and `table`, one of several kinds
-    `numbers`; see `genflow.evaluate.facts.Number`.
+    A built-in metric has the facts in its catalogue entry, so that a cached bench imports no class; a plugin's class
+    may have them itself. A metric of one kind of number gives `label`, `better` ("lower" or "higher"), `unit` and
+    `table`; one of several kinds gives `numbers`. See `genflow.evaluate.facts.Number`.
     """
 
     needs: ClassVar[Literal["samples", "model"]] = "samples"
@@ -129,7 +128,7 @@ class Metric(ABC):
         """The rows of one cell."""
 
     def floor(self, context: Context) -> Result:
-        """What real data gets; no rows where that means nothing."""
+        """The same for real data in place of samples; no rows where that has no meaning."""
         return Result([])
 
     def why_not(self, process: Process) -> str | None:
@@ -137,11 +136,11 @@ class Metric(ABC):
         return None
 
     def least(self) -> dict[str, int]:
-        """Fewest examples of "train" and "test" and fewest "samples" that it can be measured on; asked before work."""
+        """Fewest examples of "train" and "test" and fewest "samples" that it needs; asked before any training."""
         return {}
 
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
-        """None where it means something for a data set, else the reason; asked before work."""
+        """None where it has a meaning for a data set, of whatever size, else the reason; asked before `least`."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""What is refused before features are made, and how images become what an extractor expects."""
+"""Checks before features are computed, and how images become what an extractor expects."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ LOG = logging.getLogger("genflow")
 
 
 class NotMeasurable(ValueError):
-    """A metric that means nothing for this data or can not be had here; the bench goes on and says why."""
+    """A metric has no meaning for this data or cannot be measured here; the bench goes on and says why."""
 
 
 class ImageCheck:
-    """Watches batches of images on their way to an extractor that wants grey levels 0 to 255 and three channels.
+    """Checks batches of images for an extractor that takes grey levels 0 to 255 and three channels.
 
     Arguments:
         what: What the images are, for messages.
     """
 
     EARLY = 64
-    """Images after which a set that never exceeds 1 is taken for one in [0, 1]."""
+    """After so many images, a set that never exceeds 1 is taken to be in [0, 1]."""
 
     def __init__(self, what: str = "images") -> None:
         self.what, self.seen, self.top = what, 0, 0.0
 
     def update(self, images: Tensor) -> None:
-        """Looks at a batch (B, 3, height, width).
+        """Checks a batch (B, 3, height, width).
 
         Raises:
             ValueError: Another shape, values that are not finite or outside [0, 255], or all of the first images
                 within [0, 1].
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"the {self.what} have shape {tuple(images.shape)}; want (n, 3, height, width)")
+            raise ValueError(f"the {self.what} have shape {tuple(images.shape)}; expected (n, 3, height, width)")
         low, high = (float(v) for v in images.aminmax()) if images.numel() else (0.0, 0.0)
         if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN compares false
             rows = (~images.flatten(1).isfinite().all(1)).nonzero().flatten() + self.seen
             raise ValueError(f"the {self.what} are not all finite: first at row {int(rows[0])}; look at the samples")
         if low < 0 or high > 255:
-            raise ValueError(f"the {self.what} have values from {low:.4g} to {high:.4g}; want grey levels 0 to 255")
+            raise ValueError(f"the {self.what} have values from {low:.4g} to {high:.4g}; expected grey levels 0 to 255")
         self.seen, self.top = self.seen + len(images), max(self.top, high)
         if self.seen >= self.EARLY:
             self._scale()
 
     def merge(self, other: ImageCheck) -> None:
-        """Adds what another one has seen."""
+        """Adds what another check has seen."""
         self.seen, self.top = self.seen + other.seen, max(self.top, other.top)
 
     def finish(self) -> None:
         """Raises ValueError for fewer than two images, or a set that lies within [0, 1]."""
         if self.seen < 2:
-            raise ValueError(f"{self.seen} of the {self.what}: want at least 2")
+            raise ValueError(f"{self.seen} of the {self.what}: at least 2 are needed")
         self._scale()
 
     def _scale(self) -> None:
@@ -74,14 +74,16 @@ def to_grey(raw: Tensor, levels: int | None, channels: int) -> Tensor:
     """Raw images of `levels` grey levels as 0 to 255 in `channels` channels; one channel is shown in all.
 
     Raises:
-        NotMeasurable: No images, no declared levels, or a number of channels that can not be shown.
+        NotMeasurable: The data are not images, declare no levels, or have a number of channels that cannot be shown.
     """
     if raw.ndim != 4:
-        raise NotMeasurable(f"Inception looks at images; this data has shape {tuple(raw.shape[1:])}")
+        raise NotMeasurable(f"Inception takes images; these data have shape {tuple(raw.shape[1:])}")
     if levels is None:
         raise NotMeasurable("the data set declares no grey levels, so its images have no scale from 0 to 255")
     if raw.shape[1] not in (1, channels):
-        raise NotMeasurable(f"images of {raw.shape[1]} channels; want {channels}, or 1 that is shown in all")
+        raise NotMeasurable(
+            f"the images have {raw.shape[1]} channels; expected {channels}, or 1, which is shown in all"
+        )
     grey = raw if levels == 256 else raw * (255 / (levels - 1))
     return grey.expand(-1, channels, -1, -1)
 
@@ -99,7 +101,7 @@ def conversion(dataset: Dataset) -> str:
 def check_features(features: Tensor, what: str) -> None:
     """Raises ValueError for features that are not a finite (n, d)."""
     if features.ndim != 2:
-        raise ValueError(f"the features of the {what} have shape {tuple(features.shape)}; want (n, d)")
+        raise ValueError(f"the features of the {what} have shape {tuple(features.shape)}; expected (n, d)")
     if not bool(torch.isfinite(features).all()):
         raise ValueError(f"the features of the {what} are not all finite; look at the samples")
 
@@ -108,23 +110,24 @@ def check_features(features: Tensor, what: str) -> None:
 
 
 def check_metrics(config: BenchConfig, dataset: Dataset) -> None:
-    """Whether the metrics of a bench can be had of its data; a metric that cannot, beside others that can, is named.
+    """Checks, before anything is trained, that a bench's metrics can be measured on its data.
+
+    A metric that has no meaning for the data is named and left out while there are others.
 
     Raises:
-        ConfigError: Too few examples or samples, or data for which no metric means anything; with the option that
-            helps.
+        ConfigError: Too few examples or samples, or no metric has a meaning for the data; with the option that helps.
     """
     reasons = {}
     for name in config.metric:
         metric = registries()["metrics"].get(name, **config.metric_options.get(name, {}))
         try:
-            _check_least(name, metric.least(), config.samples, dataset)
             reason = metric.why_not_data(config, dataset)
+            if reason:
+                reasons[name] = f"{name}: {reason}"
+            else:
+                _check_least(name, metric.least(), config.samples, dataset)
         except DataError as error:  # they are not here: the bench's rows say so, and why
             LOG.debug("%s: %s", name, error)
-            continue
-        if reason:
-            reasons[name] = f"{name}: {reason}"
     if len(reasons) == len(config.metric):
         raise ConfigError(f"nothing to measure: {'; '.join(reasons.values())}")
     for reason in reasons.values():
@@ -145,7 +148,7 @@ def _check_least(name: str, least: dict[str, int], samples: int, dataset: Datase
 
 
 def more_examples(name: str, split: str) -> str:
-    """Which options of a data set give a split more examples, for a message; "" where none does."""
+    """The options of a data set that give a split more examples, for a message; "" where there are none."""
     registry = registries()["datasets"]
     try:
         entry, known = registry.entry(name), inspect.signature(registry.load(name)).parameters

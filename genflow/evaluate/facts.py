@@ -1,5 +1,8 @@
-"""What a metric says of its numbers: label, direction, unit, table. Bench, tables and report ask here. Imports no torch
-for built-in metrics; the class of a plugin is imported where its catalogue entry has no facts.
+"""Facts about metrics' numbers: label, unit, table, and whether lower or higher is better. Bench, tables and report ask
+here.
+
+The facts of a built-in metric are in the catalogue (`genflow.evaluate`), so this imports no torch; a plugin's class is
+imported where its catalogue entry has no facts.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from genflow.registry import Entry, UnknownNameError, registries
 
 NFE, MODEL, SHARED, LIST = "nfe", "model", "shared", "list"
 """Kinds of tables: a metric of samples by process and solver against NFE; a metric of a model with a line for each
-process and seed; numbers of a model that share a table, a column each; and the list of all else."""
+process and seed; numbers of a model that share a table, a column each; and a list of all others."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,16 @@ class Number:
 
     Arguments:
         kind: Its name without what stands in brackets or after a star: "FD" for FD[digits], "FD@push" for
-            FD[digits]@push*2; "" for all numbers of the metric that no other describes.
+            FD[digits]@push*2; "" for all numbers of the metric that have no entry of their own.
         label: What titles and axes call it; its name by default.
-        better: "lower", "higher", or "" where neither is better.
+        better: "lower" or "higher", whichever is better; "" where neither is.
         unit: E.g. "nats"; "" where it has none.
         table: NFE, MODEL, SHARED or LIST; by default NFE for metrics of samples, MODEL for those of a model.
         group: Title of the shared table (SHARED); {metric} is the name before an @.
         column: Head of its column there; {star} is what follows the star.
-        error: Whether `stderr` is a standard error; else it is a deviation of something else, which ± does not show.
+        error: Whether `stderr` is a standard error; else it is another spread, which ± does not show.
         bias: Whether it is biased upwards at small n, as Fréchet distances are.
-        order: The number of least order that has a direction is the headline of a report.
+        order: The number of least order for which a direction is better is the headline of a report.
     """
 
     kind: str = ""
@@ -49,19 +52,19 @@ class Number:
 
     @property
     def sign(self) -> int:
-        """1 where lower is better, −1 where higher, 0 where neither."""
+        """1 where lower is better, −1 where higher is better, 0 where neither."""
         return {"lower": 1, "higher": -1}.get(self.better, 0)
 
 
 OWN_NFE = 80
-"""What an adaptive solver is taken to spend, where a cost has to be guessed."""
+"""Calls that an adaptive solver is assumed to spend, for estimates of cost."""
 
 FACTS = ("label", "better", "unit", "table")
-"""Facts that a metric of one kind of number gives as tags of its entry, or as attributes of its class."""
+"""Facts that a metric of one kind of number gives as tags of its entry or as attributes of its class."""
 
 
 def settings(config: BenchConfig, metric: str) -> Any:
-    """A built-in metric's own settings: what --metric-options says, over the bench's section of older names.
+    """A built-in metric's settings: --metric-options over the bench's section of older names.
 
     Raises:
         ConfigError: A value out of its range, or no such option.
@@ -73,8 +76,8 @@ def settings(config: BenchConfig, metric: str) -> Any:
 
 
 def cost(config: BenchConfig, metric: Entry) -> float:
-    """Network evaluations that a measurement of a model takes, roughly; of a plugin that does not say, a pass over as
-    many samples."""
+    """Rough number of network evaluations of a measurement of a model; for a plugin without that fact, one sampling of
+    the bench's samples."""
     known = metric.tags.get("cost")
     return known(config, settings(config, metric.name)) if known else float(config.samples * OWN_NFE)
 
@@ -85,7 +88,7 @@ def kind_of(metric: str) -> str:
 
 
 def numbers(entry: Entry) -> tuple[Number, ...]:
-    """The kinds of number that a metric gives, by its catalogue entry or its class; the last is for all others."""
+    """The kinds of number that a metric gives, from its catalogue entry or its class; the last is for all others."""
     known = {name: _fact(entry, name) for name in ("numbers", *FACTS)}
     own: dict[str, Any] = {name: str(known[name]) for name in FACTS if known[name]}
     table = NFE if needs(entry) == "samples" else MODEL
@@ -113,8 +116,7 @@ def number_of(metric: str, entry: str = "") -> Number:
 
     Arguments:
         metric: Its name, as rows have it.
-        entry: The catalogue name of the metric that gave it; "" where it is not known: then whichever built-in metric
-            gives numbers of that kind.
+        entry: The catalogue name of the metric that gave it; "" takes any built-in metric with numbers of that kind.
     """
     return _number_of(metric, entry, registries()["metrics"].changes)
 
@@ -132,8 +134,8 @@ def _number_of(metric: str, entry: str, changes: int) -> Number:
 
 
 def owner(metric: str, names: Iterable[str]) -> str:
-    """Which of some catalogue names gives a number, for rows that do not say it: one that names its kind, else the one
-    that names none; "" where there is no such."""
+    """Which of several metrics gave a number, for rows without that fact: one that names its kind, else the only one
+    that names no kinds; "" where there is none."""
     entries = registries()["metrics"].entries()
     asked = [entries[name] for name in names if name in entries]
     named = [one for one in asked if any(kind_of(metric) == number.kind for number in numbers(one))]
@@ -142,35 +144,35 @@ def owner(metric: str, names: Iterable[str]) -> str:
 
 
 def facts(row: Mapping[str, Any]) -> Number:
-    """The facts of a row's number; a number of an unknown metric has an NFE table where it was measured at a budget."""
+    """The facts of a row's number; that of an unknown metric has an NFE table where it was measured at a budget."""
     found = number_of(row["metric"], row.get("entry", ""))
     return found if found.table else replace(found, table=LIST if row.get("budget") is None else NFE)
 
 
 def direction(rows: Iterable[Mapping[str, Any]], metric: str) -> int:
-    """1 where lower is better, −1 where higher, 0 where it is not known."""
+    """1 where lower is better, −1 where higher is better, 0 where it is not known."""
     return next((facts(row).sign for row in rows if row["metric"] == metric), 0)
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The metric that stands on top: of those with a known direction the one of least order; "" where there is none."""
+    """The metric at the top of a report: of those with a better direction, the one of least order; "" for none."""
     known = {row["metric"]: facts(row) for row in rows}
     return min((m for m, fact in known.items() if fact.sign), key=lambda m: known[m].order, default="")
 
 
 def title(metric: str, fact: Number) -> str:
-    """What titles call a number: its label in place of its kind."""
+    """The name of a number in titles: its label in place of its kind."""
     return metric.replace(fact.kind, fact.label, 1) if fact.kind and fact.label else fact.label or metric
 
 
 def axis(metric: str, fact: Number) -> str:
-    """What an axis calls a number: its title with its unit."""
+    """The name of a number on an axis: its title with its unit."""
     name = title(metric, fact)
     return name if not fact.unit or fact.unit in name else f"{name}, {fact.unit}"
 
 
 def words(fact: Number) -> str:
-    """Unit and direction, as a caption begins: "In dB; higher is better. "; "" where neither is known."""
+    """The beginning of a caption: "In dB; higher is better. "; "" where neither unit nor direction is known."""
     parts = ([f"in {fact.unit}"] if fact.unit else []) + ([f"{fact.better} is better"] if fact.better else [])
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}. " if text else ""

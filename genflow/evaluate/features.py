@@ -1,5 +1,5 @@
-"""Feature spaces for distances between samples. A distance in any of these is FD[name], never "FID"; only Inception's,
-in `genflow.evaluate.spaces`, is called that."""
+"""Feature spaces for distances between samples. A distance in any of these is called FD[name]; "FID" is the one in
+Inception's space (`genflow.evaluate.spaces`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MNIST_SHA256 = "a03b45adcff129f235075d388a66c9ee500fa2e5ede44f8d420e3fc054ba9791
 
 
 class DigitsClassifier(nn.Module):
-    """A small convolutional classifier of 8x8 digits with 17 grey levels; its 64 last hidden units are the features."""
+    """A small convolutional classifier of 8x8 digits with 17 grey levels; the features are its last 64 hidden units."""
 
     dim = 64
 
@@ -87,8 +87,8 @@ class MnistClassifier(nn.Module):
 class TinyNet(nn.Module):
     """An untrained convolutional network for images of any size: mean and standard deviation of each of 4 layers' maps.
 
-    Random features see textures and shapes without any data having been looked at. The weights are drawn from a fixed
-    seed, so FD[tiny] means the same everywhere.
+    Random features respond to textures and shapes and are fitted to no data. The weights are drawn from a fixed seed,
+    so FD[tiny] means the same everywhere.
 
     Arguments:
         channels: Channels of the images.
@@ -161,7 +161,7 @@ Extractor = Callable[[Tensor], Tensor]
 
 
 class Watch(Protocol):
-    """Looks at what goes into an extractor and raises where it is not what it should be."""
+    """Checks what goes into an extractor."""
 
     def update(self, images: Tensor) -> None: ...
 
@@ -176,16 +176,16 @@ def _same(raw: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Space:
-    """Where samples are compared.
+    """A feature space, in which samples are compared.
 
     Arguments:
         name: For tables: FD[name].
         digest: Hash of the extractor and of how examples are prepared for it.
-        about: Words for the protocol.
+        about: Description for the protocol.
         features: Prepared examples (B, ...) -> features (B, d).
         logits: Features -> class logits (B, classes); None where the space has no classes.
         prepare: Raw examples -> what `features` takes.
-        watch: Makes a guard of what `features` takes; None for none.
+        watch: Makes a check of what `features` takes; None for none.
         batch: Examples at a time.
     """
 
@@ -205,10 +205,7 @@ class Space:
 
 
 def own_space(dataset_name: str) -> str:
-    """The space in which a data set's samples are compared where nobody says otherwise.
-
-    Digits have classifiers; other data is compared as it is, by its own values: FD[identity].
-    """
+    """A data set's own space, the default: a classifier of digits for digits, else the raw values (FD[identity])."""
     return {"digits": "digits", "mnist5k": "mnist"}.get(dataset_name, "identity")
 
 
@@ -216,7 +213,7 @@ SHIPPED: dict[str, tuple[Callable[[], Any], str, tuple[int, ...], int]] = {
     "digits": (load_digits_classifier, DIGITS_SHA256, (1, 8, 8), 17),
     "mnist": (load_mnist_classifier, MNIST_SHA256, (1, 28, 28), 256),
 }
-"""Classifiers in the package: loader, hash, and the raw images they know by shape and grey levels."""
+"""Classifiers in the package: loader, hash, and the shape and grey levels of their images."""
 
 
 def shipped_space(name: str) -> Space:

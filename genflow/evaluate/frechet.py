@@ -26,7 +26,7 @@ class Factor(NamedTuple):
 
 
 Gaussian = Statistics | Factor
-"""What a Fréchet distance is between."""
+"""A Gaussian of which a Fréchet distance is taken."""
 
 
 class RunningStatistics:
@@ -49,7 +49,7 @@ class RunningStatistics:
         self._add(len(batch), mean, batch.T @ batch)
 
     def merge(self, other: RunningStatistics) -> None:
-        """Adds what another one has seen (Chan, Golub & LeVeque 1979)."""
+        """Adds the examples of another one (Chan, Golub & LeVeque 1979)."""
         self._add(other.n, other.mean, other.scatter)
 
     def _add(self, n: int, mean: Tensor, scatter: Tensor) -> None:
@@ -100,7 +100,7 @@ def frechet(first: Gaussian, second: Gaussian) -> float:
         ValueError: Different dimensions.
     """
     if len(first.mean) != len(second.mean):
-        raise ValueError(f"features of {len(first.mean)} and {len(second.mean)} dimensions can not be compared")
+        raise ValueError(f"features of {len(first.mean)} and {len(second.mean)} dimensions cannot be compared")
     if isinstance(first, Statistics) and isinstance(second, Statistics):
         return frechet_from_statistics(first, second)
     if isinstance(first, Factor) and isinstance(second, Factor):
@@ -144,11 +144,11 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     """
     for name, features in (("first", first), ("second", second)):
         if features.ndim != 2 or len(features) < 2:
-            raise ValueError(f"the {name} features have shape {tuple(features.shape)}; want (n, d) with n >= 2")
+            raise ValueError(f"the {name} features have shape {tuple(features.shape)}; expected (n, d) with n >= 2")
         if not bool(features.isfinite().all()):
             raise ValueError(f"the {name} features are not all finite; look at the samples")
     if first.shape[1] != second.shape[1]:
-        raise ValueError(f"features of {first.shape[1]} and {second.shape[1]} dimensions can not be compared")
+        raise ValueError(f"features of {first.shape[1]} and {second.shape[1]} dimensions cannot be compared")
     return frechet(moments_of(first), moments_of(second))
 
 

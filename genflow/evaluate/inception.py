@@ -63,7 +63,7 @@ def _graph(found: Found, device: torch.device) -> Any:
             warnings.simplefilter("ignore")  # torch 2.14 calls torch.jit deprecated; the published file is what it is
             return torch.jit.load(str(found.path), map_location=device).eval()
     except RuntimeError as error:
-        raise WeightsError(f"{found.path} is no TorchScript archive: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{found.path} is not a TorchScript archive: {str(error).splitlines()[0]}") from error
 
 
 def _port(found: Found) -> nn.Module:
@@ -86,7 +86,7 @@ def _port(found: Found) -> nn.Module:
         raise
     except Exception as error:
         raise WeightsError(
-            f"{found.path} is no state dict of the Inception port: {str(error).splitlines()[0]}"
+            f"{found.path} is not a state dict of the Inception port: {str(error).splitlines()[0]}"
         ) from error
     return _Port(net).eval().requires_grad_(False)
 

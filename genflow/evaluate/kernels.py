@@ -45,10 +45,10 @@ def median_distance(x: Tensor, y: Tensor) -> float:
 def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Estimate:
     """MMD² = E k(X,X') + E k(Y,Y') − 2 E k(X,Y), with its standard error.
 
-    Unbiased leaves i = i out of the first two means, so the value may be negative; the other is the V-statistic, which
-    is never. The error is the first-order one of a U-statistic, 2 sd(h)/√n with h_i the kernel's mean at the i-th pair;
-    NaN where the sets have different sizes. Where the distributions agree the first order vanishes and the error is
-    too small: compare with the floor.
+    The unbiased value leaves the pairs i = i out of the first two means, so it may be negative; the other, the
+    V-statistic, never is. The error is the first-order one of a U-statistic, 2 sd(h)/√n with h_i the kernel's mean at
+    the i-th pair; NaN where the sets have different sizes. Where the distributions agree, the first order vanishes and
+    the error is too small: compare with the floor.
 
     Arguments:
         x, y: Vectors (n, d) and (m, d).
@@ -76,7 +76,7 @@ def kernel_distance(
     first: Tensor, second: Tensor, *, generator: torch.Generator, subsets: int = 100, size: int = 1000
 ) -> Estimate:
     """KID's estimate: the mean over subsets of the unbiased MMD² with the cubic kernel. Its error is the standard
-    deviation over subsets, as is usual, and no standard error.
+    deviation over subsets, as is usual, which is not a standard error.
 
     Arguments:
         first, second: Features (n, d) and (m, d).
@@ -102,9 +102,9 @@ def as_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     for name, vectors in (("first", x), ("second", y)):
         if vectors.ndim != 2 or len(vectors) < 2:
-            raise ValueError(f"the {name} set has shape {tuple(vectors.shape)}; want (n, d) with n >= 2")
+            raise ValueError(f"the {name} set has shape {tuple(vectors.shape)}; expected (n, d) with n >= 2")
         if not bool(vectors.isfinite().all()):
             raise ValueError(f"the {name} set is not all finite; look at the samples")
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"vectors of {x.shape[1]} and {y.shape[1]} dimensions can not be compared")
+        raise ValueError(f"vectors of {x.shape[1]} and {y.shape[1]} dimensions cannot be compared")
     return x.detach().cpu().double(), y.detach().cpu().double()

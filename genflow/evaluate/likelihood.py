@@ -1,4 +1,4 @@
-"""bits/dim, nats, and the likelihood that both and the KL divergence are made of."""
+"""bits/dim and nats, and the likelihood from which they and the KL divergence are computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OdeLikelihood(Metric):
     """A metric of a model by its likelihood.
 
     Arguments:
-        examples, rtol, atol: Of `LikelihoodConfig`; those that are not given are the bench's `bpd`.
+        examples, rtol, atol: As in `LikelihoodConfig`; the bench's `bpd` where they are not given.
     """
 
     needs = "model"

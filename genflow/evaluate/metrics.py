@@ -35,7 +35,9 @@ class FrechetMetric(Metric):
 
     def __init__(self, features: str = "own") -> None:
         if features == "inception":
-            raise ValueError("features = 'inception' is the metric 'fid', which has its protocols; give --metric fid")
+            raise ValueError(
+                "features = 'inception' is the metric 'fid', which has Inception's protocols; give --metric fid"
+            )
         check_features(features)
         self.features = features
 
@@ -105,10 +107,10 @@ def _pushed_words(space: Space, real: Gaussian, n: int) -> str:
 
 
 class NormMetric(Metric):
-    """Norm against noise level, and what happens when the norm is pushed off mid-way.
+    """Norm against noise level, and the Fréchet distance after the norm is pushed off mid-way.
 
     Arguments:
-        options: Of `NormConfig`; those that are not given are the bench's `norm`.
+        factors, level, nfe, solver: As in `NormConfig`; the bench's `norm` where they are not given.
     """
 
     needs = "model"

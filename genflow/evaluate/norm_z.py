@@ -22,7 +22,7 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 @dataclass
 class NormStudy:
-    """What the study found.
+    """Results of the norm study.
 
     Arguments:
         spread: Interquartile range of ln|x| at given time, mean over the noisy times, for "train" and "path".
@@ -135,7 +135,7 @@ def _with_push(process: Process, steps: int, level: float, dim: int) -> tuple[Te
 
 
 class _Walk:
-    """Sampling in two halves, sample k from its own seed, |x| noted after every step."""
+    """Sampling in two halves, sample k from its own seed; |x| is recorded after every step."""
 
     def __init__(
         self, process: Process, backbone: BackboneLike, solver: Solver, context: Context, count: int | None = None

@@ -1,4 +1,4 @@
-"""One pass over images or vectors: moments of their features, some features kept, class scores, all mergeable."""
+"""One pass over images or vectors: moments of their features, the first features, and class scores, all mergeable."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from genflow.evaluate.frechet import Gaussian, RunningStatistics, factor
 class Moments:
     """Mean and covariance of a stream of features, in float64; memory does not grow with n.
 
-    Up to `block` rows wait, so that the covariance is updated by large products; a stream that ends with no more than
-    d rows in all keeps them, since then they say more exactly, and in less room, what the covariance is.
+    Up to `block` rows are buffered, so that the covariance is updated by large products. A stream of no more than d
+    rows keeps them: they give the covariance more exactly, and in less memory.
 
     Arguments:
         dim: Features d.
-        block: Rows that wait; at least d.
+        block: Rows in the buffer; at least d.
     """
 
     def __init__(self, dim: int, block: int = 0) -> None:
@@ -50,7 +50,7 @@ class Moments:
         self.waiting, self.count = [], 0
 
     def merge(self, other: Moments) -> None:
-        """Adds what another one has seen."""
+        """Adds the examples of another one."""
         if other.folded is not None:
             self.folded = self.folded or RunningStatistics(self.dim)
             self.folded.merge(other.folded)
@@ -90,7 +90,7 @@ class ScoreSums:
         self.probabilities.index_add_(0, split, p)
 
     def merge(self, other: ScoreSums) -> None:
-        """Adds what another one has seen."""
+        """Adds the examples of another one."""
         if other.probabilities is not None:
             own = self.probabilities
             self.probabilities = other.probabilities.clone() if own is None else own + other.probabilities
@@ -107,14 +107,14 @@ class ScoreSums:
 
 @dataclass
 class Seen:
-    """What a pass found.
+    """Results of a pass.
 
     Arguments:
         moments: Mean and covariance of all features.
         keep: Most features that are kept: those of the first examples.
         kept: Their batches, each with the place of its first example, (rank that brought it, row).
         scores: Class scores, where they were asked for.
-        watch: What looked at the examples, where the space has one.
+        watch: The check of the examples, where the space has one.
     """
 
     moments: Moments
@@ -136,7 +136,7 @@ class Seen:
             self.kept.append((place, features[:room].detach().cpu().float().clone()))
 
     def merge(self, other: Seen) -> None:
-        """Adds what a pass over other examples found."""
+        """Adds the results of a pass over other examples."""
         self.moments.merge(other.moments)
         self.kept += other.kept
         if self.scores is not None and other.scores is not None:
@@ -203,7 +203,7 @@ class _Pass:
         self.row = 0
 
     def add(self, chunk: Tensor) -> None:
-        """Looks at the next examples."""
+        """Takes the next examples."""
         for raw in chunk.split(self.space.batch):
             ready = self.space.prepare(raw)
             if self.watch is not None:
@@ -233,7 +233,7 @@ def _place() -> tuple[int, int]:
 
 
 def _gathered(own: Any, world: int) -> list[Any]:
-    """What every rank brings, in the order of ranks."""
+    """The objects of all ranks, in their order."""
     if world == 1:
         return [own]
     import torch.distributed as dist

@@ -1,4 +1,4 @@
-"""How numbers say how they were made, and when they must not stand in one table. Imports no torch."""
+"""Protocols: how numbers were made, and when they must not share a table. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MISSING = "not measured: "
-"""How the protocol of a row without a number begins; the reason follows."""
+"""Beginning of the protocol of a row without a number; the reason follows."""
 
 FD_WORDS = "; FD: "
-"""In the protocol of a pushed path: what follows says how its Fréchet distance is measured."""
+"""In the protocol of a pushed path, the words before how its Fréchet distance is measured."""
+
+OVER_DIRECTIONS = "; ± over directions only"
+"""In the protocol of a sliced distance: what the column `stderr` is. ± in tables is another error, see `in_caption`."""
 
 SMALL = 10_000
-"""Fewer samples than this and a Fréchet distance's upward bias is told beside it."""
+"""With fewer samples than this, a Fréchet distance's protocol mentions its upward bias."""
 
 
 def is_missing(row: Mapping[str, Any]) -> bool:
-    """Whether a row of results says that something was not measured, and why, instead of a number."""
+    """Whether a row has, in place of a number, the reason why nothing was measured."""
     return str(row.get("protocol", "")).startswith(MISSING)
 
 
@@ -25,8 +28,13 @@ def reason(row: Mapping[str, Any]) -> str:
     return str(row["protocol"]).removeprefix(MISSING)
 
 
+def in_caption(protocol: str) -> str:
+    """A protocol as captions show it, where ± is the standard error that their last sentence names."""
+    return protocol.replace(OVER_DIRECTIONS, "")
+
+
 def bias_note(n: int, floor: float | None = None, floor_n: int = 0) -> str:
-    """A sentence on the upward bias of a Fréchet distance at small n, with what real data gets; "" at large n."""
+    """Words on the upward bias of a Fréchet distance at small n, with that of real data; "" at large n."""
     if n >= SMALL:
         return ""
     real = "" if floor is None else f": real data gets {floor:.3g} at n = {floor_n}"
@@ -34,22 +42,22 @@ def bias_note(n: int, floor: float | None = None, floor_n: int = 0) -> str:
 
 
 def rank_note(n: int, dim: int) -> str:
-    """A sentence on a covariance of n samples in `dim` dimensions that is singular; "" where it is not."""
+    """Words on a singular covariance of n samples in `dim` dimensions; "" where it is not singular."""
     return f"; n <= d = {dim}, so the covariance is singular and its exact low-rank form is used" if n <= dim else ""
 
 
 def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False) -> None:
-    """Refuses to compare numbers of one metric that were made in different ways.
+    """Refuses a comparison of numbers of one metric that were made in different ways.
 
     Rows are compared within a metric by data set, number of samples and protocol. Rows of real data, rows without a
     number, and pushed paths (whose protocol says where each process was pushed) are left out.
 
     Arguments:
         rows: Rows of results.csv.
-        allow_mixed: The caller takes the responsibility.
+        allow_mixed: Compare them all the same.
 
     Raises:
-        ValueError: Two protocols, both named, with the way out.
+        ValueError: There are two protocols; the message has both, and the option that allows them.
     """
     first: dict[str, str] = {}
     for row in rows:
@@ -59,6 +67,6 @@ def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False
         other = first.setdefault(row["metric"], own)
         if own != other:
             raise ValueError(
-                f"{row['metric']} was measured in two ways and can not stand in one table:\n  {other}\n  {own}\n"
+                f"{row['metric']} was measured in two ways and cannot be compared in one table:\n  {other}\n  {own}\n"
                 "measure again in one way, or set allow_mixed (--allow-mixed) to put them side by side"
             )

@@ -58,14 +58,14 @@ class QualityMetric(Metric):
         self.measures = (measures,) if isinstance(measures, str) else tuple(measures)
         unknown = [m for m in self.measures if m not in MEASURES]
         if unknown or not self.measures:
-            raise ValueError(f"measures = {', '.join(unknown) or 'nothing'}; want some of {', '.join(MEASURES)}")
+            raise ValueError(f"measures = {', '.join(unknown) or 'nothing'}; allowed are {', '.join(MEASURES)}")
         for name, value in (("keep", keep), ("subsets", subsets), ("subset_size", subset_size), ("splits", splits)):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} = {value} is not a whole number above 0")
         check_features(features)
         check_mode(mode)
         if reference and not expand(reference).is_file():
-            raise ValueError(f"reference = '{reference}' is not a file; want published statistics (.npz)")
+            raise ValueError(f"reference = '{reference}' is not a file; give published statistics (.npz)")
         self.features, self.mode, self.published = features, mode, reference
         self.keep, self.subsets, self.subset_size = int(keep), int(subsets), int(subset_size)
         self.splits, self.neighbours = int(splits), int(neighbours)
@@ -89,7 +89,7 @@ class QualityMetric(Metric):
         return self._result(context, lambda: first_chunks(data, "test", n), n, what)
 
     def _result(self, context: Context, chunks: Callable[[], Iterator[Tensor]], n: int, what: str) -> Result:
-        """Rows, or for each measure a row that says why there is none."""
+        """Rows, or for each measure a row with the reason why there is no number."""
         config = context.config
         try:
             space = space_for(
@@ -99,9 +99,8 @@ class QualityMetric(Metric):
                 raise NotMeasurable(f"the features '{space.name}' have no classes, so there is no class score")
         except (WeightsError, NotMeasurable) as error:
             return unmeasured(error, map(self._label, self.measures), n)
-        keep = self.keep if {"kid", "prdc"} & set(self.measures) else 0
         split_of = self._splits(n, context.seed) if "is" in self.measures else None
-        seen = feature_pass(chunks(), space, keep=keep, split_of=split_of, tick=lambda k: context.tick(k / n))
+        seen = feature_pass(chunks(), space, keep=self._kept, split_of=split_of, tick=lambda k: context.tick(k / n))
         rows: list[Measured] = []
         for measure in self.measures:
             rows += getattr(self, f"_{measure}")(context, space, seen, what)
@@ -128,7 +127,7 @@ class QualityMetric(Metric):
         return [Measured(space.title("FD"), value, n, protocol)]
 
     def _real(self, context: Context, space: Space) -> tuple[Gaussian, str]:
-        """The reference's moments, and its words."""
+        """The moments of the reference, and its description."""
         if self.published:
             moments, digest = published(expand(self.published))
             size = f"n = {moments.n}, " if moments.n else ""
@@ -141,7 +140,7 @@ class QualityMetric(Metric):
         return self.keep if {"kid", "prdc"} & set(self.measures) else 0
 
     def _bias(self, context: Context, space: Space, real: Gaussian, n: int, what: str) -> str:
-        """The note on small n, with the distance of as many real examples (all where there are fewer), if here."""
+        """The note on small n, with the distance of as many real examples, or of all where there are fewer."""
         if not bias_note(n) or what != SAMPLES:
             return bias_note(n)
         try:

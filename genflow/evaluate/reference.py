@@ -1,4 +1,4 @@
-"""Statistics of real data in a feature space, kept by content, and the published statistics files."""
+"""Statistics of real data in a feature space, cached by content, and files of published statistics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def whole_pass(dataset: Dataset, split: str, count: int | None = None, keep: int
 
 
 def content_digest(dataset: Dataset, split: str, count: int | None = None) -> str:
-    """Hash of the raw examples themselves, so that no name, option or version can stand for other data."""
+    """Hash of the raw examples themselves, so that other data under the same name are noticed."""
     facts = tuple(dataset.shape), dataset.scaling, dataset.count(split)  # the count decides the order of rows
     digest = hashlib.sha256(repr(facts).encode())
     for chunk in whole_pass(dataset, split, count):
@@ -51,7 +51,7 @@ def content_digest(dataset: Dataset, split: str, count: int | None = None) -> st
 
 
 def key_of(dataset: Dataset, split: str, space: Space, count: int | None, keep: int) -> str:
-    """Name under which statistics are kept: data, split, extractor with its resize, and numbers of examples."""
+    """Name of cached statistics: a hash of data, split, extractor with its resize, and numbers of examples."""
     facts = (FORMAT, split, content_digest(dataset, split, count), space.digest, count, keep)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
@@ -66,9 +66,9 @@ def reference(
         split: "train" or "test".
         space: Where they are compared.
         count: The first so many examples; None for all.
-        keep: How many features to keep beside.
+        keep: How many features to keep.
 
-    A file in the cache that can not be read is made again, with a note on the standard error stream.
+    A damaged file of the cache is computed again, with a note on standard error.
     """
     from genflow.cache import folder
 
@@ -77,7 +77,7 @@ def reference(
         try:
             return _read(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"genflow: {path} is damaged ({error}); its statistics are made again", file=sys.stderr)
+            print(f"genflow: {path} is damaged ({error}); its statistics are computed again", file=sys.stderr)
     seen = feature_pass(whole_pass(dataset, split, count, keep), space, keep=keep)
     moments, features = seen.moments.result(), seen.features
     _write(path, moments, features)
@@ -107,7 +107,7 @@ def published(path: Path) -> tuple[Gaussian, str]:
     `pool_3` (n, d) of a whole data set (score_sde, PFGM).
 
     Raises:
-        ValueError: No such file, neither of the two, or numbers that are not finite; the message says what is in it.
+        ValueError: There is no such file, it holds neither of the two, or numbers are not finite.
     """
     from genflow.evaluate.weight_files import sha256
 
@@ -118,7 +118,7 @@ def published(path: Path) -> tuple[Gaussian, str]:
     if "pool_3" in arrays:
         features = arrays["pool_3"]
         if features.ndim < 2 or len(features) < 2:
-            raise ValueError(f"{path}: pool_3 has shape {tuple(features.shape)}; want (n, d) with n >= 2")
+            raise ValueError(f"{path}: pool_3 has shape {tuple(features.shape)}; expected (n, d) with n >= 2")
         return moments_of(features.flatten(1)), sha256(path)
     mean, cov = arrays["mu"].double().flatten(), arrays["sigma"].double()
     if cov.shape != (len(mean), len(mean)):
@@ -132,13 +132,13 @@ def _published_arrays(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as opened:
             file = np.load(opened, allow_pickle=False)
             if isinstance(file, np.ndarray):
-                raise ValueError("it is a single array (.npy); want an .npz with mu and sigma, or pool_3")
+                raise ValueError("it is a single array (.npy); expected an .npz with mu and sigma, or pool_3")
             names = set(file.files)
             arrays = {name: torch.from_numpy(file[name]) for name in names & {"mu", "sigma", "pool_3", "n"}}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"the reference statistics {path} can not be read: {error}") from None
+        raise ValueError(f"the reference statistics {path} cannot be read: {error}") from None
     if "pool_3" not in arrays and not {"mu", "sigma"} <= set(arrays):
-        raise ValueError(f"{path} holds {', '.join(sorted(names))}; want mu and sigma, or pool_3")
+        raise ValueError(f"{path} holds {', '.join(sorted(names))}; expected mu and sigma, or pool_3")
     return arrays
 
 

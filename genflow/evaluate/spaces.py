@@ -21,7 +21,7 @@ NAMES = ("own", "digits", "mnist", "tiny", "identity", "inception")
 
 
 def check_features(features: object) -> None:
-    """Refuses what names no feature space, before anything is computed.
+    """Refuses a name that is not a feature space's, before anything is computed.
 
     Raises:
         ValueError: It is neither one of NAMES nor a file that is there.
@@ -33,7 +33,7 @@ def check_features(features: object) -> None:
 
 
 def check_mode(mode: object) -> None:
-    """Refuses what is no protocol of Inception's; raises ValueError."""
+    """Raises ValueError for a name that is not one of Inception's protocols."""
     if mode not in tuple(MODES):
         raise ValueError(f"mode = '{mode}' is not one of {', '.join(MODES)}")
 
@@ -51,13 +51,14 @@ def space_for(
         device: Where Inception or the user's network runs.
 
     Raises:
-        ValueError: No such space.
+        ValueError: There is no such space.
         NotMeasurable: The data do not fit it.
         WeightsError: Its weights are missing or not trusted.
     """
     name = own_space(dataset.name) if features == "own" else features
     if name in SHIPPED:
-        return _fitting(name, dataset)
+        _check_shipped(name, dataset)
+        return shipped_space(name)
     if name == "identity":
         return Space("identity", "identity", "features 'identity': the raw values", lambda raw: raw.flatten(1))
     if name == "tiny":
@@ -82,11 +83,6 @@ def unfitting(features: str, dataset: Dataset) -> str | None:
     return None
 
 
-def _fitting(name: str, dataset: Dataset) -> Space:
-    _check_shipped(name, dataset)
-    return shipped_space(name)
-
-
 def _check_shipped(name: str, dataset: Dataset) -> None:
     _, _, shape, levels = SHIPPED[name]
     if (tuple(dataset.shape), dataset.scaling.levels) != (shape, levels):
@@ -106,7 +102,7 @@ def _tiny(dataset: Dataset) -> Space:
 def inception_space(dataset: Dataset, mode: str, inception: str, device: str) -> Space:
     """Inception's space in one of clean-fid's protocols."""
     check_mode(mode)
-    to_grey(torch.zeros(1, *dataset.shape), dataset.scaling.levels, 3)  # refuses other data before weights are sought
+    to_grey(torch.zeros(1, *dataset.shape), dataset.scaling.levels, 3)  # refuses other data before it looks for weights
     found = find(MODES[mode], inception)
     net = Inception(found, mode, device)
     about = f"Inception 2015-12-05, protocol {mode}, weights sha256 {found.sha256[:12]} ({found.trust})"
@@ -143,7 +139,7 @@ def module_space(features: Callable[[Tensor], Any], name: str, *, digest: str = 
         raise ValueError("only the published network's features are called 'inception'; give the space another name")
     if not digest:
         if not isinstance(features, nn.Module):
-            raise ValueError(f"the features '{name}' are no torch module; give a digest that says what they are")
+            raise ValueError(f"the features '{name}' are not a torch module; give a digest that identifies them")
         digest = module_digest(features)
 
     @torch.no_grad()
@@ -164,7 +160,7 @@ def script_space(file: str, device: str = "cpu") -> Space:
             warnings.simplefilter("ignore")
             net = torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
-        raise WeightsError(f"{path} is no TorchScript archive: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path} is not a TorchScript archive: {str(error).splitlines()[0]}") from error
     name = path.stem if path.stem not in NAMES else f"{path.stem}_file"
     return module_space(lambda raw: net(raw.to(device)), name, digest=found.sha256)
 

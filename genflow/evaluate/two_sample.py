@@ -53,13 +53,13 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, generator: torch.Generator, dire
 
 
 def classifier_test(x: Tensor, y: Tensor, classifier: str = "knn", *, seed: int = 0, folds: int = 5) -> Estimate:
-    """Cross-validated accuracy of telling two sets of equal size apart; 1/2 where they are alike.
+    """Cross-validated accuracy of a classifier that distinguishes two sets of equal size; 1/2 where they are alike.
 
     Arguments:
         x, y: Vectors (n, d); the larger set is cut to the size of the smaller, so that guessing gives 1/2.
-        classifier: "knn": √n neighbours, sees any difference; "logistic": linear, sees means.
+        classifier: "knn": √n neighbours, finds any difference; "logistic": linear, finds differences of means.
         seed: Shuffles the folds.
-        folds: Parts, each told by the others.
+        folds: Parts; each is classified by a fit to the others.
 
     Returns:
         Accuracy and its binomial standard error.
@@ -73,7 +73,7 @@ def classifier_test(x: Tensor, y: Tensor, classifier: str = "knn", *, seed: int 
     x, y = as_pair(x, y)
     size = min(len(x), len(y))
     if size < folds:
-        raise ValueError(f"{size} points of each set can not be split into {folds} folds")
+        raise ValueError(f"{size} points of each set cannot be split into {folds} folds")
     points = torch.cat([x[:size], y[:size]]).numpy()
     truth = torch.arange(2).repeat_interleave(size).numpy()
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)

@@ -12,7 +12,7 @@ from genflow.data.base import Dataset
 from genflow.evaluate.base import Context, Measured, Metric, Result
 from genflow.evaluate.kernels import energy_distance, median_distance, mmd, rbf_kernel
 from genflow.evaluate.likelihood import OdeLikelihood, model_log_prob
-from genflow.evaluate.protocol import MISSING
+from genflow.evaluate.protocol import MISSING, OVER_DIRECTIONS
 from genflow.evaluate.reference import first_chunks
 from genflow.evaluate.two_sample import classifier_test, sliced_wasserstein
 
@@ -49,10 +49,10 @@ class TwoSampleMetric(Metric):
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
         dim = math.prod(dataset.shape)
         if dim > self.LARGEST:
-            return f"two-sample distances are for vectors of up to {self.LARGEST} numbers; these have {dim}"
-        if self.bandwidth:
+            return f"two-sample distances are for vectors of up to {self.LARGEST} numbers; '{dataset.name}' has {dim}"
+        n = min(config.samples, self.points, dataset.count("test"))
+        if self.bandwidth or n < self.FOLDS:  # the least is asked for after this
             return None
-        n = min(config.samples, self.points)
         real = torch.cat(list(first_chunks(dataset, "test", n))).flatten(1)
         try:
             median_distance(*real.chunk(2))
@@ -84,7 +84,7 @@ class TwoSampleMetric(Metric):
         found = {
             "sliced_W2": (
                 sliced_wasserstein(x, y, generator=draws, directions=self.directions),
-                f"√ mean W2² over {self.directions} directions {between}; ± over directions only",
+                f"√ mean W2² over {self.directions} directions {between}{OVER_DIRECTIONS}",
             ),
             "MMD²": (
                 mmd(x, y, rbf_kernel(width)),

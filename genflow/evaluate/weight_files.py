@@ -1,5 +1,5 @@
-"""Weight files that do not ship with genflow: which are known, where they are looked for, and that they are the right
-ones. Imports no torch."""
+"""Weight files that are not part of genflow: which are known, where they are searched for, and checks of their content.
+Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TRUSTED = "trusted.json"
 
 
 class WeightsError(RuntimeError):
-    """A weight file that is missing or not the right one; the message says what is wanted, where it was looked for,
-    and what to do."""
+    """A weight file is missing or not the right one; the message says which is needed, where it was searched for, and
+    what to do."""
 
 
 @dataclass(frozen=True)
-class Known:
+class WeightFile:
     """A published weight file.
 
     Arguments:
@@ -35,7 +35,7 @@ class Known:
         url: Where it is published.
         sha256: Hash of the published file.
         size: Bytes.
-        use: What it serves.
+        use: What it is for.
         code: Whether loading it runs code from the file (TorchScript).
     """
 
@@ -48,7 +48,7 @@ class Known:
 
 
 KNOWN = {
-    "inception": Known(
+    "inception": WeightFile(
         "inception-2015-12-05.pt",
         "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
         "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
@@ -56,7 +56,7 @@ KNOWN = {
         "FID, KID and IS in the protocols clean and legacy_tensorflow",
         code=True,
     ),
-    "inception_pytorch": Known(
+    "inception_pytorch": WeightFile(
         "pt_inception-2015-12-05-6726825d.pth",
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
@@ -65,7 +65,7 @@ KNOWN = {
         code=False,
     ),
 }
-"""By the name that `genflow weights` uses.
+"""Known files by the name that `genflow weights` uses.
 
 The first hash is the one that k-diffusion checks its download against and that several public evaluation scripts
 record; the second begins with the eight digits that its publisher wrote into the file's name. Neither file could be
@@ -78,7 +78,7 @@ MODES = {
     "legacy_tensorflow": ("inception", "inception_pytorch"),
     "legacy_pytorch": ("inception_pytorch",),
 }
-"""The weight files that serve a protocol, the published one first."""
+"""The weight files for each protocol, the preferred one first."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,13 @@ def store_folder() -> Path:
 
 
 def folders() -> list[tuple[str, Path | None]]:
-    """Folders that are searched, in order, with the words that messages use; None where one is not set."""
+    """Folders that are searched, in order, each with its name in messages; None where one is not set."""
     chosen = os.environ.get(VARIABLE)
     return [(f"${VARIABLE}", expand(chosen) if chosen else None), ("the cache folder", store_folder())]
 
 
 def candidates(names: tuple[str, ...]) -> Iterator[Path]:
-    """Files of known names that are there, folder by folder."""
+    """Existing files of known names, folder by folder."""
     for _, place in folders():
         for name in names:
             if place is not None and (place / KNOWN[name].file).is_file():
@@ -138,7 +138,7 @@ def find(names: tuple[str, ...], given: str = "") -> Found:
     """The file to use: the given one, else the first of the known names in `$GENFLOW_WEIGHTS_DIR` or the cache.
 
     Arguments:
-        names: Known files that would serve, the preferred first.
+        names: WeightFile files that would serve, the preferred first.
         given: Path from the user; "" searches.
 
     Raises:
@@ -156,10 +156,10 @@ def find(names: tuple[str, ...], given: str = "") -> Found:
 
 
 def check(path: Path) -> Found:
-    """A file, its content published or trusted.
+    """A file whose content is published or trusted.
 
     Raises:
-        WeightsError: Neither; the message says what came, what was expected, and what to do.
+        WeightsError: It is neither; the message says what came, what was expected, and what to do.
     """
     digest = sha256(path)
     if any(digest == known.sha256 for known in KNOWN.values()):
@@ -174,24 +174,24 @@ def check(path: Path) -> Found:
             f"{path} has sha256 {digest}, not {known.sha256}{cut}; remove it and fetch it again "
             f"(genflow weights download {_name(known)}), or trust this one: genflow weights add {path}"
         )
-    runs = "loading it would run code from it" if path.suffix == ".pt" else "nobody has vouched for its numbers"
+    runs = "loading it would run code from it" if path.suffix == ".pt" else "it has not been trusted yet"
     raise WeightsError(
-        f"{path} has sha256 {digest}, which is no published file's, and {runs}; "
+        f"{path} has sha256 {digest}, which is not that of a published file, and {runs}; "
         f"if you trust it: genflow weights add {path}"
     )
 
 
-def _name(known: Known) -> str:
+def _name(known: WeightFile) -> str:
     return next(name for name, other in KNOWN.items() if other is known)
 
 
 def missing(names: tuple[str, ...], given: str = "") -> str:
-    """What is missing, where it was looked for, its hash, how to get it, and what can be measured without it."""
+    """A message: what is missing, where it was searched for, its hash, how to get it, and what works without it."""
     wanted = " or ".join(f"{KNOWN[n].file} (sha256 {KNOWN[n].sha256})" for n in names)
     places = [f"inception = {given}" if given else "inception (not given)"]
     places += [f"{words} ({place if place is not None else 'not set'})" for words, place in folders()]
     return (
-        f"The Inception weights are missing: wanted {wanted}; looked for in {', '.join(places)}. "
+        f"The Inception weights are missing: {wanted} is needed; searched {', '.join(places)}. "
         f"With a network: genflow weights download {names[0]}. Without one: copy the file here and "
         f"genflow weights add PATH, or --inception PATH. Until then fd and prdc, and kid with features=own, "
         f"measure in a feature space that needs no download"
@@ -202,14 +202,14 @@ def missing(names: tuple[str, ...], given: str = "") -> str:
 
 
 def trusted() -> dict[str, dict[str, Any]]:
-    """Files that the user vouched for, by hash: name, and when."""
+    """Files that the user trusts, by hash: name, and date."""
     path = store_folder() / TRUSTED
     try:
         return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} can not be read ({error}); remove it and add your files again") from error
+        raise WeightsError(f"{path} cannot be read ({error}); remove it and add your files again") from error
 
 
 def add(path: Path, name: str = "") -> Found:
@@ -223,7 +223,7 @@ def add(path: Path, name: str = "") -> Found:
         name: A known name to serve as ("inception"); "" for one that is recognised, or that is named by its path.
 
     Raises:
-        WeightsError: There is no such file, or it is no file of weights.
+        WeightsError: There is no such file, or it is not a file of weights.
         UnknownNameError: The name is not known.
     """
     if not path.is_file():
@@ -250,17 +250,17 @@ FORMS = {".pt": (b"PK\x03\x04",), ".pth": (b"PK\x03\x04", b"\x80\x02")}
 
 
 def _check_form(path: Path) -> None:
-    """Raises WeightsError for what can be no file of weights, before it is trusted."""
+    """Raises WeightsError for a file that cannot hold weights, before it is trusted."""
     begins = FORMS.get(path.suffix)
     if begins is None:
         raise WeightsError(
-            f"'{path}' is no file of weights: they end in .pt (TorchScript, a network with its code) or .pth (tensors)"
+            f"'{path}' is not a file of weights: those end in .pt (TorchScript: a network with code) or .pth (tensors)"
         )
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith(begins):
         raise WeightsError(
-            f"'{path}' is no file of weights: its content is not what torch writes to a {path.suffix} file"
+            f"'{path}' is not a file of weights: its content is not what torch writes to a {path.suffix} file"
         )
 
 
@@ -275,7 +275,7 @@ def download(name: str, url: str = "") -> Found:
     """Fetches a known file into the cache; a part or another content never takes its place.
 
     Raises:
-        WeightsError: It can not be fetched, or has another hash.
+        WeightsError: It cannot be fetched, or has another hash.
     """
     import urllib.error
     import urllib.request
@@ -294,7 +294,7 @@ def download(name: str, url: str = "") -> Found:
         fresh.replace(target)
     except (OSError, urllib.error.URLError) as error:
         raise WeightsError(
-            f"{url or known.url} can not be fetched: {getattr(error, 'reason', error)}; fetch it on a machine with a "
+            f"{url or known.url} cannot be fetched: {getattr(error, 'reason', error)}; fetch it on a machine with a "
             f"network (sha256 {known.sha256}) and run: genflow weights add {known.file}"
         ) from None
     finally:
@@ -303,14 +303,14 @@ def download(name: str, url: str = "") -> Found:
 
 
 WITHOUT = "missing"
-"""What a stamp says in the place of a hash of weights."""
+"""In a stamp, the beginning of what takes the place of a hash of missing weights."""
 
 
 def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
     """What a measurement depends on outside the package, for a bench's cell key: the metric's options, and hashes of
-    the files they name and of Inception's weights, so a new file means a new measurement; {} for nothing.
+    the files they name and of Inception's weights. A new file means a new measurement. {} where there is nothing.
 
-    A file that would be refused has another stamp than the same file once it is trusted.
+    The stamp of a file that is refused differs from that of the same file once it is trusted.
 
     Arguments:
         options: The metric's options.
@@ -328,13 +328,13 @@ def stamp(options: Mapping[str, Any], inception: str | None) -> dict[str, Any]:
     return found | {"inception": weights}
 
 
-def is_without_weights(told: Mapping[str, Any]) -> bool:
-    """Whether a stamp says that Inception's weights were not found or refused, for a reason that it has the hash of."""
-    return str(told.get("inception", "")).startswith(WITHOUT)
+def is_without_weights(stamped: Mapping[str, Any]) -> bool:
+    """Whether a stamp records that Inception's weights were missing or refused; it has a hash of the reason."""
+    return str(stamped.get("inception", "")).startswith(WITHOUT)
 
 
 def _stamp_of(path: Path, loaded: bool) -> str:
-    """Hash of a file that an option names; of one that is loaded as a network, also that it would be refused."""
+    """Hash of a file that an option names, marked where it is a network that would be refused."""
     try:
         return check(path).sha256 if loaded else sha256(path)
     except WeightsError:

@@ -1,4 +1,4 @@
-"""What a reader must know before trusting a report's numbers, in sentences."""
+"""Sentences that a reader must know before trusting a report's numbers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from genflow.evaluate.protocol import is_missing
 from genflow.registry import UnknownNameError, registries
 
 PER_DIMENSION = 50
-"""Samples for each feature dimension below which the bias of a Fréchet distance is worth a word."""
+"""Samples for each feature dimension below which the report mentions the bias of a Fréchet distance."""
 
 
 def cautions(config: BenchConfig, rows: Sequence[Row], missing: Sequence[Cell], notes: Iterable[str]) -> list[str]:
-    """Sentences, the gravest first.
+    """Sentences, the most serious first.
 
     Arguments:
         config: The bench.
         rows: Its rows, each with `of` = "samples" or "model".
         missing: Cells that are planned and not finished.
-        notes: What the bench itself had to say, e.g. on damaged cells.
+        notes: Sentences of the bench, e.g. on damaged cells.
     """
-    rows = [row for row in rows if not is_missing(row)]  # a table of its own has these, with the reasons
+    rows = [row for row in rows if not is_missing(row)]  # these have a table of their own, with the reasons
     found = [*_missing(missing), *_unknown_numbers(rows), *_stuck(rows), *_protocols(rows), *_seeds(config, rows)]
     return list(dict.fromkeys([*found, *_small(rows), *_left_out(config), *notes]))
 
@@ -34,7 +34,7 @@ def _missing(cells: Sequence[Cell]) -> list[str]:
     if not cells:
         return []
     names = ", ".join(cell.name for cell in cells[:6]) + (" ..." if len(cells) > 6 else "")
-    return [f"{len(cells)} planned cells are not finished, and no number of theirs is here: {names}."]
+    return [f"{len(cells)} planned cells are not finished, and their numbers are missing here: {names}."]
 
 
 def _unknown_numbers(rows: Sequence[Row]) -> list[str]:
@@ -47,30 +47,30 @@ def _unknown_numbers(rows: Sequence[Row]) -> list[str]:
 
 
 def _stuck(rows: Sequence[Row]) -> list[str]:
-    """Samples that a solver left short of the end, of each setting once."""
+    """Samples that a solver left short of the end, once for each setting."""
     found = {(r["process"], r["solver"], r["budget"], r["seed"]): r["stopped"] for r in rows if r.get("stopped")}
     return [
-        f"{count} samples of {process} by {solver} (seed {seed}) were left short of the data's end, where the field is "
-        "stiff, and are measured as they are."
+        f"{solver} left {count} samples of {process} (seed {seed}) short of the data's end, where the field is stiff; "
+        "they are measured as they are."
         for (process, solver, _, seed), count in found.items()
     ]
 
 
 def _protocols(rows: Sequence[Row]) -> list[str]:
-    """A metric of samples that was not measured in one way."""
+    """Metrics of samples that were measured in several ways."""
     said: dict[str, set[tuple[str, int]]] = {}
     for row in rows:
         if row.get("of") == "samples":
             said.setdefault(row["metric"], set()).add((comparable(row["protocol"]), row["n"]))
     return [
-        f"{metric} was measured by {len(kinds)} protocols; compare only rows of the same one (results.csv names them)."
+        f"{metric} was measured by {len(kinds)} protocols; compare only rows with the same one (see results.csv)."
         for metric, kinds in said.items()
         if len(kinds) > 1
     ]
 
 
 def comparable(protocol: str) -> str:
-    """A protocol without the number of blocks that its mean is taken over, which changes no expectation."""
+    """A protocol without the number of blocks in its mean, which does not change the expected value."""
     return re.sub(r"over \d+ blocks? of n", "over blocks of n", protocol)
 
 
@@ -81,14 +81,16 @@ def _seeds(config: BenchConfig, rows: Sequence[Row]) -> list[str]:
             key = tuple(str(row.get(k)) for k in ("process", "solver", "budget", "metric"))
             held.setdefault(key, set()).add(row["seed"])
     if len({frozenset(seeds) for seeds in held.values()}) > 1:
-        return ["Not every setting has the same seeds, so means are over different numbers of them."]
+        return [
+            "Not all settings have the same seeds: a mean is over its own, and a test over those that both sides have."
+        ]
     count = len(config.seed)
     if count == 1:
         return [
-            "One seed: standard errors cover the draw of samples, not how much another training run would differ; no "
-            "process is judged to be better."
+            "One seed: standard errors cover the draw of samples, not how much another training would differ. There is "
+            "no verdict on a process."
         ]
-    few = f"{count} seeds: the tests keep their level, but see large differences alone."
+    few = f"{count} seeds: the tests keep their level, but detect only large differences."
     return [few] if count < 5 else []
 
 
@@ -105,7 +107,7 @@ def _small(rows: Sequence[Row]) -> list[str]:
         if dim and n < PER_DIMENSION * dim:
             found.append(
                 f"{metric} at n = {n} in d = {dim} dimensions is biased upwards; "
-                "the floor is measured in the same way and shows by about how much."
+                "the floor is measured in the same way and shows about how much."
             )
         if metric in real and real[metric] != n:
             found.append(f"{metric}: samples are measured at n = {n}, the floor at n = {real[metric]}.")
@@ -113,7 +115,7 @@ def _small(rows: Sequence[Row]) -> list[str]:
 
 
 def _left_out(config: BenchConfig) -> list[str]:
-    """Pairs of process and solver of one mode that can not be run, with the reason."""
+    """Pairs of process and solver of the same mode that cannot be run, with the reason."""
     registry, found = registries(), []
     for name in config.process:
         for other in config.solver:

@@ -1,4 +1,4 @@
-"""What to cite for a bench: BibTeX of the processes, backbones, solvers, metrics and data that it used."""
+"""What to cite for a bench: BibTeX for the processes, backbones, solvers, metrics and data that it used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Citation:
         key: BibTeX key.
         text: The entry.
         short: For reading: authors, year, title.
-        used_for: Registered names that rest on it.
+        used_for: Registered names that are based on it.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Citation:
 
 
 def used(config: BenchConfig) -> list[Entry]:
-    """Catalogue entries of everything a bench names; names that no catalogue has are left out."""
+    """Catalogue entries of everything a bench names; unknown names are left out."""
     solvers = [*config.solver, *([settings(config, "norm_z").solver] if "norm_z" in config.metric else [])]
     named = [("processes", n) for n in config.process] + [("backbones", config.backbone)]
     named += [("solvers", n) for n in solvers] + [("metrics", n) for n in config.metric]
@@ -48,7 +48,7 @@ def used(config: BenchConfig) -> list[Entry]:
 
 
 def cite(entries: Iterable[Entry]) -> list[Citation]:
-    """Works that the entries give as their source, each once, genflow itself first."""
+    """The sources of the entries, each once, genflow itself first."""
     users: dict[str, list[str]] = {}
     for entry in entries:
         for source in _sources(entry.source):
@@ -62,7 +62,7 @@ def bibtex(citations: Iterable[Citation]) -> str:
 
 
 def _sources(words: str) -> list[str]:
-    """arXiv ids and known works in the words of a catalogue; where neither is known, the words themselves."""
+    """arXiv ids and known works in a catalogue's `source`; where it has neither, the text itself."""
     known = [i for i in ARXIV.findall(words) if i in PREPRINTS] + [w for w in OTHERS if w in words]
     known += [arxiv for short, arxiv in SHORT.items() if short in words and arxiv not in known]
     return known or ([words] if words else [])

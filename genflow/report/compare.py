@@ -1,7 +1,7 @@
-"""Two benches side by side: settings that differ, numbers with their differences, and which of those are real.
+"""Two benches side by side: settings that differ, numbers with their differences, and which of those are significant.
 
-Reads what a bench leaves in its folder (results.csv, config.yaml, report.json), not its cells, so that runs of other
-versions of genflow can be compared.
+Reads results.csv, config.yaml and report.json of a bench's folder, not its cells, so that benches of other versions of
+genflow can be compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genflow.estimates import FAILS, HOLDS, Estimate, Judgement, chance, holm, j
 from genflow.evaluate.facts import NFE, Number, facts, owner
 from genflow.registry import registries
 from genflow.report.cautions import comparable
-from genflow.report.figures import Figure, slug
+from genflow.report.figures import Figure, slug, spread_words
 from genflow.report.latex import to_latex
 from genflow.report.measures import Setting, setting
 from genflow.report.palette import GREY, palette
@@ -34,8 +34,8 @@ Key = tuple[str, str, Any, str]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished bench as its folder tells it."""
+class Bench:
+    """A finished bench, as read from its folder."""
 
     folder: Path
     config: BenchConfig
@@ -43,11 +43,11 @@ class Run:
     record: Record
 
 
-def read_run(folder: Path) -> Run:
-    """A bench from its folder.
+def open_bench(folder: Path) -> Bench:
+    """Reads a finished bench from its folder.
 
     Raises:
-        ConfigError: The folder holds no finished bench, or its results.csv can not be read.
+        ConfigError: The folder holds no finished bench, or its results.csv cannot be read.
     """
     config, path = read_bench(folder), folder / "results.csv"
     if not path.is_file():
@@ -57,7 +57,7 @@ def read_run(folder: Path) -> Run:
             rows = [_row(line, config) for line in csv.DictReader(file)]
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a bench's results.csv ({error}); write it again") from None
-    return Run(folder, config, rows, read_record(folder)[0])
+    return Bench(folder, config, rows, read_record(folder)[0])
 
 
 def _row(line: Mapping[str, str], config: BenchConfig) -> Row:
@@ -70,28 +70,28 @@ def _row(line: Mapping[str, str], config: BenchConfig) -> Row:
 
 
 def _has_budget(solver: str) -> bool:
-    """Whether a solver's NFE is asked for, not found out; a name that no catalogue has is taken to find it out."""
+    """Whether a solver's NFE is given beforehand; of an unknown solver it is taken not to be."""
     entries = registries()["solvers"].entries()
     return solver in entries and bool(entries[solver].tags.get("budget", True))
 
 
 def grouped(rows: Sequence[Row]) -> dict[Key, list[Row]]:
-    """Rows of each setting, a row a seed; those without a number are left out."""
+    """Rows of each setting, a row for each seed; those without a number are left out."""
     known = [row for row in rows if row["value"] is not None and math.isfinite(row["value"])]
     return by_setting(known)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting in both runs.
+    """One setting in both benches.
 
     Arguments:
         key: The setting.
         a, b: Its number in each.
-        obstacle: Why the two are not to be compared; "" where they are.
+        obstacle: Why the two are not compared; "" where they are.
         judgement: The verdict on the two being different, with Holm's correction for all settings in common.
-        p: After it; NaN where there is no test.
-        fact: What its metric says of it.
+        p: With that correction; NaN where there is no test.
+        fact: The facts of its metric.
         tests: How many settings are tested.
     """
 
@@ -119,17 +119,17 @@ class Difference:
         return self.judgement.word
 
 
-def differences(a: Run, b: Run, allow_mixed: bool = False) -> list[Difference]:
-    """Settings that both runs have, in the first one's order."""
+def differences(a: Bench, b: Bench, allow_mixed: bool = False) -> list[Difference]:
+    """Settings that both benches have, in the first one's order."""
     first, second = grouped(a.rows), grouped(b.rows)
     found = []
     for key in (key for key in first if key in second):
         obstacle = "" if allow_mixed else _obstacle(first[key], second[key])
         one, other = setting(first[key]), setting(second[key])
         found.append((key, one, other, obstacle, _differ(one, other, not obstacle and key[0] != REAL)))
-    told = [one[-1] for one in found]
-    family = zip(found, together(told), holm([one.p for one in told]), strict=True)
-    tests = sum(not math.isnan(one.p) for one in told)
+    judged = [one[-1] for one in found]
+    family = zip(found, together(judged), holm([one.p for one in judged]), strict=True)
+    tests = sum(not math.isnan(one.p) for one in judged)
     return [Difference(*one[:4], judgement, p, facts(first[one[0]][0]), tests) for one, judgement, p in family]
 
 
@@ -140,22 +140,13 @@ def _differ(a: Setting, b: Setting, tested: bool) -> Judgement:
 
 
 def _obstacle(a: Sequence[Row], b: Sequence[Row]) -> str:
-    sizes, protocols = ([{get(r) for r in rows} for rows in (a, b)] for get in (_size, _protocol))
-    if protocols[0] != protocols[1]:
+    if {comparable(row["protocol"]) for row in a} != {comparable(row["protocol"]) for row in b}:
         return "protocols differ"
-    return "" if sizes[0] == sizes[1] else "n differs"
-
-
-def _size(row: Row) -> Any:
-    return row["n"]
-
-
-def _protocol(row: Row) -> Any:
-    return comparable(row["protocol"])
+    return "" if {row["n"] for row in a} == {row["n"] for row in b} else "n differs"
 
 
 def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list[Table]:
-    """A table for each metric that was measured at budgets, and one for all others."""
+    """A table for each metric that was measured at budgets, and one for the others."""
     budgeted = dict.fromkeys(one.key[3] for one in found if one.key[2] is not None and one.fact.table == NFE)
     header = ["process", "solver", "NFE", *names, "difference", "p", "least seen", "verdict"]
     tables = []
@@ -184,8 +175,8 @@ def _line(one: Difference) -> list[str]:
     ]
 
 
-def setting_table(a: Run, b: Run) -> Table:
-    """Keys of the configurations, and facts of the environments, that differ."""
+def setting_table(a: Bench, b: Bench) -> Table:
+    """Keys of the configurations and facts of the environments that differ."""
     pairs = []
     for one, other in ((flatten(a.config), flatten(b.config)), (a.record.environment, b.record.environment)):
         for key in dict.fromkeys([*one, *other]):
@@ -199,8 +190,8 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def names_of(a: Run, b: Run) -> list[str]:
-    """Short names of two folders that are not the same."""
+def names_of(a: Bench, b: Bench) -> list[str]:
+    """Short names of the two folders, which differ."""
     parts = [run.folder.resolve().parts for run in (a, b)]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-count:]).lstrip("/") for p in parts]
@@ -209,8 +200,8 @@ def names_of(a: Run, b: Run) -> list[str]:
     return ["A", "B"]
 
 
-def lonely_table(a: Run, b: Run) -> Table | None:
-    """Settings that only one run has."""
+def lonely_table(a: Bench, b: Bench) -> Table | None:
+    """Settings that only one bench has."""
     names, both = names_of(a, b), (grouped(a.rows), grouped(b.rows))
     lines = [
         [REAL_DATA if key[0] == REAL else key[0], key[1] or "–", str(key[2] or "–"), key[3], name]
@@ -218,18 +209,18 @@ def lonely_table(a: Run, b: Run) -> Table | None:
         for key in own
         if key not in other
     ]
-    return Table("Only in one run", ["process", "solver", "NFE", "metric", "where"], lines, "") if lines else None
+    return Table("Only in one bench", ["process", "solver", "NFE", "metric", "where"], lines, "") if lines else None
 
 
-def compare(a: Run, b: Run, out: Path, allow_mixed: bool, command: str) -> str:
+def compare(a: Bench, b: Bench, out: Path, allow_mixed: bool, command: str) -> str:
     """Writes report.html, tables.md, tables.tex, differences.csv and plots/ of a comparison; returns a summary.
 
     Raises:
-        ConfigError: The runs have no setting in common.
+        ConfigError: They have no setting in common.
     """
     found, names = list(differences(a, b, allow_mixed)), names_of(a, b)
     if not found:
-        raise ConfigError(f"'{a.folder}' and '{b.folder}' have no setting in common: there is nothing to compare")
+        raise ConfigError(f"'{a.folder}' and '{b.folder}' have no setting in common, so there is nothing to compare")
     metrics = dict.fromkeys(one.key[3] for one in found)
     tables = difference_tables(found, names)
     extra = [table for table in (setting_table(a, b), lonely_table(a, b)) if table and table.rows]
@@ -242,11 +233,11 @@ def compare(a: Run, b: Run, out: Path, allow_mixed: bool, command: str) -> str:
 
 
 def summary(found: Sequence[Difference], names: Sequence[str]) -> str:
-    """How many settings differ, in one sentence."""
+    """In one sentence, how many settings differ."""
     plain = [one for one in found if one.key[0] != REAL]
     counts = {word: sum(one.verdict == word for one in plain) for word in dict.fromkeys(one.verdict for one in plain)}
-    told = ", ".join(f"{word} ({count})" for word, count in counts.items())
-    return f"{names[1]} against {names[0]}: {len(plain)} settings in common; that they differ: {told}."
+    words = ", ".join(f"{word} ({count})" for word, count in counts.items())
+    return f"{names[1]} against {names[0]}: {len(plain)} settings in common. That they differ: {words}."
 
 
 def _csv(found: Sequence[Difference]) -> str:
@@ -264,8 +255,8 @@ def _csv(found: Sequence[Difference]) -> str:
 
 
 def _page(
-    a: Run,
-    b: Run,
+    a: Bench,
+    b: Bench,
     found: Sequence[Difference],
     tables: Sequence[Table],
     extra: Sequence[Table],
@@ -291,7 +282,7 @@ def _page(
     )
 
 
-def _figures(a: Run, b: Run, metrics: Sequence[str], folder: Path, colours: Mapping[str, str]) -> Iterator[Figure]:
+def _figures(a: Bench, b: Bench, metrics: Sequence[str], folder: Path, colours: Mapping[str, str]) -> Iterator[Figure]:
     """A plot against NFE of every metric that was measured at budgets, in a panel for each solver."""
     from genflow.report.curves import pair_plot
 
@@ -302,7 +293,4 @@ def _figures(a: Run, b: Run, metrics: Sequence[str], folder: Path, colours: Mapp
             path = folder / f"{slug(metric)}_nfe.png"
             sides = dict(zip(names_of(a, b), rows, strict=True))
             if pair_plot(sides, metric, path, {**dict.fromkeys((r["process"] for r in rows[0]), GREY), **colours}):
-                caption = (
-                    "Bands and bars are one standard error: over training seeds, or of one training seed over samples."
-                )
-                yield Figure(f"{metric} against NFE", path, caption, "wide")
+                yield Figure(f"{metric} against NFE", path, spread_words(r for own in rows for r in own), "wide")

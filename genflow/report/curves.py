@@ -31,7 +31,7 @@ from genflow.report.style import (
 )
 
 MOST_LINES = 8
-"""More curves than this in one panel can not be told apart; each solver gets a panel of its own."""
+"""More curves than this in one panel are hard to distinguish; then each solver has a panel of its own."""
 
 
 def unique(values: Any) -> list[Any]:
@@ -48,7 +48,7 @@ def known(rows: Sequence[Row]) -> list[Row]:
 def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str, str]) -> bool:
     """A metric against NFE: colour is the process, line and marker the solver; adaptive solvers are points.
 
-    Where there are too many curves to tell apart, each solver has a panel, and markers are the process's.
+    With more than MOST_LINES curves, each solver has a panel, and markers stand for the process.
 
     Bands (over training seeds) and bars (of one training seed, over samples) are one standard error.
 
@@ -157,7 +157,7 @@ def _floor(axes: Any, real: Row | None) -> None:
 
 @styled
 def pair_plot(sides: Mapping[str, Sequence[Row]], metric: str, path: Path, colours: Mapping[str, str]) -> bool:
-    """A metric of two runs against NFE, a panel for each solver: colour is the process, line and marker the run."""
+    """A metric of two benches against NFE, a panel for each solver: colour is the process, line style the bench."""
     rows = {name: [r for r in known(own) if r["nfe"] is not None] for name, own in sides.items()}
     every = [r for own in rows.values() for r in own]
     solvers = unique(r["solver"] for r in every)
@@ -181,7 +181,7 @@ def pair_plot(sides: Mapping[str, Sequence[Row]], metric: str, path: Path, colou
 
 @styled
 def error_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str, str]) -> bool:
-    """A number for each process and seed with its standard error, e.g. bits/dim: one row a process."""
+    """A number for each process and seed with its standard error, e.g. bits/dim: a line for each process."""
     found = [r for r in known(rows) if r["metric"] == metric and r["process"] != REAL]
     if not found:
         return False
@@ -207,7 +207,7 @@ def error_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[st
 
 
 TRAINED = (0, (4, 2))
-"""Line of what training shows."""
+"""Line style of training draws."""
 
 
 @styled

@@ -1,4 +1,4 @@
-"""The machine and the versions that numbers come from, without importing any of them."""
+"""The machine and the versions of packages behind the numbers; imports none of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def environment(device: str = "cpu") -> dict[str, str]:
     """Name -> value, for people; packages that are not installed are left out.
 
     Arguments:
-        device: The torch device that the bench was told to use.
+        device: The torch device of the bench.
     """
     found = {"genflow": __version__, "Python": platform.python_version(), "platform": platform.platform()}
     found |= {"CPU": _cpu(), "cores this process may use": str(usable_cores())}
@@ -44,7 +44,7 @@ def _cpu() -> str:
 
 
 def _device(device: str) -> str:
-    """The device and its name, where torch is there already to tell it."""
+    """The device, with its name where torch is imported already."""
     torch = sys.modules.get("torch")
     if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
         return device

@@ -1,11 +1,11 @@
-"""All pictures of a bench: which there are, what stands below them, and the data they are drawn from."""
+"""All figures of a bench: which there are, their captions, and the data they are drawn from."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,14 +27,14 @@ GRID = 60
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture and its words.
+    """A figure and its caption.
 
     Arguments:
         title: Heading, also the alternative text.
         path: PNG or GIF file.
         caption: How to read it.
-        kind: Where it stands in the page.
-        still: PNG that takes a GIF's place in print and where motion is not wanted.
+        kind: Its place in the page.
+        still: PNG in place of a GIF, for print and for readers who prefer no motion.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Figure:
 
 
 def slug(words: str) -> str:
-    """A file name of any words: letters, digits, points, lines."""
+    """A file name from any words: letters, digits, points, hyphens, underscores."""
     return re.sub(r"[^\w.-]+", "-", words).strip("-") or "x"
 
 
@@ -74,16 +74,20 @@ def quality_figures(rows: Sequence[Row], folder: Path, colours: Mapping[str, str
     for metric in sorted(metrics, key=lambda m: m != first):
         path = folder / ("fd_nfe.png" if metric == first else f"{slug(metric)}_nfe.png")
         if nfe_plot(rows, metric, path, colours):
-            groups = by_setting([r for r in own if r["metric"] == metric]).values()
-            meant = meaning(estimate(group) for group in groups).removeprefix("± is one standard error, ")
-            spread = f"Bands and bars are one standard error, {meant}. " if meant else ""
-            caption = f"{spread}Solvers that choose their own steps are points at their mean NFE."
+            spread = spread_words(r for r in own if r["metric"] == metric)
+            caption = f"{spread} Solvers that choose their own steps are points at their mean NFE.".lstrip()
             name = title(metric, facts(next(r for r in own if r["metric"] == metric)))
             found.append(Figure(f"{name} against NFE", path, caption, "wide" if metric == first else "plot"))
     return found
 
 
 Maker = Callable[[Path], bool]
+
+
+def spread_words(rows: Iterable[Row]) -> str:
+    """What the bands and bars of rows against NFE are, as a sentence; "" where there are none."""
+    words = meaning(estimate(group) for group in by_setting(list(rows)).values())
+    return words.replace("± is", "Bands and bars are") + "." if words else ""
 
 
 def _model_figures(
@@ -101,7 +105,7 @@ def _model_figures(
         (
             name,
             f"{slug(metric)}.png",
-            "A point a seed with one standard error over its examples; on the right the mean over seeds with its own.",
+            "A point for each seed with one standard error over its examples; on the right, the mean over seeds.",
             "plot",
             lambda path, metric=metric: plots.error_plot(rows, metric, path, colours),  # type: ignore[misc]
         )
@@ -111,21 +115,21 @@ def _model_figures(
         (
             "Norm against noise level",
             "norm_z.png",
-            "Median and 10 to 90 % band of |x|: grey in training, coloured along sampling paths (first seed).",
+            "Median and 10 to 90 % band of |x|: grey for training draws, coloured along sampling paths (first seed).",
             "wide",
             lambda path: plots.norm_plot(studies, path, colours),
         ),
         (
             "After the norm is pushed off mid-way",
             "norm_push.png",
-            "Paths are stopped mid-way, |x| is multiplied, and they go on; factor 1 is the path left alone.",
+            "Paths are stopped mid-way, |x| is multiplied by the factor, and they go on; factor 1 changes nothing.",
             "plot",
             lambda path: plots.push_plot(rows, path, colours),
         ),
         (
             "Training loss",
             "loss.png",
-            "Each process has a loss of its own kind: compare shapes, not heights.",
+            "Each process has its own loss: compare the shapes of the curves, not their heights.",
             "plot",
             lambda path: plots.loss_plot(curves, path, colours),
         ),
@@ -138,7 +142,7 @@ def _model_figures(
 
 
 def one_file(store: Store, key: str, name: str) -> bytes | None:
-    """One file of a finished cell whose hashes were checked when it was looked at; None where it has none such."""
+    """One file of a finished cell, whose hashes have been checked; None where it has no such file."""
     for folder in (store.folder(key), store.folder(f"{key}.old")):
         try:
             return (folder / name).read_bytes()
@@ -180,7 +184,7 @@ def loss_curves(store: Store, cells: Sequence[Cell]) -> dict[str, list[dict[str,
 def sample_figures(
     config: BenchConfig, store: Store, cells: Sequence[Cell], folder: Path, colours: Mapping[str, str]
 ) -> list[Figure]:
-    """The first samples of each process with each solver at its largest budget, first seed."""
+    """The first samples of each process with each solver at its largest budget, of the first seed."""
     from genflow.report.pictures import save_samples
 
     figures = []
@@ -208,7 +212,7 @@ def _largest(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
 
 
 def _levels(config: BenchConfig, raw: np.ndarray) -> int | None:
-    """Grey levels of the data set, by its list entry; none where values are not whole, as those of a user's floats."""
+    """Grey levels of the data set, from the catalogue; None where values are not whole numbers."""
     import numpy as np
 
     from genflow.registry import registries
@@ -221,7 +225,7 @@ def _levels(config: BenchConfig, raw: np.ndarray) -> int | None:
 def path_figures(
     config: BenchConfig, studies: Mapping[str, Mapping[str, Any]], folder: Path, colours: Mapping[str, str]
 ) -> list[Figure]:
-    """The first samples' way from the prior to the data, from the norm study's unpushed paths."""
+    """Paths of the first samples from the prior to the data: those of the norm study without a push."""
     from genflow.report.motion import moving
 
     figures = []

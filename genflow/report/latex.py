@@ -1,4 +1,4 @@
-"""Tables for LaTeX, in the manner of booktabs."""
+"""Tables for LaTeX, in the style of booktabs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPECIAL = {
     "|": r"\textbar{}",
     '"': "{''}",
 }
-"""Characters that mean something else to LaTeX."""
+"""Characters with a special meaning in LaTeX."""
 
 SYMBOLS = {
     "±": r"$\pm$",
@@ -47,11 +47,11 @@ SYMBOLS = {
     "⟨": r"$\langle$",
     "⟩": r"$\rangle$",
 }
-"""Characters that pdfLaTeX does not know in text."""
+"""Characters that pdfLaTeX does not know in text mode."""
 
 
 def latex_safe(text: str) -> str:
-    """Text as LaTeX shows it unchanged; control characters are left out, and letters that no table knows stay."""
+    """Text that LaTeX prints unchanged, without control characters; letters in neither table stay as they are."""
     kept = (c for c in text.replace("\n", " ") if c.isprintable())
     return "".join(SPECIAL.get(c) or SYMBOLS.get(c) or c for c in kept)
 
@@ -79,4 +79,4 @@ def _table(table: Table) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     text = " & ".join(latex_safe(cell) for cell in cells) + r" \\"
-    return f"{{}}{text}" if text.startswith(("[", "*")) else text  # after a line's end these would be its argument
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text  # after \\\\ these would be read as its argument

@@ -1,4 +1,4 @@
-"""What the rows say: each setting's number with its error, who is ahead, and whether that could be chance."""
+"""What the rows show: each setting's number with its error, which process is ahead, and whether that is significant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Setting:
     Arguments:
         process, solver, budget: The setting; budget is None for adaptive solvers.
         number: Its value and error.
-        nfe: Mean backbone calls per sample, NaN where they mean nothing.
+        nfe: Mean backbone calls per sample, NaN where there are none.
     """
 
     process: str
@@ -47,7 +47,7 @@ class Setting:
 
 
 def setting(rows: Sequence[Row]) -> Setting:
-    """Rows of one setting, a row a seed."""
+    """The number of one setting from its rows, one for each seed."""
     first = rows[0]
     calls = es.of_rows(rows, "nfe").value
     return Setting(first["process"], first["solver"], first.get("budget"), estimate_of(rows), calls)
@@ -71,17 +71,17 @@ def best_of_each(found: Iterable[Setting], sign: int) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Lead:
-    """The best process of a place of the summary, the next, and what a test says of the first being better.
+    """One line of the summary: the best process, the next, and the verdict on the first being better.
 
     Arguments:
-        metric, where: The place.
-        name: What the metric is called.
+        metric, where: What is compared, e.g. FD[digits] at NFE 20.
+        name: Title of the metric.
         first: The best mean.
         second: The next, or None.
         gap: By how much the first is better.
-        judgement: With Holm's correction for the places of the summary.
-        p: After it; NaN where there is no test.
-        tests: How many there are of the summary.
+        judgement: With Holm's correction for the lines of the summary.
+        p: With that correction; NaN where there is no test.
+        tests: How many tests the summary has.
     """
 
     metric: str
@@ -96,7 +96,7 @@ class Lead:
 
     @property
     def least_seen(self) -> float:
-        """The smallest difference that would have been seen among so many tests; NaN where none could."""
+        """The smallest difference that would have been significant among so many tests; NaN where none would."""
         return math.nan if math.isnan(self.p) else es.least_seen(self.gap, tests=self.tests)
 
     def cells(self) -> list[str]:
@@ -115,11 +115,14 @@ LEADER_COLUMNS = [
 
 
 def leaders(rows: Sequence[Row]) -> list[Lead]:
-    """Who is ahead on each metric: at each budget, among adaptive solvers, and with each process at its best. The
-    verdict is on "the best mean is the better one"; all of them are one family of tests."""
+    """The process ahead on each metric: at each budget, among adaptive solvers, and with each process at its best.
+
+    The verdict is on "the process with the best mean is better"; all of them are one family of tests.
+    """
     found = []
-    for metric in dict.fromkeys(r["metric"] for r in rows if r["process"] != REAL):
-        fact, own = facts(next(r for r in rows if r["metric"] == metric)), measured(rows, metric)
+    metrics = {r["metric"]: facts(r) for r in rows if r["process"] != REAL}
+    for metric, fact in sorted(metrics.items(), key=lambda item: item[1].order):
+        own = measured(rows, metric)
         if fact.sign and own:
             found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
     judged = [one.judgement for one in found]
@@ -157,7 +160,7 @@ def _lead(metric: str, where: str, ranked: Sequence[Setting], fact: Number) -> L
 
 
 def _name(one: Setting, where: str) -> str:
-    """The process and what else is not said by `where`."""
+    """The process, with what `where` leaves open."""
     if where == "as measured" or not one.solver:
         return one.process
     calls = "" if where.startswith("NFE ") or math.isnan(one.nfe) else f" at {one.nfe:.3g}"

@@ -1,4 +1,4 @@
-"""Sampling paths as moving pictures (GIF) and as a strip of still ones. Drawn with Pillow alone.
+"""Sampling paths as animations (GIF) and as a strip of stills. Drawn with Pillow alone.
 
 A heavy-tailed path starts thousands of data units out, so a frame shows its state scaled: an image by its own root
 mean square where that is above one, points by the width of the view, which is written in the frame.
@@ -80,7 +80,7 @@ def _images(states: np.ndarray) -> list[tuple[Image.Image, str]]:
 
 
 def _points(states: np.ndarray, colour: str) -> list[tuple[Image.Image, str]]:
-    """Points with the last bit of their way; the view never narrows past the data and is the same in x and y."""
+    """Points with the last piece of their path; the view is square and never smaller than the data."""
     end = states[-1]
     middle = (np.quantile(end, 0.01, axis=0) + np.quantile(end, 0.99, axis=0)) / 2
     reach = 1.15 * np.quantile(np.abs(states - middle).max(-1), 0.97, axis=1)
@@ -113,7 +113,7 @@ def _paler(colour: str, share: float = 0.72) -> tuple[int, ...]:
 
 
 def _framed(body: Image.Image, words: str, share: float, time: float, colour: str) -> Image.Image:
-    """A body on its foot: a rail that fills from prior to data, the native time, and words on the view."""
+    """A picture above a bar that fills from prior to data, the native time, and the width of the view."""
     width, height = body.size
     frame = Image.new("RGB", (width, height + FOOT), "#ffffff")
     frame.paste(body, (0, 0))

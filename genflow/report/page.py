@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Content:
-    """All that a page shows.
+    """Everything that a page shows.
 
     Arguments:
         config: The bench.
@@ -66,6 +66,7 @@ def page(content: Content) -> str:
         config=config,
         cells=list(zip(content.cells, seconds, strict=True)),
         seconds=sum(seconds),
+        one_seed=len(config.seed) == 1,
         cards=cards(rows),
         lead=lead(rows, ahead),
         leaders=Table("Who is ahead", LEADER_COLUMNS, [one.cells() for one in ahead], ""),
@@ -75,7 +76,7 @@ def page(content: Content) -> str:
         paths=[shown(f) for f in content.figures if f.kind == "path"],
         plots=[shown(f) for kind in ("wide", "plot") for f in content.figures if f.kind == kind],
         solvers=list(dict.fromkeys(r["solver"] for r in rows if r.get("of") == "samples" and r["solver"])),
-        settings=settings(config, content.record.origin),
+        settings=configuration(config, content.record.origin),
         environment=content.record.environment,
         commands=content.record.commands,
         citations=citations,
@@ -85,7 +86,7 @@ def page(content: Content) -> str:
 
 
 def render(template: str, colours: Mapping[str, str], **values: Any) -> str:
-    """A page of this folder's templates with style and script inside; a policy in its head forbids everything else."""
+    """A page from a template of this folder, with style and script inside; a policy in its head forbids all else."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
@@ -133,7 +134,7 @@ def shown(figure: Figure) -> dict[str, Any]:
 
 
 SCREEN_DPI, PLOT_DPI = 96, 160
-"""Plots are shown at their own size, so that letters are as large in all of them."""
+"""Plots are shown at their own size, so that text is as large in all of them."""
 
 
 def _width(path: Path) -> int:
@@ -146,13 +147,13 @@ def _uri(path: Path) -> str:
 
 
 def cell_seconds(store: Store, cell: Cell) -> float:
-    """Seconds that a finished cell took; 0 where it does not say."""
+    """Seconds that a finished cell took; 0 where it does not record them."""
     content = one_file(store, cell.key, "cell.json") or one_file(store, cell.key, "config.json") or b"{}"
     return float(json.loads(content).get("seconds", 0.0))
 
 
 def marked(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best number of each NFE column, where it is known which way is better."""
+    """(row, column) of the best number of each NFE column, where lower or higher is known to be better."""
     sign, found = table.sign, set()
     for column, name in enumerate(table.header):
         if sign and name.startswith(("NFE ", "own NFE")):
@@ -171,7 +172,7 @@ def _leading(text: str) -> float | None:
 
 
 def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The headline: each process's best on the first metric, the best first, set against the floor."""
+    """The headline: each process's best setting on the first metric, the best first, compared with the floor."""
     metric = headline(rows)
     real = floor_of(rows, metric)
     real = real if real and real["value"] else None
@@ -182,13 +183,17 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
         result.append({"what": best.process, "value": best.text, "how": how})
     if real:
         result.append(
-            {"what": FLOOR, "value": short(real["value"]), "how": f"the floor of {metric}: what real data get"}
+            {
+                "what": FLOOR,
+                "value": short(real["value"]),
+                "how": f"the floor of {metric}: real data in place of samples",
+            }
         )
     return result
 
 
 def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
-    """One sentence on the first metric; it claims no more than the tests allow, those of `ahead` or of the rows."""
+    """A verdict in words on the first metric, by the tests of `ahead` or of the rows."""
     metric, ahead = headline(rows), leaders(rows) if ahead is None else ahead
     ranked = best_of_each(measured(rows, metric), direction(rows, metric))
     if not ranked:
@@ -196,22 +201,23 @@ def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
     name = ahead[0].name if (ahead := [one for one in ahead if one.metric == metric]) else metric
     first, *others = (f"{e.process} ({e.how}) with {e.text}" for e in ranked)
     if not others:
-        return f"{name}: {first}; there is nothing to compare it with."
+        return f"{name}: {first}. There is no other process to compare it with."
     found = ahead[-1]  # the last place has each process at its best
     word, gap = found.judgement.word, found.gap
     if word == HOLDS:
         words = f"On {name}, {first} is ahead of {others[0]}"
     elif word == ONE_SEED:
-        words = f"On {name}, {first} has the best mean, before {others[0]}; one training seed is not judged"
+        words = f"On {name}, {first} has the best mean, ahead of {others[0]}. One training seed allows no verdict"
     else:
         words = f"On {name}, there is no significant difference between {first} and {others[0]}"
     known = not math.isnan(found.p)
-    test = f", p = {chance(found.p)}; {short(found.least_seen)} would have been seen" if known else ""
-    return f"{words}. The difference is {gap}{test}; each is the best setting of its process."
+    p = chance(found.p) if found.p < 0.001 else f"= {chance(found.p)}"
+    test = f" (p {p}; significant from {short(found.least_seen)})" if known else ""
+    return f"{words}. The difference is {gap}{test}. Each process is at its best setting."
 
 
-def settings(config: BenchConfig, origin: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
-    """Every key: name, value, where it is from, and whether it differs from its default."""
+def configuration(config: BenchConfig, origin: Mapping[str, str]) -> list[tuple[str, str, str, bool]]:
+    """Every key: name, value, origin, and whether it differs from its default."""
     defaults = {leaf.path: leaf.default for leaf in leaves(type(config))}
     found = []
     for key, value in flatten(config).items():

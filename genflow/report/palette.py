@@ -1,7 +1,7 @@
 """Colours of processes, the same in every plot and table of a report. Imports no matplotlib.
 
 Okabe and Ito's colours for up to seven names, Paul Tol's muted scheme for up to nine: both are made for colour-blind
-readers. More names than that take the second again, and markers and labels tell them apart.
+readers. With more names the second scheme starts again, and markers and labels distinguish them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from genflow.registry import registries
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MUTED = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#999933", "#AA4499", "#44AA99", "#DDCC77")
 GREY = "#7a8594"
-"""What belongs to no process: real data, training draws, and names that are not in the palette."""
+"""For real data, training draws, and names that are not in the palette."""
 
 
 def palette(processes: Iterable[str]) -> dict[str, str]:
-    """Name -> colour, in the order given; a family (what a trained model is named by) has its first member's."""
+    """Name -> colour, in the order given; a family (the name of a trained model) has the colour of its first member."""
     names = list(dict.fromkeys(processes))
     wheel = COLOURS if len(names) <= len(COLOURS) else MUTED
     colours = {name: wheel[i % len(wheel)] for i, name in enumerate(names)}

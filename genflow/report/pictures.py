@@ -1,4 +1,4 @@
-"""Pictures of samples, and of what a likelihood or a latent says about them."""
+"""Pictures of samples, likelihoods and latents."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from genflow.report.palette import COLOURS, GREY
 from genflow.report.style import log_axis, new_axes, panels, save_figure, styled
 
 ABSENT = (0.95, 0.80, 0.55)
-"""Colour of pixels that are not given (NaN): a pale orange, unlike any grey."""
+"""Colour of missing pixels (NaN): a pale orange, unlike any grey."""
 
 
 def as_rgb(raw: np.ndarray, levels: int | None) -> np.ndarray:
-    """Images (..., C, H, W) as (..., 3, H, W) in [0, 1], dark on light for one channel; NaN is shown as absent.
+    """Images (..., C, H, W) as (..., 3, H, W) in [0, 1], dark on light for one channel; NaN has the colour ABSENT.
 
     Raw values are whole levels 0 .. levels − 1 or, where `levels` is None, continuous from 0 to 1.
     """
@@ -78,7 +78,7 @@ def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_rows(path: Path, groups: Mapping[str, np.ndarray], levels: int | None, size: int = 32) -> None:
-    """A picture of images in rows: groups of columns, each under its name, all on one light ground.
+    """A picture of images in rows: groups of columns, each under its name, all on one light background.
 
     Arguments:
         path: File to write.

@@ -1,4 +1,4 @@
-"""What a report must know of the run that filled a folder and no cell holds: report.json."""
+"""Facts about the run that filled a folder and that no cell holds: report.json."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OUTPUTS = ("results.csv", "tables.md", "tables.tex", "citations.bib", "config.ya
 
 @dataclass(frozen=True)
 class Record:
-    """What a report must know and no cell holds; kept in report.json, so that it can be written again.
+    """Facts that a report needs and no cell holds; kept in report.json, so that the report can be written again.
 
     Arguments:
         commands: The commands that filled the folder, oldest first.
-        origin: Where each configured value is from, by dotted path; what is missing is a default.
+        origin: Origin of each configured value, by dotted path; the others are defaults.
         environment: Of the machine that ran the bench.
         notes: Sentences of the bench, e.g. on damaged cells that were computed again.
     """
@@ -42,7 +42,7 @@ def read_bench(folder: Path) -> BenchConfig:
     """
     if holds_run(folder):
         raise ConfigError(
-            f"'{folder}' holds a training run, no bench; measure it with `genflow bench --checkpoint {folder}`"
+            f"'{folder}' holds a training run, not a bench; measure it with `genflow bench --checkpoint {folder}`"
         )
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"'{folder}' holds no bench: it has no config.yaml; give the --out folder of a bench")
@@ -51,7 +51,7 @@ def read_bench(folder: Path) -> BenchConfig:
 
 
 def read_record(root: Path) -> tuple[Record, str]:
-    """What a folder knows of the run that filled it, and the digest of its outputs; nothing where it is damaged."""
+    """The record of a folder and the digest of its outputs; both empty where the file is missing or damaged."""
     try:
         facts = json.loads((root / STAMP).read_text(encoding="utf-8"))
         commands, notes = (tuple(map(str, facts[name])) for name in ("commands", "notes"))
@@ -61,7 +61,7 @@ def read_record(root: Path) -> tuple[Record, str]:
 
 
 def write_record(root: Path, record: Record, digest: str) -> None:
-    """Keeps a record beside the digest of what was written with it."""
+    """Writes a record with the digest of the outputs."""
     write_file(root / STAMP, json.dumps({"digest": digest, **vars(record)}, indent=1))
 
 
@@ -77,8 +77,8 @@ def joined(
 
 
 def late(config: BenchConfig, command: str) -> Record:
-    """What can be said of a folder without a record: of this report, not of the run."""
+    """The record of a folder that has none: of this report, not of the run."""
     from genflow.report.environment import environment
 
-    here = {"of": "the machine that wrote this report; the folder does not say where the bench ran"}
+    here = {"of": "the machine that wrote this report; the folder does not record where the bench ran"}
     return Record((command,), {}, here | environment(config.device), ())

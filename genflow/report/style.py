@@ -50,7 +50,7 @@ Draw = TypeVar("Draw", bound=Callable[..., Any])
 
 
 def styled(draw: Draw) -> Draw:
-    """A drawing function in the house style, whatever the program's own is."""
+    """A drawing function in the style of reports, whatever the program's own style is."""
 
     @functools.wraps(draw)
     def inner(*given: Any, **named: Any) -> Any:
@@ -61,7 +61,7 @@ def styled(draw: Draw) -> Draw:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure, laid out once: `savefig` by itself would draw it twice for that."""
+    """Writes a figure, laid out once: `savefig` by itself would draw it twice."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
@@ -72,7 +72,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def new_axes(
     width: float = 6.4, height: float = 4.0, columns: int = 1, rows: int = 1, **more: Any
 ) -> tuple[Figure, Any]:
-    """A figure with `columns` axes side by side in each of `rows` rows, in the house style."""
+    """A figure with `columns` axes side by side in each of `rows` rows, in the style of reports."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **more)
@@ -93,7 +93,7 @@ def panels(count: int, width: float = 4.2, height: float = 3.4, most: int = 3, *
 
 
 def spans(values: Iterable[float], ratio: float) -> bool:
-    """Whether a logarithmic axis is right: all values above zero, and the largest at least `ratio` times the least."""
+    """Whether a logarithmic axis fits: all values above zero, and the largest at least `ratio` times the least."""
     known = [v for v in values if math.isfinite(v)]
     return bool(known) and min(known) > 0 and max(known) / min(known) >= ratio
 

@@ -1,14 +1,14 @@
 """Words that several parts of a report share."""
 
 FLOOR = "real test split"
-"""First cell of a table's row that measures real data, unless its metric's floor is of other data."""
+"""First cell of a row that measures real data, unless the floor of its metric is another split."""
 
 REAL_DATA = "real data"
-"""The same where the metric's own words are not at hand."""
+"""The same where the metric is not known."""
 
 
 def is_floor(name: str) -> bool:
-    """Whether a table's row that begins so measures real data."""
+    """Whether a table's row with this first cell measures real data."""
     return name.startswith("real ")
 
 
@@ -25,4 +25,4 @@ WORDS = (
     "next",
     "verdict",
 )
-"""Columns of words, set to the left and sorted by letters."""
+"""Columns of words, aligned left and sorted alphabetically."""

@@ -1,4 +1,4 @@
-"""Everything a bench leaves in its folder beside the cells: results.csv, tables, plots, report.html, config.yaml."""
+"""Writes what a bench's folder holds beside the cells: results.csv, tables, plots, report.html, config.yaml."""
 
 from __future__ import annotations
 
@@ -37,21 +37,22 @@ def write_outputs(
     origin: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Outcome:
-    """Writes all outputs of the finished cells; where they are up to date nothing is drawn again.
+    """Writes all outputs of the finished cells; where they are up to date, nothing is drawn again.
 
-    Numbers, settings and the record of the run are written first, so that a refusal to mix protocols leaves them.
+    Numbers, settings and the record of the run are written first, so that they are there even if mixed protocols are
+    refused.
 
     Arguments:
         config: The bench.
         store: Its folder.
         cells: Finished cells.
         command: The command that made them, for tables and page.
-        again: Write even where nothing changed, and keep what the folder knows of the run that filled it.
-        origin: Where each configured value is from, as `genflow.commands.options.resolve` says.
-        notes: What the bench found out on the way, in sentences.
+        again: Write even where nothing changed, and keep the record of the run that filled the folder.
+        origin: Origin of each configured value, from `genflow.commands.options.resolve`.
+        notes: Sentences of the bench, e.g. on damaged cells.
 
     Raises:
-        ValueError: Numbers of one metric that were made in different ways, where the bench does not allow it.
+        ValueError: Numbers of one metric were made in different ways, and the bench does not allow that.
     """
     rows = collect(store, cells)
     gaps = gaps_table(config.process, config.metric)
@@ -91,7 +92,7 @@ def unfinished(config: BenchConfig, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def digest(config: BenchConfig, store: Store, cells: Sequence[Cell]) -> str:
-    """Hash of what the outputs show, the contents of the cells among it, and of the code that draws them."""
+    """Hash of what the outputs show, which includes the contents of the cells, and of the code that draws them."""
     here = Path(__file__).parent
     shared = ("bench/tables.py", "estimates.py", "evaluate/__init__.py", "evaluate/facts.py")
     sources = sorted([*here.iterdir(), *(here.parent / name for name in shared)])

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from genflow.bench.cells import Cell, code_digest
-from genflow.bench.choose import Plan, prepare
-from genflow.bench.pool import open_pool
+from genflow.bench.choose import BenchPlan, prepare
 from genflow.bench.runner import CellError, Report, Runner, Start
+from genflow.bench.start import start_workers
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, collect
 from genflow.checkpoint import write_file
@@ -34,7 +34,7 @@ def run_recipe(
     recipe: Recipe,
     settings: Settings,
     show: Show = lambda report: None,
-    start: Start = open_pool,
+    start: Start = start_workers,
     command: str = "",
 ) -> Done:
     """Runs what is missing of a recipe, and writes its outputs.
@@ -84,7 +84,7 @@ def _run_part(part: Part, settings: Settings, show: Show, start: Start) -> tuple
     return Bench(config, store, store.finished(plan.cells)), failures
 
 
-def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[Plan, dict[str, str]]:
+def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[BenchPlan, dict[str, str]]:
     """Does what is missing of a bench; a cell that fails leaves the rest to be done."""
     plan = prepare(config)
     plan.store.sweep()

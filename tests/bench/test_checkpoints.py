@@ -10,7 +10,7 @@ import genflow
 from genflow.bench import checkpoints
 from genflow.bench.checkpoints import labels, open_finished, settle
 from genflow.bench.choose import prepare
-from genflow.bench.real import Absent
+from genflow.bench.data import UnavailableData
 from genflow.bench.tables import collect, tables
 from genflow.bench.worker import Worker
 from genflow.checkpoint import MANIFEST, describe, save
@@ -137,10 +137,10 @@ def test_training_numbers_are_refused(tmp_path, tiny):
 def test_checkpoints_that_do_not_go_together(tmp_path, bench):
     one, other = write(tmp_path / "a"), write(tmp_path / "b", dataset={"name": "heart", "options": {}}, seed=1)
     with pytest.raises(
-        ConfigError, match=r"was trained on .*checkerboard.*heart.*measure them apart, or give --dataset"
+        ConfigError, match=r"was trained on .*checkerboard.*heart.*measure them separately, or give --dataset"
     ):
         bench(one, other)
-    with pytest.raises(ConfigError, match="c does not say its data set; give --dataset"):
+    with pytest.raises(ConfigError, match="c does not record its data set; give --dataset"):
         bench(write(tmp_path / "c", dataset=None))
     assert bench(one, other, dataset="heart")[0].dataset == "heart"
     copy = write(tmp_path / "copy")
@@ -241,7 +241,7 @@ def elsewhere():
 def test_without_the_data_samples_are_drawn_and_metrics_that_need_them_say_so(tmp_path, bench, elsewhere):
     path = write(tmp_path / "vp", dataset={"name": elsewhere, "options": {}})
     config, _ = bench(path, metric="fd,bpd", solver="heun")
-    assert isinstance(Worker(config, lambda: False).dataset, Absent)
+    assert isinstance(Worker(config, lambda: False).dataset, UnavailableData)
     plan = done(config)
     assert {plan.store.look(c)[0] for c in plan.cells if c.kind == "sample"} == {"cached"}
     metrics = [c for c in plan.cells if c.kind == "metric" and c.name != "bpd data seed 0"]  # which has no floor

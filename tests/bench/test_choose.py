@@ -41,7 +41,7 @@ def test_everything_of_a_process_is_its_name_or_its_name_and_colons():
 def test_a_pattern_that_means_nothing_tells_what_there_is(pattern):
     with pytest.raises(ConfigError) as caught:
         chosen(CELLS, [pattern])
-    assert f"only = '{pattern}' means no cell of this bench" in str(caught.value)
+    assert f"only = '{pattern}' matches no cell of this bench" in str(caught.value)
     assert "solvers euler_maruyama, heun, rk45; NFE 35, 5, own" in str(caught.value)
 
 

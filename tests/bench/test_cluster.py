@@ -161,8 +161,10 @@ def test_a_worker_that_cannot_do_the_right_thing_is_refused(bench, monkeypatch, 
     if wrong == "folder":
         monkeypatch.setattr(cluster.os, "getcwd", lambda: "/nowhere/at/all")
     else:
-        real = cluster.Job
-        monkeypatch.setattr(cluster, "Job", lambda config, cell, *more: real(config, {**cell, "key": "0" * 20}, *more))
+        real = cluster.Assignment
+        monkeypatch.setattr(
+            cluster, "Assignment", lambda config, cell, *more: real(config, {**cell, "key": "0" * 20}, *more)
+        )
     with pytest.raises(ConfigError, match=f"the worker on {socket.gethostname()} {said}"):
         bench()
 

@@ -33,7 +33,7 @@ def genflow(monkeypatch, capsys, tmp_path):
     costs = {"flops": 3e6, "call": 1e-5, "step": 4e-5, "batch": 8, "parameters": 1000, "numbers": 2}
 
     def run(*words, start=inline.start):
-        monkeypatch.setattr("genflow.bench.pool.open_pool", start)
+        monkeypatch.setattr("genflow.bench.start.start_workers", start)
         monkeypatch.setattr(
             "genflow.bench.local.check", lambda config, threads, calibrate=False: ("", costs if calibrate else None)
         )
@@ -91,7 +91,7 @@ def test_only_what_is_chosen_is_done_and_the_rest_is_told(genflow, tmp_path):
     assert "4 of 10 cells to do in run" in done.out
     assert "6 cells were not chosen and are not there" in done.err
     assert [r["solver"] for r in csv.DictReader((tmp_path / "run" / "results.csv").open())] == ["", "heun"]
-    assert "means no cell" in genflow("--only", "vp_ode:heum").err
+    assert "matches no cell" in genflow("--only", "vp_ode:heum").err
     assert "to do  " not in genflow("--only", "vp_ode:heun:3", "--dry-run").out
     assert genflow("--only", "vp_ode:heun:3", "--force", "--dry-run").out.count("to do  ") == 2
     assert genflow("--dry-run").out.count("  left  ") == 0
@@ -224,7 +224,7 @@ def cached(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cached")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("genflow.bench.pool.open_pool", inline.start)
+        patch.setattr("genflow.bench.start.start_workers", inline.start)
         patch.setattr("genflow.bench.local.check", lambda config, threads, calls: ("", None))
         patch.setattr(sys, "argv", ["genflow", "bench", *WORDS])
         assert cli.run() == 0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from genflow.bench.pool import check_place
 from genflow.bench.queues import SYSTEMS, request
+from genflow.bench.start import check_place
 from genflow.config import ConfigError
 from genflow.registry import UnknownNameError
 

@@ -49,7 +49,7 @@ def test_results_of_other_settings_stay_and_are_not_mixed_in(tiny):
 
 
 class Wants:
-    """A process plugin that can not be built as processes are."""
+    """A process plugin that cannot be built as processes are."""
 
     mode = "ode"
 
@@ -107,7 +107,7 @@ def test_how_many_samples_were_left_short_is_no_part_of_the_protocol(tiny):
     measured = {"metric": "FD", "value": 1.0, "stderr": None, "n": 9, "nfe": None, "solver": "", "protocol": "by hand"}
     labels = {"process": "vp_ode", "solver": "rk45", "nfe": None, "seed": 0}
     worker = Worker(tiny(), lambda: False)
-    rows = [worker._row(measured, labels, {"nfe": 5.0, "told": "no class", "stopped": n}, 0.0) for n in (0, 3)]
+    rows = [worker._row(measured, labels, {"nfe": 5.0, "labels": "no class", "stopped": n}, 0.0) for n in (0, 3)]
     assert [row["stopped"] for row in rows] == [None, 3]
     assert {row["protocol"] for row in rows} == {"by hand; no class"}
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import genflow
+from genflow.bench.execute import Assignment, execute
 from genflow.bench.single import SingleWorker
-from genflow.config import BenchConfig, ConfigError
+from genflow.bench.worker import Worker
+from genflow.config import BenchConfig, ConfigError, flatten
 from genflow.data.base import Dataset, Scaling
 from genflow.evaluate.checks import check_metrics, more_examples
 from genflow.registry import registries
@@ -109,12 +111,38 @@ def test_every_metric_gives_a_number_or_a_sentence_before_any_work(metric, kind)
         assert row["value"] is None or math.isfinite(row["value"])
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_worker_refuses_every_metric_before_it_trains(metric):
+    """One example is held out: the check that comes before a bench's first task names the metric."""
+    worker = Worker(bench(metric), lambda: False)
+    worker.dataset = Odd((2,), test=1)
+    with pytest.raises(ConfigError, match=metric):
+        worker.check()
+    seen = []
+    given = Assignment(flatten(bench(metric)), {}, None, 1, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "dataset", worker.dataset)
+        patch.setattr(Worker, "run", lambda *task: seen.append(task))
+        word, why = execute(given, lambda share, note: None, lambda: False)
+    assert (word, seen) == ("refused", [])
+    assert metric in why
+
+
 @pytest.mark.parametrize("kind", ["one held out", "one image held out", "one to train on"])
 def test_a_covariance_of_one_is_refused_with_the_split(kind):
-    for metric in ("fd", "norm_z", "two_sample", "kid"):
+    for metric in ("fd", "norm_z", "two_sample"):
         split = "train" if "train" in kind else "test"
-        with pytest.raises(ConfigError, match=rf"{metric}.*({split} split of 'odd', which has 1|nothing to measure)"):
+        with pytest.raises(ConfigError, match=rf"{metric} needs at least .*{split} split of 'odd', which has 1"):
             check_metrics(bench(metric), Odd(**KINDS[kind]))
+
+
+@pytest.mark.parametrize("metric", ["fid", "kid", "is", "inception"])
+def test_data_without_a_meaning_are_refused_as_such_however_few(metric):
+    """No option that gives more examples would help; beside another metric it is left out."""
+    few = Odd((2,), train=3, test=3)
+    with pytest.raises(ConfigError, match=rf"nothing to measure: {metric}: Inception takes images"):
+        check_metrics(bench(metric), few)
+    check_metrics(BenchConfig(metric=("fd", metric), samples=8, process=("vp_ode",)), few)
 
 
 @pytest.mark.parametrize(("metric", "least"), [("two_sample", 5), ("prdc", 6), ("fd", 2)])
@@ -137,7 +165,7 @@ def test_points_that_coincide_name_the_bandwidth():
 def test_a_metric_that_means_nothing_beside_others_is_named_and_left(caplog):
     config = BenchConfig(metric=("fd", "fid"), samples=8, process=("vp_ode",))
     check_metrics(config, Odd((2,)))
-    assert "fid: Inception looks at images" in caplog.text
+    assert "fid: Inception takes images" in caplog.text
     with pytest.raises(ConfigError, match=r"nothing to measure: fid: .*images"):
         check_metrics(bench("fid"), Odd((2,)))
 

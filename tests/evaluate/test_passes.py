@@ -169,13 +169,13 @@ def grey(n, channels=3, top=255.0):
     [
         (grey(70, top=1.0), r"lie within \[0, 1\]"),
         (grey(3, top=1.0), r"lie within \[0, 1\]"),
-        (grey(5) - 128, "want grey levels 0 to 255"),
-        (grey(5) * 2, "want grey levels 0 to 255"),
-        (grey(5, channels=1), r"want \(n, 3, height, width\)"),
+        (grey(5) - 128, "expected grey levels 0 to 255"),
+        (grey(5) * 2, "expected grey levels 0 to 255"),
+        (grey(5, channels=1), r"expected \(n, 3, height, width\)"),
         (torch.cat([grey(3), grey(1) * torch.nan]), "not all finite: first at row 3"),
         (torch.cat([grey(3), grey(1) * torch.inf]), "not all finite"),
         (grey(1), "at least 2"),
-        (grey(5)[0], r"want \(n, 3, height, width\)"),
+        (grey(5)[0], r"expected \(n, 3, height, width\)"),
     ],
 )
 def test_images_that_inception_would_take_silently_are_refused(images, message):

@@ -140,7 +140,7 @@ def test_an_unknown_graph_is_not_run(nothing, tmp_path):
     assert row.value > 0
 
 
-@pytest.mark.parametrize(("data", "words"), [("eight_gaussians", "looks at images"), ("two_moons", "images")])
+@pytest.mark.parametrize(("data", "words"), [("eight_gaussians", "takes images"), ("two_moons", "images")])
 def test_what_is_no_image_has_no_fid(nothing, data, words):
     scene = context(registries()["datasets"].get(data, size=50), torch.zeros(20, 2))
     (row,) = QualityMetric().measure(scene).rows
@@ -242,7 +242,7 @@ def test_the_mnist_classifier_reaches_97_percent_on_held_out_digits():
     ("options", "message"),
     [
         ({"measures": ("fod",)}, "fod"),
-        ({"measures": ()}, "want some of fid, kid, is, prdc"),
+        ({"measures": ()}, "nothing; allowed are fid, kid, is, prdc"),
         ({"subsets": 0}, "subsets = 0"),
         ({"keep": 2.5}, "keep = 2.5"),
         ({"mode": "nope"}, "mode = 'nope' is not one of clean, legacy_tensorflow, legacy_pytorch"),
@@ -281,12 +281,12 @@ def test_the_floor_is_measured_at_the_samples_n(nothing):
 
 
 def test_published_statistics_serve_where_the_data_are_not_here(graph, tmp_path):
-    from genflow.bench.real import Absent
+    from genflow.bench.data import UnavailableData
     from genflow.evaluate.frechet import statistics
 
     save_published(tmp_path / "ref.npz", statistics(by_hand(graph, Colours().train)))
     metric = QualityMetric(reference=str(tmp_path / "ref.npz"))
-    gone = Absent("colours", (3, 8, 8), Scaling.grey(256), "the files are not here")
+    gone = UnavailableData("colours", (3, 8, 8), Scaling.grey(256), "the files are not here")
     (row,), (here,) = metric.measure(context(gone)).rows, metric.measure(context()).rows
     assert row.value == here.value
     assert row.protocol.endswith("; n = 70 is small and the distance biased upward")

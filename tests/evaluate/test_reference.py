@@ -116,16 +116,16 @@ def test_other_files_are_refused_by_what_they_hold(tmp_path):
     np.savez(tmp_path / "holes.npz", mu=np.zeros(2), sigma=np.array([[1.0, np.nan], [0.0, 1.0]]))
     np.savez(tmp_path / "endless.npz", mu=np.array([np.inf, 0.0]), sigma=np.eye(2))
     for name, message in (
-        ("single.npy", "single.npy can not be read: it is a single array"),
-        ("words.npz", "can not be read"),
+        ("single.npy", "single.npy cannot be read: it is a single array"),
+        ("words.npz", "cannot be read"),
         ("flat.npz", "pool_3 has shape"),
         ("holes.npz", "sigma is not finite everywhere"),
         ("endless.npz", "mu is not finite everywhere"),
-        ("other.npz", "holds samples; want mu and sigma, or pool_3"),
+        ("other.npz", "holds samples; expected mu and sigma, or pool_3"),
         ("crooked.npz", "mu has 3 entries and sigma the shape"),
-        ("pickle.npz", "can not be read"),
-        ("text.npz", "can not be read"),
-        ("absent.npz", "can not be read"),
+        ("pickle.npz", "cannot be read"),
+        ("text.npz", "cannot be read"),
+        ("absent.npz", "cannot be read"),
     ):
         with pytest.raises(ValueError, match=message):
             reference.published(tmp_path / name)

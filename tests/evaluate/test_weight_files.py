@@ -100,7 +100,7 @@ def test_a_download_is_kept_only_with_the_right_hash(tmp_path, monkeypatch):
     source.write_bytes(b"not the weights")
     with pytest.raises(WeightsError, match="not kept"):
         download("inception", source.as_uri())
-    with pytest.raises(WeightsError, match="can not be fetched"):
+    with pytest.raises(WeightsError, match="cannot be fetched"):
         download("inception", (tmp_path / "absent").as_uri())
     assert list(weights.store_folder().iterdir()) == []
     source.write_bytes(b"weights")
@@ -116,7 +116,7 @@ def test_a_cells_stamp_follows_the_files(tmp_path):
     add_me = tmp_path / "a.pt"
     write_stub(add_me)
     refused = stamp({}, str(add_me))
-    assert is_without_weights(refused), "nobody has vouched for it"
+    assert is_without_weights(refused), "it has not been trusted"
     assert refused["inception"] != absent["inception"], "another reason, which is to be told"
     add(add_me, "inception")
     assert not is_without_weights(stamp({}, ""))
@@ -191,7 +191,7 @@ def test_what_can_be_no_weights_is_not_trusted(tmp_path, name, content):
     """Trusting a file means that it is loaded later; what no loader reads is refused while its name is at hand."""
     (tmp_path / name).write_bytes(content)
     for known in ("", "inception"):
-        with pytest.raises(WeightsError, match=rf"{name}' is no file of weights"):
+        with pytest.raises(WeightsError, match=rf"{name}' is not a file of weights"):
             add(tmp_path / name, known)
     assert weights.trusted() == {}
     assert list(weights.store_folder().iterdir()) == []

@@ -68,4 +68,4 @@ def test_samples_that_a_solver_left_short_are_told_once_for_a_setting(row):
     for one in (rows[0], rows[5]):
         one["stopped"] = 7
     (found,) = cautions(FIVE, rows, [], [])
-    assert found.startswith("7 samples of pfgm by heun (seed 0) were left short of the data's end")
+    assert found.startswith("heun left 7 samples of pfgm (seed 0) short of the data's end")

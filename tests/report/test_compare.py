@@ -9,13 +9,13 @@ import pytest
 from genflow.bench.tables import to_csv
 from genflow.commands.report import report_command
 from genflow.config import BenchConfig, ConfigError
-from genflow.report.compare import Run, differences, lonely_table, names_of, read_run, setting_table
+from genflow.report.compare import Bench, differences, lonely_table, names_of, open_bench, setting_table
 from genflow.report.record import Record
 
 
 def run(tmp_path, name, rows, **settings):
     environment = {"torch": settings.pop("torch", "2.4")}
-    return Run(tmp_path / name, BenchConfig(**settings), rows, Record(environment=environment))
+    return Bench(tmp_path / name, BenchConfig(**settings), rows, Record(environment=environment))
 
 
 def only(*runs, **more):
@@ -75,7 +75,7 @@ def test_what_one_run_alone_has(tmp_path, row):
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path):
-    a, b = (Run(tmp_path / side / "bench", BenchConfig(), [], Record()) for side in "xy")
+    a, b = (Bench(tmp_path / side / "bench", BenchConfig(), [], Record()) for side in "xy")
     assert names_of(a, b) == ["x/bench", "y/bench"]
     assert names_of(a, a) == ["A", "B"]
 
@@ -100,7 +100,7 @@ def test_the_command_from_files_alone(tmp_path, row, capsys):
     b = written(evil, [*other, *(row(value=2.5 + v / 2, nfe=63.5, seed=s, **free) for s, v in enumerate(more)), real])
     out = tmp_path / "out"
     assert report_command.main([str(a), str(b), "--out", str(out)], standalone_mode=False) == 0
-    assert "2 settings in common; that they differ: holds (2)" in capsys.readouterr().out
+    assert "2 settings in common. That they differ: holds (2)" in capsys.readouterr().out
     with (out / "differences.csv").open() as file:
         found = {(r["process"], r["solver"], r["budget"]): r for r in csv.DictReader(file)}
     assert float(found["pfgm", "heun", "10"]["difference"]) == pytest.approx(4.0)
@@ -112,7 +112,7 @@ def test_the_command_from_files_alone(tmp_path, row, capsys):
     assert html.escape("<b>x") in page
     assert "data:image/png;base64," in page
     assert r"\toprule" in (out / "tables.tex").read_text()
-    assert "Only in one run" in (out / "tables.md").read_text()
+    assert "Only in one bench" in (out / "tables.md").read_text()
 
 
 def test_runs_with_nothing_in_common_and_broken_files_are_refused(tmp_path, row):
@@ -121,7 +121,7 @@ def test_runs_with_nothing_in_common_and_broken_files_are_refused(tmp_path, row)
         report_command.main([str(a), str(b), "--out", str(tmp_path / "out")], standalone_mode=False)
     (b / "results.csv").write_text("process,value\npfgm,x\n")
     with pytest.raises(ConfigError, match=r"is not a bench's results\.csv"):
-        read_run(b)
+        open_bench(b)
     (b / "results.csv").unlink()
     with pytest.raises(ConfigError, match=r"has no results\.csv"):
-        read_run(b)
+        open_bench(b)

@@ -10,7 +10,7 @@ from genflow.bench.store import Store
 from genflow.bench.tables import Table
 from genflow.config import BenchConfig
 from genflow.report.figures import slug
-from genflow.report.page import Content, cards, lead, marked, page, settings
+from genflow.report.page import Content, cards, configuration, lead, marked, page
 from genflow.report.record import Record
 
 EVIL = "<script>alert(1)</script>"
@@ -61,7 +61,7 @@ def test_cards_of_a_metric_where_more_is_better(row):
     [
         (3.0, "pfgm (heun, NFE 10) with 2.000 ± 0.058 is ahead of vp_ode"),
         (2.1, "there is no significant difference between pfgm (heun, NFE 10) with 2.000 ± 0.058 and vp_ode"),
-        (2.1, "The difference is 0.10 ± 0.12, p = 0.48; 0.497 would have been seen"),
+        (2.1, "The difference is 0.10 ± 0.12 (p = 0.48; significant from 0.497)"),
     ],
 )
 def test_the_sentence_claims_no_more_than_the_tests_allow(row, second, words):
@@ -71,13 +71,13 @@ def test_the_sentence_claims_no_more_than_the_tests_allow(row, second, words):
 
 def test_the_sentence_of_one_training_seed_judges_nothing(row):
     said = lead([row("pfgm", 2.0, stderr=0.001), row("vp_ode", 3.0, stderr=0.001)])
-    assert "pfgm (heun, NFE 10) with 2.0000 ± 0.0010 has the best mean, before vp_ode" in said
-    assert "one training seed is not judged" in said
+    assert "pfgm (heun, NFE 10) with 2.0000 ± 0.0010 has the best mean, ahead of vp_ode" in said
+    assert "One training seed allows no verdict" in said
     assert "ahead" not in said
 
 
 def test_the_sentence_of_one_process_and_of_none(row):
-    assert "nothing to compare it with" in lead([row("pfgm", 2.0)])
+    assert "no other process to compare it with" in lead([row("pfgm", 2.0)])
     assert lead([]) == ""
     assert lead([row("pfgm", 2.0, metric="unheard of", entry="plugin")]) == ""
 
@@ -92,7 +92,9 @@ def test_the_best_of_each_column_is_marked_and_the_floor_is_not():
 
 def test_every_setting_stands_with_its_value_and_its_origin():
     config = BenchConfig(nfe=(5, 10), seed=(3,))
-    found = {key: (value, source, changed) for key, value, source, changed in settings(config, {"nfe": "a.yaml:2"})}
+    found = {
+        key: (value, source, changed) for key, value, source, changed in configuration(config, {"nfe": "a.yaml:2"})
+    }
     assert found["nfe"] == ("5, 10", "a.yaml:2", True)
     assert found["seed"] == ("3", "set", True)
     assert found["train.lr"] == ("0.005", "default", False)

@@ -88,7 +88,7 @@ def test_a_damaged_record_is_no_record(bench, content):
     (folder / STAMP).write_text(content)
     assert read_record(folder)[0].commands == ()
     assert report_command.main([str(folder)], standalone_mode=False) == 0
-    assert "the folder does not say where the bench ran" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "the folder does not record where the bench ran" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_commands_are_kept_in_their_order_each_once(bench):
@@ -115,7 +115,7 @@ def test_a_folder_without_a_bench_is_refused(tmp_path):
 def test_the_folder_of_a_training_run_is_told_from_a_bench(tmp_path):
     (tmp_path / "config.yaml").write_text("process: vp_ode\n")
     (tmp_path / "latest").write_text("step-00000001\n")
-    with pytest.raises(ConfigError, match=r"holds a training run, no bench; .* `genflow bench --checkpoint "):
+    with pytest.raises(ConfigError, match=r"holds a training run, not a bench; .* `genflow bench --checkpoint "):
         read_bench(tmp_path)
 
 

@@ -261,7 +261,7 @@ def test_runs_and_benches_do_not_take_each_other_s_folders(called, trained, tmp_
     for root in (trained, trained / "step-00000030"):
         code, _, errors = called("bench", "--process", "vp_ode", "--backbone", "mlp", "--out", root)
         assert code == 2
-        assert "holds a training run or a checkpoint, no bench" in errors
+        assert "holds a training run or a checkpoint, not a bench" in errors
     assert written(tmp_path) == before
 
 

@@ -15,8 +15,8 @@ from genflow.data.downloads import DataError
 from genflow.opened import catalogue_scaling, open_checkpoint
 
 
-class Absent(Dataset):
-    """Data that are not here: their shape and scaling are known, their examples are not.
+class UnavailableData(Dataset):
+    """Data whose files are not on this machine: shape and scaling are known, the examples are not.
 
     Arguments:
         name: Registered name.
@@ -47,12 +47,12 @@ class Absent(Dataset):
 
 
 def data_of(name: str, options: Mapping[str, Any], checkpoint: str) -> Dataset:
-    """A data set; where its files are missing, what is known of it without them.
+    """A data set; where its files are missing, its shape and scaling alone.
 
     Arguments:
         name: Registered name.
         options: Of its constructor.
-        checkpoint: Folder of a model of such data, which says their shape.
+        checkpoint: Folder of a model of such data, which records their shape.
     """
     found: Dataset | None = None
     try:
@@ -61,7 +61,7 @@ def data_of(name: str, options: Mapping[str, Any], checkpoint: str) -> Dataset:
         return found
     except DataError as error:
         if found is not None:
-            return Absent(name, tuple(found.shape), found.scaling, str(error))
+            return UnavailableData(name, tuple(found.shape), found.scaling, str(error))
         opened = open_checkpoint(checkpoint)
         scaling = opened.scaling or catalogue_scaling(name) or Scaling()
-        return Absent(name, opened.shape, scaling, str(error))
+        return UnavailableData(name, opened.shape, scaling, str(error))

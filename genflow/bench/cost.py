@@ -1,4 +1,4 @@
-"""What a bench will cost before it starts: FLOPs, time, disk. Imports no torch."""
+"""What a bench will cost, before it starts: FLOPs, time, disk. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STARTING = 3.0
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Cost of the cells that are to do.
+class Cost:
+    """Cost of the cells to do.
 
     Arguments:
-        seconds: Time with the workers there are.
-        basis: What that rests on.
+        seconds: Time with the workers at hand.
+        basis: What the estimate is based on.
         flops: Of all calls; None where they were not counted.
         call: FLOPs of one call for one sample.
         megabytes: Most that the results take on disk; None where the network was not measured.
@@ -54,9 +54,9 @@ def si(number: float) -> str:
     return f"{number:.3g} "
 
 
-def estimate(
+def estimate_cost(
     config: BenchConfig, store: Store, cells: Sequence[Cell], todo: Sequence[Cell], jobs: int, costs: Any = None
-) -> Estimate:
+) -> Cost:
     """Cost of `todo`.
 
     Arguments:
@@ -72,13 +72,13 @@ def estimate(
         seconds = max(sum(each) / jobs, max(each)) + STARTING
         flops = costs["flops"]
         total = None if flops is None else flops * sum(_calls(cell) for cell in todo if cell.model)
-        return Estimate(seconds, "a timed call", total, flops, _megabytes(todo, costs))
+        return Cost(seconds, "a timed call", total, flops, _megabytes(todo, costs))
     left = {cell.key for cell in todo}
     timed = [(c.cost, spent(store, c)) for c in cells if c.key not in left and c.kind != "metric"]
     known = [(cost, seconds) for cost, seconds in timed if seconds]
     rate = sum(s for _, s in known) / sum(c for c, _ in known) if known else ASSUMED
     basis = "the finished cells" if known else "the default network on a two-core CPU; no cell is finished yet"
-    return Estimate(sum(c.cost for c in todo) * rate / jobs if todo else 0.0, basis)
+    return Cost(sum(c.cost for c in todo) * rate / jobs if todo else 0.0, basis)
 
 
 def _seconds(cell: Cell, costs: Any) -> float:

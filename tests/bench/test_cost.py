@@ -11,7 +11,7 @@ import pytest
 import genflow
 from genflow.bench.calibrate import measure_costs
 from genflow.bench.choose import prepare
-from genflow.bench.estimate import STARTING, estimate, si, spent
+from genflow.bench.cost import STARTING, estimate_cost, si, spent
 from genflow.bench.worker import Worker
 
 COSTS = {"flops": 1000, "call": 2e-3, "step": 5e-3, "batch": 8, "parameters": 10, "numbers": 2}
@@ -20,7 +20,7 @@ COSTS = {"flops": 1000, "call": 2e-3, "step": 5e-3, "batch": 8, "parameters": 10
 def test_costs_add_up(tiny):
     config = tiny(metric="fd")
     plan = prepare(config)
-    found = estimate(config, plan.store, plan.cells, plan.todo, 1, COSTS)
+    found = estimate_cost(config, plan.store, plan.cells, plan.todo, 1, COSTS)
     training, samples, metrics = 4 * 8, 50 * (2 + 3) * 2, 1 + 4
     assert found.seconds == pytest.approx(training * 5e-3 + samples * 2e-3 + metrics * 2e-3 + STARTING)
     assert found.flops == (3 * training + samples) * 1000
@@ -33,7 +33,7 @@ def test_costs_add_up(tiny):
 
 def test_two_workers_halve_it_but_a_cell_is_not_split_among_them_twice(tiny):
     plan = prepare(tiny())
-    one, two, many = (estimate(tiny(), plan.store, plan.cells, plan.todo, n, COSTS).seconds for n in (1, 2, 999))
+    one, two, many = (estimate_cost(tiny(), plan.store, plan.cells, plan.todo, n, COSTS).seconds for n in (1, 2, 999))
     assert two - STARTING == pytest.approx((one - STARTING) / 2)
     assert many - STARTING == pytest.approx(max(150 * 2e-3, 32 * 5e-3))
 
@@ -42,11 +42,11 @@ def test_without_a_measurement_the_finished_cells_say(tiny):
     config = tiny()
     plan = prepare(config)
     plan.store.prepare()
-    assert "no cell is finished yet" in estimate(config, plan.store, plan.cells, plan.todo, 1).line(1)
+    assert "no cell is finished yet" in estimate_cost(config, plan.store, plan.cells, plan.todo, 1).line(1)
     inline.run(config, plan)
-    assert estimate(config, plan.store, plan.cells, [], 1).seconds == 0.0
+    assert estimate_cost(config, plan.store, plan.cells, [], 1).seconds == 0.0
     todo = [c for c in plan.cells if c.labels.get("nfe") == 3 and c.kind == "sample"]
-    found = estimate(config, plan.store, plan.cells, todo, 1)
+    found = estimate_cost(config, plan.store, plan.cells, todo, 1)
     known = [c for c in plan.cells if c.kind != "metric" and c not in todo]
     rate = sum(spent(plan.store, c) for c in known) / sum(c.cost for c in known)
     assert found.seconds == pytest.approx(rate * sum(c.cost for c in todo))
@@ -73,7 +73,7 @@ def test_a_network_is_counted_and_timed(tiny):
     assert 0 < costs["step"] < 1
     short = measure_costs(worker, 1.0)
     assert short["flops"] is None, "torch's compiler is imported to count, which a short bench is spared"
-    line = estimate(tiny(), prepare(tiny()).store, [], prepare(tiny()).todo, 1, short).line(1)
+    line = estimate_cost(tiny(), prepare(tiny()).store, [], prepare(tiny()).todo, 1, short).line(1)
     assert "FLOP" not in line
     assert "at most" in line
 
