@@ -26,6 +26,7 @@ LAYERS = (
         "signals",
         "distributed",
         "memory",
+        "convert",
         "published",
     ),
     ("__init__",),

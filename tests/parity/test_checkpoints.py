@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import genflow
 from genflow.checkpoint import read_folder
 from genflow.cli import cli
-from genflow.published.importer import import_checkpoint
+from genflow.convert.importer import import_checkpoint
 
 VP_FILE = ("vp_ddpmpp", "checkpoint_8.np1.pth")
 PFGM_FILE = ("pfgm_ddpmpp", "checkpoint_600000.pth")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import genflow
-from genflow.published.configs import PRESETS, preset
-from genflow.published.plan import candidates, complete, differences, make_plan, unit
-from genflow.published.recognise import recognise
+from genflow.convert.configs import PRESETS, preset
+from genflow.convert.plan import candidates, complete, differences, make_plan, unit
+from genflow.convert.recognise import recognise
 
 
 @cache

@@ -12,8 +12,8 @@ import genflow
 from genflow.checkpoint import MANIFEST, CheckpointError, read_folder
 from genflow.cli import cli
 from genflow.config import ConfigError
-from genflow.published.configs import PRESETS
-from genflow.published.importer import import_checkpoint
+from genflow.convert.configs import PRESETS
+from genflow.convert.importer import import_checkpoint
 
 
 def run(*words):

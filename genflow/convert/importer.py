@@ -15,10 +15,10 @@ from genflow.backbone.base import Backbone
 from genflow.backbone.weights import load_published
 from genflow.catalogue import get_backbone, get_process
 from genflow.checkpoint import MANIFEST, CheckpointError, describe, save
-from genflow.published.configs import Config, preset
-from genflow.published.plan import Plan, candidates, complete, differences, make_plan, merged, unit
-from genflow.published.read import PublishedFile, read_published
-from genflow.published.recognise import Seen, recognise
+from genflow.convert.configs import Config, preset
+from genflow.convert.plan import Plan, candidates, complete, differences, make_plan, merged, unit
+from genflow.convert.read import PublishedFile, read_published
+from genflow.convert.recognise import Seen, recognise
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def import_checkpoint(
     Arguments:
         path: The .pth file.
         out: The folder; a checkpoint that is there already is replaced.
-        preset_name: A name of `genflow.published.configs.PRESETS`.
+        preset_name: A name of `genflow.convert.configs.PRESETS`.
         config_file: A published configuration as .json or .yaml, instead of a preset.
         ema: Take the averaged weights.
         as_published: See `make_plan`.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from genflow.backbone.unet_design import NCSNPP, SHARED, published_options
-from genflow.published.configs import PRESETS, Config
-from genflow.published.recognise import Seen
+from genflow.convert.configs import PRESETS, Config
+from genflow.convert.recognise import Seen
 from genflow.registry import unknown
 
 SIZES = ("nf", "ch_mult", "num_res_blocks", "num_scales", "sigma_min", "sigma_max", "ema_rate")
