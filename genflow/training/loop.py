@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from genflow.backbone.base import Backbone
-from genflow.checkpoint import FACTS, CheckpointError
-from genflow.config import TrainConfig, deciding
+from genflow.checkpoint import CheckpointError
+from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.devices import Fast, loss_scaler, multiplying, prepare
 from genflow.distributed import ALONE, Team
@@ -26,6 +26,7 @@ from genflow.process.base import Perturbed, Process
 from genflow.registry import unknown
 from genflow.training.averages import Averages, Weights
 from genflow.training.batches import Batches, check_data, stream
+from genflow.training.identity import RefusedError, check_facts, check_same, run_facts
 
 LOG = logging.getLogger("genflow")
 
@@ -40,12 +41,6 @@ class NonFiniteLossError(RuntimeError):
     def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
         super().__init__(message)
         self.facts = dict(facts)
-
-
-class RefusedError(CheckpointError):
-    """A state on disk that may not be taken up as it was asked for; nothing was changed."""
-
-    exit_code = 2
 
 
 class Trainer:
@@ -283,21 +278,18 @@ class Trainer:
         """Numbers of the state, and the configuration it belongs to: plain data."""
         numbers = {"step": self.step, "images": self.batches.images(self.step), "skipped": self.skipped}
         numbers["adam"] = len(self.optimiser.state)
-        return {**numbers, "scaler": self.scaler.state_dict(), "config": self.identity()}
+        return {**numbers, "scaler": self.scaler.state_dict(), "config": self.identity}
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What must not change between a stop and its resumption, by dotted key."""
-        run = {f"train.{k}": v for k, v in deciding(self.config).items()}
-        run |= {"seed": self.seed, "dataset": self.dataset.name, "process": type(self.process).__name__}
-        run |= {f"backbone.{k}": v for k, v in self.backbone.config().items()}
-        run |= {f"process.{k}": v for k, v in self.process.config().items()}
-        return json.loads(json.dumps(run))
+        return run_facts(self.process, self.backbone, self.dataset, self.config, self.seed)
 
     def check_allowed(self, allow: Collection[str], before: Collection[str] = ()) -> None:
         """Raises RefusedError for a key that is none of this run's, nor of the configuration it was begun with."""
         parts = {"process": self.process, "backbone": self.backbone}
         known = {f"{name}.{key}" for name, part in parts.items() for key in signature(type(part)).parameters}
-        known |= {*self.identity(), *before}
+        known |= {*self.identity, *before}
         known |= {key.partition(".")[0] for key in known}
         for key in allow:
             if key not in known:
@@ -317,7 +309,7 @@ class Trainer:
         """
         check_facts(facts)
         self.check_allowed(allow, facts["config"])
-        check_same(facts["config"], self.identity(), allow)
+        check_same(facts["config"], self.identity, allow)
         check_tensors("the weights do not fit the run", model, self.tensors()[0])
         check_tensors("the state does not fit the run", rest, self._wanted(rest, bool(allow)))
         moments = sum(name.startswith("adam.") for name in rest) // 3
@@ -369,27 +361,3 @@ class Trainer:
             rows.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if same else value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": rows, "param_groups": groups})
-
-
-def check_facts(facts: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where the numbers of a state are not as `Trainer.facts` gave them."""
-    counts = {name: type(facts.get(name)) is int and facts[name] >= 0 for name in ("step", "images", "skipped")}
-    mappings = {name: isinstance(facts.get(name), dict) for name in ("scaler", "config")}
-    for name, fits in {**counts, **mappings, "smooth": isinstance(facts.get("smooth"), int | float)}.items():
-        if not fits:
-            came = repr(facts.get(name, "nothing"))[:80]
-            want = "a mapping" if name in mappings else "a number" if name == "smooth" else "a whole number"
-            raise CheckpointError(f"{FACTS} of the run is damaged: its '{name}' is {came}; want {want}")
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], allow: Collection[str]) -> None:
-    """Raises RefusedError where a run's configuration has changed in a key that is not allowed to."""
-    missing = object()
-    changed = [k for k in {**before, **now} if before.get(k, missing) != now.get(k, missing)]
-    refused = [k for k in changed if not any(k == key or k.startswith(f"{key}.") for key in allow)]
-    if refused:
-        each = "; ".join(f"{k} was {before.get(k, 'not there')} and is {now.get(k, 'not there')}" for k in refused)
-        raise RefusedError(
-            f"this run was begun with another configuration: {each}. Give the old values, another folder, or allow it: "
-            f"--allow-config-change {','.join(refused)}"
-        )

@@ -96,6 +96,7 @@ class Run:
         self.smooth, self._began, self._saved = math.nan, time.monotonic(), time.monotonic()
         self.writes = keeping is not None and trainer.team.leads
         self.saved_step = -1
+        self.identity = {} if keeping is None else trainer.identity  # now: later a thread reads the data as well
 
     @property
     def checkpoints(self) -> Checkpoints:
