@@ -18,7 +18,7 @@ from genflow.backbone.base import Backbone
 from genflow.checkpoint import CheckpointError
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
-from genflow.devices import Fast, loss_scaler, multiplying, prepare
+from genflow.devices import Execution, loss_scaler, multiplying, prepare
 from genflow.distributed import ALONE, Team
 from genflow.memory import MemoryExhaustedError, is_out_of_memory
 from genflow.opened import check_tensors
@@ -86,13 +86,13 @@ class Trainer:
     def _prepare(self) -> None:
         """The network as it is called: on the team, in the precision and layout of the configuration."""
         config = self.config
-        fast = self.fast = Fast(config.precision, config.channels_last, config.compile, config.tf32)
-        if fast.channels_last:
+        execution = self.execution = Execution(config.precision, config.channels_last, config.compile, config.tf32)
+        if execution.channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self.parallel = self.team.parallel(self.backbone)
-        plain = fast == Fast() and self.device == "cpu"
-        self.network: Any = self.parallel if plain else prepare(self.parallel, fast, self.device)
-        self.scaler = loss_scaler(fast, self.device)
+        plain = execution == Execution() and self.device == "cpu"
+        self.network: Any = self.parallel if plain else prepare(self.parallel, execution, self.device)
+        self.scaler = loss_scaler(execution, self.device)
 
     @property
     def ema(self) -> Weights:
@@ -207,7 +207,7 @@ class Trainer:
 
     def _take(self, loss: Tensor) -> None:
         """The backward pass."""
-        with multiplying(self.fast) if self.fast.tf32 else nullcontext():
+        with multiplying(self.execution) if self.execution.tf32 else nullcontext():
             self.scaler.scale(loss).backward()
 
     @contextmanager
