@@ -33,9 +33,7 @@ def folder(kind: str) -> Path:
         root = expand(chosen)
         reason = _why_not(root / kind)
         if reason:
-            raise CacheError(
-                f"the cache folder {root} of GENFLOW_CACHE is not writable: {reason}; set it to another"
-            )
+            raise CacheError(f"the cache folder {root} of GENFLOW_CACHE is not writable: {reason}; set it to another")
         return root / kind
     passed: list[str] = []
     for name, place in _places():

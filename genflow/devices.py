@@ -147,5 +147,7 @@ def loss_scaler(execution: Execution, device: str) -> torch.amp.GradScaler:
 def __getattr__(name: str) -> Any:
     if name != "Fast":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("genflow.devices.Fast is now Execution; the old name is removed in the next version", FutureWarning, 2)
+    warnings.warn(
+        "genflow.devices.Fast is now Execution; the old name is removed in the next version", FutureWarning, 2
+    )
     return Execution

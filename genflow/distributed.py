@@ -67,7 +67,7 @@ class Team:
         return network
 
     def naming(self) -> AbstractContextManager[None]:
-        """Around work in which ranks wait for each other; raises LostRankError, which names the rank, if one is lost."""
+        """Around work in which ranks wait for each other; raises LostRankError, naming the rank, if one is lost."""
         return nullcontext()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ def no_places(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    cache._tell.cache_clear()
+    cache._report.cache_clear()
 
 
 def unwritable(tmp_path):

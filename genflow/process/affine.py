@@ -168,8 +168,7 @@ class AffineProcess(AffinePath, Process):
         for label in labels[labels != NO_CLASS].unique():
             rows = labels == label
             x_t, t = pairs.x_t[rows], pairs.t[rows.to(pairs.t.device)]
-            mean = posterior_mean(x_t, t, points[classes == label], self)
-            target[rows] = self.predicts.encode(mean, x_t, self.at(t, x_t))
+            target[rows] = self.average_target(points[classes == label], x_t, t, None)
         return pairs._replace(target=target)
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:

@@ -172,7 +172,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(called, t
     code, _, errors = called.train(*GO_ON, "--allow-config-change", "train")
     assert code == 0, errors
     assert "step-00000030/state.safetensors does not match its hash" in errors
-    assert "the checkpoint before it is taken up" in errors
+    assert "resuming from the checkpoint before it" in errors
     assert [json.loads(x)["step"] for x in (trained / "stats.jsonl").read_text().splitlines()] == [10, 20, 30, 40]
 
 
@@ -272,7 +272,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(called, trained):
     with little():
         code, _, errors = called.train(*more, "--on-save-error", "warn")
     assert code == 0
-    assert "training goes on" in errors
+    assert "training continues" in errors
 
 
 def test_a_folder_that_is_removed_while_it_runs_is_made_again(program, tmp_path):
