@@ -1,5 +1,5 @@
-"""Published checkpoints (PFGM and score SDEs, PyTorch): read without running code, recognised, and imported.
+"""Converts the authors' checkpoints (PFGM and score SDEs, PyTorch) to checkpoints of genflow, without running code.
 
-`read` takes a file apart, `recognise` says what its weights show, `configs` holds the published configurations, `plan`
-joins the two, `importer` writes the folder.
+`read` reads a file, `recognise` finds what its weights show, `configs` holds the published configurations, `plan`
+combines the two, and `importer` writes the folder.
 """

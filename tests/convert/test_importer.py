@@ -53,7 +53,7 @@ def test_the_last_step_instead_of_the_average(file, stored, tmp_path):
 
 def test_a_file_without_an_average_needs_to_be_told(file, stored, tmp_path):
     torch.save({k: v for k, v in stored.items() if k != "ema"}, file)
-    with pytest.raises(CheckpointError, match="has no average of its weights; --no-ema takes those of the last step"):
+    with pytest.raises(CheckpointError, match="has no average of its weights; --no-ema uses those of the last step"):
         run("import", file, "--out", tmp_path / "model")
     assert run("import", file, "--out", tmp_path / "model", "--no-ema")
 
@@ -81,7 +81,7 @@ def test_weights_that_are_not_finite_are_named(file, stored, tmp_path, value):
     shadow[4] = shadow[4].clone(memory_format=torch.contiguous_format)
     shadow[4].view(-1)[3] = value
     torch.save(changed(stored, shadow_params=shadow), file)
-    words = "1 of 216 entries of all_modules.2.weight in the averaged weights are not finite; --no-ema takes"
+    words = "1 of 216 entries of all_modules.2.weight in the averaged weights are not finite; --no-ema uses"
     with pytest.raises(ValueError, match=words) as error:
         import_checkpoint(file, tmp_path / "model")
     assert str(file) in str(error.value)
@@ -92,7 +92,7 @@ def test_nothing_but_a_checkpoint_is_replaced(file, tmp_path):
     other = tmp_path / "letters"
     other.mkdir()
     (other / "dear.txt").write_text("to keep")
-    for out, words in ((other, "a folder with other files in it"), (file, "is a file; give a folder")):
+    for out, words in ((other, "a folder that holds other files"), (file, "is a file; give a folder")):
         with pytest.raises(ValueError, match=words):
             import_checkpoint(file, out)
     assert (other / "dear.txt").read_text() == "to keep"
@@ -107,7 +107,7 @@ def test_nothing_but_a_checkpoint_is_replaced(file, tmp_path):
     [
         ("c.json", "{", "is neither JSON nor YAML"),
         ("c.yaml", "a: [", "is neither JSON nor YAML"),
-        ("c.yaml", "3", "holds no sections"),
+        ("c.yaml", "3", "has no sections"),
         ("c.yaml", "model: {name: ncsnpp}", "lacks data.image_size"),
         ("c.json", None, "can not be read: No such file"),
     ],
@@ -135,7 +135,7 @@ def test_a_configuration_must_have_the_sizes_of_the_file(file, tmp_path):
 
 def test_a_damaged_file_ends_the_command_with_its_name(file, tmp_path):
     file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(CheckpointError, match=rf"{file} was cut off or damaged"):
+    with pytest.raises(CheckpointError, match=rf"{file} is truncated or damaged"):
         run("import", file, "--out", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
