@@ -35,7 +35,7 @@ class Plan:
     scaling: dict[str, Any]
 
 
-# ---- a file compared with a configuration ------------------------------------------------------------------------------
+# ---- a file compared with a configuration ----------------------------------------------------------------------------
 
 
 def differences(seen: Seen, config: Config) -> tuple[dict[str, str], dict[str, str]]:
