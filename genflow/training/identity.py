@@ -1,4 +1,4 @@
-"""What makes a run the one it is: a saved state is taken up only by a run that shares these facts."""
+"""The identity of a run: a saved state is resumed only by a run that shares these facts."""
 
 from __future__ import annotations
 

@@ -27,13 +27,13 @@ def run(*words):
 def test_one_line_makes_a_folder_that_samples(file, stored, tmp_path):
     """The folder holds the average, its source and its scaling; a picture needs no data set."""
     out = tmp_path / "model"
-    told = run("import", file, "--out", out)
-    assert "process: pfgm: dim 3072" in told
-    assert "(recognised as poisson/cifar10_ddpmpp)" in told
-    assert "note: not of the published size: nf 8 in the file, 128 there" in told
-    assert "average of decay 0.9999 after 5 steps, of 5" in told
+    output = run("import", file, "--out", out)
+    assert "process: pfgm: dim 3072" in output
+    assert "(recognised as poisson/cifar10_ddpmpp)" in output
+    assert "note: not of the published size: nf 8 in the file, 128 there" in output
+    assert "average of decay 0.9999 after 5 steps, of 5" in output
     config = json.loads(read_folder(out)["config.json"])
-    assert config["imported"]["sha256"] in told
+    assert config["imported"]["sha256"] in output
     assert config["imported"]["bytes"] == file.stat().st_size
     assert config["shape"] == [3, 32, 32]
     _, net = genflow.load(out)
@@ -109,7 +109,7 @@ def test_nothing_but_a_checkpoint_is_replaced(file, tmp_path):
         ("c.yaml", "a: [", "is neither JSON nor YAML"),
         ("c.yaml", "3", "has no sections"),
         ("c.yaml", "model: {name: ncsnpp}", "lacks data.image_size"),
-        ("c.json", None, "can not be read: No such file"),
+        ("c.json", None, "cannot be read: No such file"),
     ],
 )
 def test_bad_configurations_are_named(file, tmp_path, name, text, words):

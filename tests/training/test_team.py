@@ -78,7 +78,7 @@ def ranks(gone):
 
 
 @pytest.mark.parametrize(
-    ("gone", "told", "kind", "what"),
+    ("gone", "message", "kind", "what"),
     [
         ([1], GLOO, LostRankError, "rank 1 of 2 is lost"),
         ([1], "an odd error", LostRankError, "rank 1 of 2 is lost"),
@@ -87,9 +87,9 @@ def ranks(gone):
         ([1], "CUDA out of memory", RuntimeError, "CUDA out of memory"),
     ],
 )
-def test_only_what_the_connection_did_names_a_rank(gone, told, kind, what):
+def test_only_what_the_connection_did_names_a_rank(gone, message, kind, what):
     with pytest.raises(RuntimeError, match=what) as caught, ranks(gone).naming():
-        raise RuntimeError(told)
+        raise RuntimeError(message)
     assert type(caught.value) is kind
 
 
