@@ -154,7 +154,7 @@ class AffineProcess(AffinePath, Process):
     def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
-        return self.predicts.encode(mean, x_t, self.at(t, x))
+        return self.predicts.encode(mean, x_t, self.at(t, x_t))
 
     @property
     def averages(self) -> bool:

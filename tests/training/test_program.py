@@ -167,7 +167,7 @@ def damage(path, kind):
 
 
 @pytest.mark.parametrize("kind", [0.0, 0.5, "flip"])
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(called, trained, kind):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(called, trained, kind):
     damage(trained / "step-00000030" / "state.safetensors", kind)
     code, _, errors = called.train(*GO_ON, "--allow-config-change", "train")
     assert code == 0, errors

@@ -63,7 +63,7 @@ def test_a_killed_rank_ends_the_other_with_its_name(program, tmp_path):
     assert time.monotonic() - began < 45
     assert process.returncode != 0
     assert "rank 1 of 2 is lost" in errors
-    assert "Start the same command again" in errors
+    assert "Run the same command again" in errors
     genflow.load(tmp_path / "pair")
 
 
