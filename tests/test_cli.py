@@ -230,7 +230,9 @@ def test_a_list_with_a_hole_and_one_bad_entry(genflow):
 
 @pytest.mark.parametrize("device", ["nonsense", "meta"])
 def test_an_unknown_device(genflow, device):
-    assert f"device = '{device}' is not available; found: cpu" in refused(genflow(f"{TINY} --device {device} --out run"))
+    assert f"device = '{device}' is not available; found: cpu" in refused(
+        genflow(f"{TINY} --device {device} --out run")
+    )
 
 
 # ---- folders and files -----------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def _key(rows: Tensor) -> bytes:
 
 
 def check_pairs(process: Process, dataset: Dataset) -> None:
-    """Raises ValueError where no training pairs can be drawn: a base of the wrong shape, or missing partners."""
+    """Raises ValueError where no training pairs can be drawn: a base of another shape, partners that are missing."""
     batches = Batches(dataset, 2, seed=0)
     process.training_pairs(batches.batch(0), generator=stream(0, "noise", 0), partner=batches.partners(0))
 
