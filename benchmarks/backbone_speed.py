@@ -3,7 +3,7 @@
     python benchmarks/backbone_speed.py              # DDPM++ and NCSN++ against benchmarks/plain_unet.py; the bar is 1
     python benchmarks/backbone_speed.py presets      # milliseconds of a training step of each backbone, batch 64
     python benchmarks/backbone_speed.py rewrites     # each rewrite of a layer against what genflow does
-    python benchmarks/backbone_speed.py fast         # the options of genflow.devices.Fast, compile left out
+    python benchmarks/backbone_speed.py fast         # the options of genflow.devices.Execution, compile left out
     python benchmarks/backbone_speed.py compile      # compile alone; takes five to ten minutes
 
 A second argument is the number of threads (2). Functions take turns, and of each the fastest of `RUNS` counts. On one
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import genflow
 from genflow.backbone import unet, unet_layers
-from genflow.devices import Fast, prepare
+from genflow.devices import Execution, prepare
 
 RUNS = 9
 UNETS = [
@@ -175,9 +175,13 @@ def _layer(title: str, variants: dict[str, Callable[[Tensor], Tensor]], x: Tenso
 
 
 def fast(compiled: bool) -> bool:
-    """Each option of `Fast` over the plain call."""
-    ways = {"bfloat16": Fast("bfloat16"), "float16": Fast("float16"), "channels_last": Fast(channels_last=True)}
-    ways = {"compile": Fast(compile=True)} if compiled else ways
+    """Each option of `Execution` over the plain call."""
+    ways = {
+        "bfloat16": Execution("bfloat16"),
+        "float16": Execution("float16"),
+        "channels_last": Execution(channels_last=True),
+    }
+    ways = {"compile": Execution(compile=True)} if compiled else ways
     print("| network | option | forward | training step | difference |\n|---|---|---|---|---|")
     cases = [("ncsnv2", UNETS[0]), ("ddpmpp", UNETS[0]), ("ddpmpp", UNETS[1])]
     for name, (what, shape, batch, options) in cases[:2] if compiled else cases:  # the larger takes minutes to compile

@@ -1,4 +1,4 @@
-"""Where genflow keeps what it may fetch again: weights, statistics, published data sets."""
+"""The folder of files that can be fetched or computed again: weights, statistics, published data sets."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from genflow.places import expand
 
 
 class CacheError(RuntimeError):
-    """No folder for cached files can be written."""
+    """No folder for cached files is writable."""
 
 
 def folder(kind: str) -> Path:
-    """The cache folder for files of a kind ("data", "weights", "statistics", ...); made where it is missing.
+    """The cache folder for files of a kind ("data", "weights", "statistics", ...); created if missing.
 
-    The first of these that can be written: `$GENFLOW_CACHE`; `$XDG_CACHE_HOME/genflow`; `~/.cache/genflow`; a folder
-    `genflow-<user>` in the temporary directory, which only its owner may write. Whatever was passed over is named once
-    on the standard error stream.
+    The first writable one of: `$GENFLOW_CACHE`; `$XDG_CACHE_HOME/genflow`; `~/.cache/genflow`; a folder
+    `genflow-<user>` in the temporary directory, which only its owner may write to. The ones that were skipped are
+    reported once on standard error.
 
     Raises:
-        CacheError: `$GENFLOW_CACHE` is set and can not be written (a choice is never replaced), or no place can.
+        CacheError: `$GENFLOW_CACHE` is set but not writable (an explicit choice is never replaced), or no place is.
     """
     if not kind or not all(part.isidentifier() for part in kind.split("/")):
         raise ValueError(f"a kind of cached file must be a plain name such as 'weights', not {kind!r}")
@@ -33,22 +33,20 @@ def folder(kind: str) -> Path:
         root = expand(chosen)
         reason = _why_not(root / kind)
         if reason:
-            raise CacheError(
-                f"the cache folder {root} of GENFLOW_CACHE can not be written: {reason}; set it to another"
-            )
+            raise CacheError(f"the cache folder {root} of GENFLOW_CACHE is not writable: {reason}; set it to another")
         return root / kind
     passed: list[str] = []
     for name, place in _places():
         reason = _why_not(place / kind) if place is not None else "unset"
         if place is not None and reason is None:
-            _tell(tuple(passed), str(place))
+            _report(tuple(passed), str(place))
             return place / kind
         passed.append(f"{name}: {reason}")
-    raise CacheError(f"no cache folder can be written ({'; '.join(passed)}); set GENFLOW_CACHE to a folder that can")
+    raise CacheError(f"no cache folder is writable ({'; '.join(passed)}); set GENFLOW_CACHE to one that is")
 
 
 def _places() -> Iterator[tuple[str, Path | None]]:
-    """Default places in order of preference, with the names they are told by; None where there is no such place."""
+    """Default places in order of preference, each with the name that messages use; None where it is unset."""
     if os.environ.get("XDG_CACHE_HOME"):
         yield "XDG_CACHE_HOME", Path(os.environ["XDG_CACHE_HOME"]) / "genflow"
     home = os.environ.get("HOME") or os.environ.get("USERPROFILE")
@@ -61,10 +59,9 @@ def _user() -> str:
 
 
 def _why_not(path: Path) -> str | None:
-    """Makes a folder; why files can not be written there, or None where they can.
+    """Creates a folder; None where files can be written there, else the reason.
 
-    A folder below the temporary directory that belongs to somebody else is refused: what it holds was not put there
-    by this user.
+    A folder in the temporary directory that belongs to another user is refused, since its files are not this user's.
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,7 +75,7 @@ def _why_not(path: Path) -> str | None:
 
 
 @cache
-def _tell(passed: tuple[str, ...], root: str) -> None:
-    """One note on the standard error stream where a preferred place could not be used."""
+def _report(passed: tuple[str, ...], root: str) -> None:
+    """Reports once, on standard error, that a preferred place could not be used."""
     if passed:
         print(f"genflow: caching in {root} ({'; '.join(passed)}); GENFLOW_CACHE chooses a folder", file=sys.stderr)

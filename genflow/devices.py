@@ -1,10 +1,11 @@
-"""Torch devices: which are there, and the ways to run a network faster that leave its numbers alone or nearly so."""
+"""Torch devices, and faster ways to execute a network that leave its numbers the same or nearly so."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,33 +17,33 @@ from torch import Tensor, nn
 from genflow.checks import require
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""What the layers of a network may compute in; its weights, its input and its output stay as they are."""
+"""What layers may compute in; weights, input and output keep their own dtype."""
 
 COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a torch device that is not there, with those that are."""
+    """Raises ValueError for a torch device that is not available, with those that are."""
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
-        float(torch.zeros(1, device=name))  # "meta" is there, but holds no numbers
+        float(torch.zeros(1, device=name))  # "meta" exists, but holds no numbers
     except (RuntimeError, AssertionError):
-        raise ValueError(f"device = '{name}' is not here; found: {', '.join(found)}") from None
+        raise ValueError(f"device = '{name}' is not available; found: {', '.join(found)}") from None
 
 
 @dataclass(frozen=True)
-class Fast:
-    """How a network is run. The defaults are plain float32, and what is measured against.
+class Execution:
+    """How a network is executed. The default is plain float32, the reference for every other way.
 
     Arguments:
-        precision: "float32", or layers in "bfloat16" or "float16" by autocast. float16 overflows in training without
+        precision: "float32", or layers in "bfloat16" or "float16" by autocast. In training float16 overflows without
             the `loss_scaler`.
-        channels_last: Weights and maps of images with the channels next to each other in memory.
+        channels_last: Lay out weights and maps of images with the channels adjacent in memory.
         compile: `torch.compile` the network; needs a C++ compiler on a CPU, and Triton on a GPU.
-        tf32: Let a GPU multiply float32 with 10 bits of mantissa. False forbids it, also where torch's own default
-            allows it (convolutions). No effect on a CPU.
-        cuda_graphs: Compile it to CUDA graphs, which spare a small network the launches of its kernels. A CUDA device
-            only. While gradients are recorded, each call must be followed by its backward pass before the next.
+        tf32: Let a GPU multiply float32 with 10 bits of mantissa. False forbids it even where torch allows it by
+            default (convolutions). No effect on a CPU.
+        cuda_graphs: Compile to CUDA graphs, which save a small network the launches of its kernels. CUDA only. While
+            gradients are recorded, each call must be followed by its backward pass before the next.
     """
 
     precision: str = "float32"
@@ -52,10 +53,10 @@ class Fast:
     cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
-        require("Fast", {"precision": (self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS))})
+        require("Execution", {"precision": (self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS))})
 
     def why_not(self, device: str) -> str | None:
-        """None where this device can do it, else the reason and what to do."""
+        """None where the device supports it, else the reason and what to do."""
         kind = torch.device(device).type
         if self.cuda_graphs and kind != "cuda":
             return f"cuda_graphs needs a CUDA device, and this is '{device}'; leave it out"
@@ -71,53 +72,54 @@ class Fast:
         return None
 
 
-def prepare(backbone: nn.Module, fast: Fast, device: str) -> Prepared:
-    """The network on a device as `fast` says: a callable like itself, with its attributes.
+def prepare(backbone: nn.Module, execution: Execution, device: str) -> Prepared:
+    """The network on a device, ready to be called in a given way, with its attributes.
 
-    The network itself stays the owner of its weights, under their names: train, save and average that one, and call
-    the one that comes back. channels_last lays its weights out anew, in place.
+    The network itself still owns its weights, under their names: train, save and average the network, and call what
+    this returns. channels_last changes the layout of its weights in place.
 
     Raises:
-        ValueError: The device can not do it (`Fast.why_not`).
+        ValueError: The device does not support it (`Execution.why_not`).
     """
-    reason = fast.why_not(device)
+    reason = execution.why_not(device)
     if reason:
         raise ValueError(reason)
+    kind = torch.device(device).type
     backbone.to(device)
-    if fast.channels_last or torch.device(device).type != "cpu":  # on a CPU a backbone has the layout that suits it
-        backbone.to(memory_format=torch.channels_last if fast.channels_last else torch.contiguous_format)
-    return Prepared(backbone, fast, torch.device(device).type)
+    if execution.channels_last or kind != "cpu":  # on a CPU a backbone keeps the layout that suits it
+        backbone.to(memory_format=torch.channels_last if execution.channels_last else torch.contiguous_format)
+    return Prepared(backbone, execution, kind)
 
 
 class Prepared:
-    """A network that is called as `fast` says; everything but the call is the network's own, or its `module`'s where
-    it is wrapped (DistributedDataParallel).
+    """A network that is called as an `Execution` says. Its attributes are the network's, or those of its `module`
+    where it is wrapped (DistributedDataParallel).
 
-    The output has x's dtype, so that losses, velocities and steps are computed in it whatever the layers use. A
-    network in float64 keeps to it: autocast is for float32.
+    The output has x's dtype, so losses, velocities and steps are computed in that dtype whatever the layers use. A
+    network in float64 stays in float64: autocast is for float32.
 
     Arguments:
         network: A backbone on its device.
-        fast: How it is run.
+        execution: How it is called.
         kind: The device's type, "cpu" or "cuda".
     """
 
-    def __init__(self, network: nn.Module, fast: Fast, kind: str) -> None:
-        self.network, self.fast, self.kind = network, fast, kind
+    def __init__(self, network: nn.Module, execution: Execution, kind: str) -> None:
+        self.network, self.execution, self.kind = network, execution, kind
         self._call: Any = network
-        if fast.compile or fast.cuda_graphs:
-            self._call = torch.compile(network, mode="reduce-overhead" if fast.cuda_graphs else None)
+        if execution.compile or execution.cuda_graphs:
+            self._call = torch.compile(network, mode="reduce-overhead" if execution.cuda_graphs else None)
 
     def __call__(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
-        inner = x.contiguous(memory_format=torch.channels_last) if self.fast.channels_last and x.ndim == 4 else x
+        inner = x.contiguous(memory_format=torch.channels_last) if self.execution.channels_last and x.ndim == 4 else x
         inputs = (inner, condition) if labels is None else (inner, condition, labels)
-        dtype = PRECISIONS[self.fast.precision]
-        if self.fast.cuda_graphs and not torch.is_grad_enabled():
+        dtype = PRECISIONS[self.execution.precision]
+        if self.execution.cuda_graphs and not torch.is_grad_enabled():
             torch.compiler.cudagraph_mark_step_begin()
-        with multiplying(self.fast), torch.autocast(self.kind, dtype=dtype, enabled=dtype is not None):
+        with multiplying(self.execution), torch.autocast(self.kind, dtype=dtype, enabled=dtype is not None):
             output = self._call(*inputs)
         output = output.to(x.dtype).contiguous()
-        return output.clone() if self.fast.cuda_graphs else output  # a graph writes its next output to the same place
+        return output.clone() if self.execution.cuda_graphs else output  # a graph reuses the memory of its output
 
     def __getattr__(self, name: str) -> Any:
         if name == "network":  # before __init__ has run
@@ -127,16 +129,25 @@ class Prepared:
 
 
 @contextmanager
-def multiplying(fast: Fast) -> Iterator[None]:
-    """TF32 as `fast` says, and as it was afterwards. Training puts it around the backward pass as well."""
+def multiplying(execution: Execution) -> Iterator[None]:
+    """Sets TF32 for a block and restores it afterwards. Training needs it around the backward pass too."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fast.tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = execution.tf32
     try:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def loss_scaler(fast: Fast, device: str) -> torch.amp.GradScaler:
-    """What training scales its loss by before the backward pass: it does nothing except for float16."""
-    return torch.amp.GradScaler(torch.device(device).type, enabled=fast.precision == "float16")
+def loss_scaler(execution: Execution, device: str) -> torch.amp.GradScaler:
+    """The scaler of the loss before the backward pass; it acts for float16 only."""
+    return torch.amp.GradScaler(torch.device(device).type, enabled=execution.precision == "float16")
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Fast":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "genflow.devices.Fast is now Execution; the old name is removed in the next version", FutureWarning, 2
+    )
+    return Execution

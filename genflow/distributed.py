@@ -1,4 +1,4 @@
-"""Several processes that work on one run: who is here, whose share is whose, sums and gathers, and who has gone.
+"""Several processes that share one run: their shares of the work, sums and gathers, and the detection of lost ranks.
 
 `torchrun` sets the environment that `open_team` reads; without it a team has one member and every call here is free.
 """
@@ -21,11 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 from genflow.memory import is_out_of_memory
 
 BEAT_SECONDS = 0.5
-"""Time between two signs of life of a rank."""
+"""Time between two heartbeats of a rank."""
 
 
 class LostRankError(RuntimeError):
-    """A process of the team is gone; the message names its rank."""
+    """A process of the team was lost; the message names its rank."""
 
 
 class Team:
@@ -40,7 +40,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this one writes and prints."""
+        """Whether this rank writes and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
@@ -60,14 +60,14 @@ class Team:
         return [value]
 
     def wait(self) -> None:
-        """Returns when all ranks have come here."""
+        """Returns when all ranks have called it."""
 
     def parallel(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network with gradients averaged over the ranks."""
         return network
 
     def naming(self) -> AbstractContextManager[None]:
-        """Around work where ranks wait for each other; raises LostRankError, with the rank's name, if one is gone."""
+        """Around work in which ranks wait for each other; raises LostRankError, naming the rank, if one is lost."""
         return nullcontext()
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Team:
 
 
 class Parallel(DistributedDataParallel):
-    """Gradients averaged over the ranks; attributes of the network inside are visible."""
+    """Averages gradients over the ranks; the attributes of the network inside are visible."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -91,19 +91,19 @@ class Parallel(DistributedDataParallel):
 
 
 def _is_connection(error: RuntimeError) -> bool:
-    """Whether an error tells of the ranks' connection; gloo's errors have no type of their own."""
+    """Whether an error is about the connection between ranks; gloo's errors have no type of their own."""
     return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in ("gloo", "connection"))
 
 
 class Ranks(Team):
     """A team that torchrun started.
 
-    Each rank leaves a sign of life in the common store every `BEAT_SECONDS`. When a collective call fails, the ranks
-    that show no further sign are named.
+    Each rank writes a heartbeat to the common store every `BEAT_SECONDS`. When a collective call fails, the ranks whose
+    heartbeat has stopped are named.
 
     Arguments:
-        device: "cpu", for which gloo is used, or "cuda", each rank on its own card, for which nccl is.
-        timeout: Seconds after which a collective call that does not end is an error.
+        device: "cpu", with gloo, or "cuda", with nccl and one card per rank.
+        timeout: Seconds after which an unfinished collective call is an error.
     """
 
     def __init__(self, device: str, timeout: float) -> None:
@@ -126,7 +126,7 @@ class Ranks(Team):
                 return
 
     def lost(self) -> list[int]:
-        """Ranks that show no sign of life for some beats."""
+        """Ranks without a heartbeat for some beats."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         try:
             before = {rank: self._store.add(f"genflow/beat/{rank}", 0) for rank in others}
@@ -148,10 +148,10 @@ class Ranks(Team):
             raise  # this rank's own fault
 
     def _loss(self, error: Exception, gone: list[int]) -> LostRankError:
-        who = f"rank {' and rank '.join(map(str, gone))} of {self.size}" if gone else "a rank that can not be told"
+        who = f"rank {' and rank '.join(map(str, gone))} of {self.size}" if gone else "an unknown rank"
         return LostRankError(
-            f"{who} is gone, and rank {self.rank} can not go on without it; the last checkpoint is whole. Start the "
-            f"same command again to go on from it ({' '.join(str(error).split())[:200]})"
+            f"{who} is lost, and rank {self.rank} cannot continue without it; the last checkpoint is intact. Run the "
+            f"same command again to resume from it ({' '.join(str(error).split())[:200]})"
         )
 
     def total(self, numbers: Tensor) -> Tensor:
@@ -201,11 +201,11 @@ ALONE = Team()
 
 
 def open_team(device: str = "cpu", timeout: float = 600.0) -> Team:
-    """The team that torchrun started this process in, or `ALONE`.
+    """The team that torchrun started this process in; without torchrun, `ALONE`.
 
     Arguments:
         device: Where the run computes.
-        timeout: Seconds after which a collective call that does not end is an error.
+        timeout: Seconds after which an unfinished collective call is an error.
     """
     return Ranks(device, timeout) if launched() else ALONE
 

@@ -1,4 +1,4 @@
-"""What `genflow doctor` finds out about an installation. Imports torch only to ask it for its devices."""
+"""`genflow doctor`: checks an installation. Imports torch only to list its devices."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ EXTRAS = {
     "distributed": "cluster",
     "dask-jobqueue": "cluster",
 }
-"""Packages that are not needed, and the extra that installs each."""
+"""Optional packages, and the extra that installs each."""
 
 
 def findings() -> tuple[list[str], bool]:
-    """Lines to print, and whether everything needed works."""
+    """Lines to print, and whether everything that is required works."""
     lines = [f"genflow {__version__}, Python {platform.python_version()} on {platform.platform()}"]
     bad = [*_packages(lines), *_device(lines), *_weights(lines), *_plugins(lines), *_folders(lines)]
-    lines += ["", "all is well" if not bad else "to mend: " + "; ".join(bad)]
+    lines += ["", "everything works" if not bad else "to fix: " + "; ".join(bad)]
     return lines, not bad
 
 
@@ -77,7 +77,7 @@ def _device(lines: list[str]) -> list[str]:
     except MemoryError:
         raise
     except Exception as error:
-        lines.append(f"torch does not import: {error}")
+        lines.append(f"torch cannot be imported: {error}")
         return ["reinstall torch"]
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     lines.append(f"devices: cpu ({torch.get_num_threads()} threads){''.join(f', {name}' for name in cuda)}")
@@ -92,12 +92,12 @@ def _weights(lines: list[str]) -> list[str]:
     except (RuntimeError, OSError) as error:
         lines.append(f"FD[digits] extractor: {error}")
         return ["reinstall genflow"]
-    lines.append("FD[digits] extractor: found, hash right")
+    lines.append("FD[digits] extractor: found, its hash matches")
     return _files(lines)
 
 
 def _files(lines: list[str]) -> list[str]:
-    """Where cached, published and weight files are looked for, and which of the known weights are there."""
+    """Where cached, published and weight files are searched for, and which of the known weights were found."""
     from genflow import cache
     from genflow.evaluate.weight_files import KNOWN, VARIABLE, candidates
 
@@ -105,17 +105,17 @@ def _files(lines: list[str]) -> list[str]:
         root = cache.folder("weights").parent
     except cache.CacheError as error:
         lines.append(f"cache folder: {error}")
-        return ["set GENFLOW_CACHE to a folder that can be written"]
-    lines.append(f"cache folder: {root}; GENFLOW_CACHE chooses another")
+        return ["set GENFLOW_CACHE to a writable folder"]
+    lines.append(f"cache folder: {root}; set GENFLOW_CACHE to use another")
     bad = []
     for name, what in (("GENFLOW_DATA_DIR", "published data sets"), (VARIABLE, "weights")):
         chosen = os.environ.get(name)
         gone = bool(chosen) and not expand(str(chosen)).is_dir()
         lines.append(f"{name} ({what}): {chosen or 'not set'}{', NO SUCH FOLDER' if gone else ''}")
-        bad += [f"set {name} to a folder that is there"] if gone else []
+        bad += [f"set {name} to an existing folder"] if gone else []
     for name in KNOWN:
         found = next(candidates((name,)), None)
-        lines.append(f"weights {name}: {found or f'not here; genflow weights download {name}'}")
+        lines.append(f"weights {name}: {found or f'not found; get them with genflow weights download {name}'}")
     return bad
 
 
@@ -141,4 +141,4 @@ def _folders(lines: list[str]) -> list[str]:
     writable = os.access(Path.cwd(), os.W_OK)
     lines.append(f"here: {Path.cwd()}, {'writable' if writable else 'NOT writable'}, {free:.1f} GiB free")
     lines.append(f"temporary files: {tempfile.gettempdir()}; Python: {sys.executable}")
-    return [] if writable else ["run genflow in a folder you can write to"]
+    return [] if writable else ["run genflow in a writable folder"]

@@ -25,6 +25,8 @@ LAYERS = (
         "testing",
         "signals",
         "distributed",
+        "memory",
+        "convert",
         "published",
     ),
     ("__init__",),

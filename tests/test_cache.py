@@ -17,7 +17,7 @@ def no_places(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    cache._tell.cache_clear()
+    cache._report.cache_clear()
 
 
 def unwritable(tmp_path):
@@ -59,7 +59,7 @@ def test_an_unwritable_home_is_passed_over(monkeypatch, tmp_path, capsys):
 def test_a_chosen_folder_is_never_replaced(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GENFLOW_CACHE", str(unwritable(tmp_path)))
-    with pytest.raises(cache.CacheError, match="GENFLOW_CACHE can not be written"):
+    with pytest.raises(cache.CacheError, match="GENFLOW_CACHE is not writable"):
         cache.folder("data")
 
 

@@ -230,7 +230,9 @@ def test_a_list_with_a_hole_and_one_bad_entry(genflow):
 
 @pytest.mark.parametrize("device", ["nonsense", "meta"])
 def test_an_unknown_device(genflow, device):
-    assert f"device = '{device}' is not here; found: cpu" in refused(genflow(f"{TINY} --device {device} --out run"))
+    assert f"device = '{device}' is not available; found: cpu" in refused(
+        genflow(f"{TINY} --device {device} --out run")
+    )
 
 
 # ---- folders and files -----------------------------------------------------------------------------------
@@ -537,20 +539,20 @@ def test_doctor_is_content_and_leaves_nothing(genflow, tmp_path, monkeypatch):
     monkeypatch.setenv("GENFLOW_CACHE", str(tmp_path.parent / "cache"))
     done = genflow("doctor")
     assert (done.code, done.err, done.untouched) == (0, "", True)
-    assert "all is well" in done.out
+    assert "everything works" in done.out
     assert "torch" in done.out
-    assert "weights inception: not here; genflow weights download inception" in done.out
+    assert "weights inception: not found; get them with genflow weights download inception" in done.out
 
 
 def test_doctor_names_folders_that_are_not_there(genflow, tmp_path, monkeypatch):
     monkeypatch.setenv("GENFLOW_DATA_DIR", str(tmp_path / "gone"))
     assert "GENFLOW_DATA_DIR (published data sets): " in (text := genflow("doctor").out)
     assert "gone, NO SUCH FOLDER" in text
-    assert "to mend: set GENFLOW_DATA_DIR to a folder that is there" in text
+    assert "to fix: set GENFLOW_DATA_DIR to an existing folder" in text
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GENFLOW_CACHE", str(tmp_path / "file"))
     done = genflow("doctor")
-    assert "to mend: set GENFLOW_CACHE to a folder that can be written" in done.out
+    assert "to fix: set GENFLOW_CACHE to a writable folder" in done.out
     assert done.code != 0
 
 

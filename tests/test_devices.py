@@ -1,4 +1,4 @@
-"""Ways of running a network: each against the plain float32 call, and a sentence where a device can not do it."""
+"""Ways of running a network: each against the plain float32 call, and a clear refusal where a device cannot do it."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from torch import nn
 
 import genflow
 from genflow import devices
-from genflow.devices import Fast, Prepared, loss_scaler, multiplying, prepare
+from genflow.devices import Execution, Prepared, loss_scaler, multiplying, prepare
 
 NETWORKS = [("mlp", {}), ("ncsnv2", {"features": 8}), ("ddpmpp", {"nf": 8}), ("ncsnpp", {"nf": 8}), ("ddpm", {"nf": 8})]
 
@@ -40,12 +40,12 @@ def answer(call, net, *inputs):
 @pytest.mark.parametrize(
     ("fast", "tolerance"),
     [
-        (Fast(), 0.0),
-        (Fast(tf32=True), 0.0),
-        (Fast(channels_last=True), 1e-5),
-        (Fast("bfloat16"), 3e-2),
-        (Fast("float16"), 5e-3),
-        (Fast("bfloat16", channels_last=True), 3e-2),
+        (Execution(), 0.0),
+        (Execution(tf32=True), 0.0),
+        (Execution(channels_last=True), 1e-5),
+        (Execution("bfloat16"), 3e-2),
+        (Execution("float16"), 5e-3),
+        (Execution("bfloat16", channels_last=True), 3e-2),
     ],
 )
 def test_numbers_are_those_of_the_plain_call(name, options, fast, tolerance):
@@ -66,21 +66,21 @@ def test_compiled_numbers_are_those_of_the_plain_call():
     """Values alone, as compiling is slow; `benchmarks/backbone_speed.py compile` takes training steps too."""
     net, *inputs = network("mlp", {"width": 8, "depth": 1})
     with torch.no_grad():
-        assert gap(prepare(net, Fast(compile=True), "cpu")(*inputs), net(*inputs)) <= 1e-5
+        assert gap(prepare(net, Execution(compile=True), "cpu")(*inputs), net(*inputs)) <= 1e-5
 
 
 def test_a_compiled_network_goes_through_the_compiler(monkeypatch):
     seen = []
     monkeypatch.setattr(torch, "compile", lambda module, mode: seen.append((module, mode)) or module)
     net, *inputs = network("mlp", {"width": 8})
-    call = prepare(net, Fast(compile=True), "cpu")
+    call = prepare(net, Execution(compile=True), "cpu")
     assert seen == [(net, None)]
     assert torch.equal(call(*inputs), net(*inputs))
 
 
-def test_it_has_the_network_s_attributes_and_a_field_takes_it():
+def test_a_prepared_network_has_the_attributes_of_its_own_and_a_field_takes_it():
     net, x, condition = network("mlp", {"width": 8}, classes=3)
-    call = prepare(net, Fast("bfloat16"), "cpu")
+    call = prepare(net, Execution("bfloat16"), "cpu")
     assert (call.classes, call.told, call.shape, call.config()) == (3, "condition", (1, 8, 8), net.config())
     assert list(call.state_dict()) == list(net.state_dict())
     labels = torch.tensor([0, 1, 2, -1])
@@ -96,7 +96,7 @@ def test_it_has_the_network_s_attributes_and_a_field_takes_it():
 
 def test_a_wrapped_network_shows_what_is_inside():
     net, *inputs = network("mlp", {"width": 8}, classes=3)
-    call = prepare(nn.DataParallel(net), Fast(), "cpu")
+    call = prepare(nn.DataParallel(net), Execution(), "cpu")
     assert (call.classes, call.told) == (3, "condition")
     assert torch.equal(call(*inputs), net(*inputs))
 
@@ -104,7 +104,7 @@ def test_a_wrapped_network_shows_what_is_inside():
 def test_processes_compute_in_float32_whatever_the_network_does():
     net, x, _ = network("ddpmpp", {"nf": 8})
     process = genflow.get_process("vp_ode")
-    call, generator = prepare(net, Fast("bfloat16"), "cpu"), torch.Generator().manual_seed(0)
+    call, generator = prepare(net, Execution("bfloat16"), "cpu"), torch.Generator().manual_seed(0)
     loss = process.loss(call, x, generator=generator)
     plain = process.loss(net, x, generator=torch.Generator().manual_seed(0))
     assert loss.dtype == torch.float32
@@ -116,7 +116,7 @@ def test_processes_compute_in_float32_whatever_the_network_does():
 def test_a_network_in_float64_stays_in_it():
     net, x, condition = network("mlp", {"width": 8})
     net, x, condition = net.double(), x.double(), condition.double()
-    assert torch.equal(prepare(net, Fast("bfloat16"), "cpu")(x, condition), net(x, condition))
+    assert torch.equal(prepare(net, Execution("bfloat16"), "cpu")(x, condition), net(x, condition))
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -135,13 +135,13 @@ def test_tf32_is_as_asked_during_the_call_and_as_it_was_afterwards(before, asked
 
     try:
         matmul.allow_tf32 = convolution.allow_tf32 = before
-        call = Prepared(Watch(), Fast(tf32=asked), "cpu")
+        call = Prepared(Watch(), Execution(tf32=asked), "cpu")
         call(torch.ones(1, 2), torch.ones(1))
         with pytest.raises(RuntimeError, match="broken"):
             call(torch.ones(1, 2), torch.ones(1))
         assert seen == [(asked, asked)] * 2
         assert (matmul.allow_tf32, convolution.allow_tf32) == (before, before)
-        with multiplying(Fast(tf32=asked)):
+        with multiplying(Execution(tf32=asked)):
             assert matmul.allow_tf32 == asked
     finally:
         matmul.allow_tf32, convolution.allow_tf32 = was
@@ -152,14 +152,14 @@ def test_channels_last_lays_out_the_weights_and_the_images():
     net, x, condition = network("ddpmpp", {"nf": 8})
     net.to(memory_format=torch.contiguous_format)
     net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    prepare(net, Fast(channels_last=True), "cpu")(x.expand(4, 1, 8, 8), condition)
+    prepare(net, Execution(channels_last=True), "cpu")(x.expand(4, 1, 8, 8), condition)
     weights = [p for p in net.parameters() if p.ndim == 4]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in [*weights, *seen])
 
 
 def test_float16_is_trained_with_a_scaled_loss():
-    assert loss_scaler(Fast("float16"), "cpu").is_enabled()
-    assert not loss_scaler(Fast("bfloat16"), "cpu").is_enabled()
+    assert loss_scaler(Execution("float16"), "cpu").is_enabled()
+    assert not loss_scaler(Execution("bfloat16"), "cpu").is_enabled()
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -167,29 +167,36 @@ def test_float16_is_trained_with_a_scaled_loss():
 
 def test_an_unknown_precision_is_named():
     with pytest.raises(ValueError, match="precision = 'half' is not allowed; give float32 or bfloat16 or float16"):
-        Fast("half")
+        Execution("half")
 
 
 def test_cuda_graphs_need_a_cuda_device():
     net, *_ = network("mlp", {"width": 8})
     with pytest.raises(ValueError, match="cuda_graphs needs a CUDA device, and this is 'cpu'; leave it out"):
-        prepare(net, Fast(cuda_graphs=True), "cpu")
-    assert Fast(compile=True, cuda_graphs=True).why_not("cuda") in (None, Fast(compile=True).why_not("cuda"))
+        prepare(net, Execution(cuda_graphs=True), "cpu")
+    assert Execution(compile=True, cuda_graphs=True).why_not("cuda") in (None, Execution(compile=True).why_not("cuda"))
 
 
 def test_compiling_says_what_is_missing(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler on a CPU, and none of g\+\+, .* install one"):
-        prepare(nn.Identity(), Fast(compile=True), "cpu")
+        prepare(nn.Identity(), Execution(compile=True), "cpu")
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
-    assert "needs Triton" in Fast(compile=True).why_not("cuda:1")
-    assert Fast("bfloat16", channels_last=True, tf32=True).why_not("cpu") is None
+    assert "needs Triton" in Execution(compile=True).why_not("cuda:1")
+    assert Execution("bfloat16", channels_last=True, tf32=True).why_not("cpu") is None
 
 
 def test_a_device_that_is_not_there_is_named():
     devices.check_device("cpu")
-    with pytest.raises(ValueError, match="device = 'cuda:99' is not here; found: cpu"):
+    with pytest.raises(ValueError, match="device = 'cuda:99' is not available; found: cpu"):
         devices.check_device("cuda:99")
-    with pytest.raises(ValueError, match="device = 'meta' is not here; found: cpu"):
+    with pytest.raises(ValueError, match="device = 'meta' is not available; found: cpu"):
         devices.check_device("meta")
+
+
+def test_the_former_name_of_execution_still_works_and_warns():
+    with pytest.warns(FutureWarning, match="genflow.devices.Fast is now Execution"):
+        assert devices.Fast is Execution
+    with pytest.raises(AttributeError, match="no attribute 'Slow'"):
+        devices.Slow  # noqa: B018

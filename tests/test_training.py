@@ -121,24 +121,27 @@ def test_training_lowers_the_loss_and_a_checkpoint_loads(tmp_path):
 
 def test_a_conditional_run_sees_the_data_and_noise_of_the_unconditional_one():
     """A fresh conditional network answers what the unconditional one does, so only another draw could part them."""
-    plain, told = Trainer(*parts(), Digits(), CONFIG, seed=3), Trainer(*parts(classes=10), Digits(), CONFIG, seed=3)
+    plain, conditional = (
+        Trainer(*parts(), Digits(), CONFIG, seed=3),
+        Trainer(*parts(classes=10), Digits(), CONFIG, seed=3),
+    )
     for step in (0, 1, 50):
-        plain.step = told.step = step
-        assert torch.equal(plain.loss(), told.loss())
-    told.step = 0
-    told.advance()
-    assert told.backbone.by_class.weight.any()  # while it does learn from the labels
+        plain.step = conditional.step = step
+        assert torch.equal(plain.loss(), conditional.loss())
+    conditional.step = 0
+    conditional.advance()
+    assert conditional.backbone.by_class.weight.any()  # while it does learn from the labels
 
 
 def test_labels_are_those_of_the_batch_and_a_share_is_hidden():
     data, batches = Digits(), Batches(Digits(), 100, seed=1)
     hidden = 0
     for step in range(120):
-        own, told = data.labels("train")[batches.indices(step)], batches.labels(step, 0.2)
+        own, conditional = data.labels("train")[batches.indices(step)], batches.labels(step, 0.2)
         assert torch.equal(batches.labels(step, 0.0), own)
-        assert torch.equal(batches.labels(step, 0.2), told)
-        kept = told != NO_CLASS
-        assert torch.equal(told[kept], own[kept])
+        assert torch.equal(batches.labels(step, 0.2), conditional)
+        kept = conditional != NO_CLASS
+        assert torch.equal(conditional[kept], own[kept])
         hidden += int((~kept).sum())
     assert abs(hidden / 12_000 - 0.2) < 4 * (0.16 / 12_000) ** 0.5
     assert not torch.equal(batches.labels(0, 0.5) == NO_CLASS, batches.labels(1, 0.5) == NO_CLASS)

@@ -1,4 +1,4 @@
-"""What every backbone shares: the call, the rebuilding options, and seeded initial weights."""
+"""What all backbones share: the call, the options that rebuild them, seeded initial weights, published weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from genflow.process.field import NO_CLASS
 
 
 class Backbone(nn.Module):
-    """A network of (x_t, condition), and of a class label where it knows classes.
+    """A network of (x_t, condition), and of labels where it has classes.
 
     Arguments:
         shape: Shape of one sample: (N,) for vectors, (C, H, W) for images.
-        extra_channels: Channels that the head wants beside x's own.
+        extra_channels: Output channels that the head needs besides x's own.
         classes: Number of classes K, labels 0 ... K − 1; 0 for an unconditional network.
     """
 
     classes: int = 0
 
     told: Literal["condition", "noise_level"] = "condition"
-    """What the second argument of a call is: the process's condition, or the scale of its noise, data units."""
+    """The conditioning, the second argument of a call: the process's `condition`, or its noise level, data units."""
 
     def __init__(self, shape: tuple[int, ...], extra_channels: int, classes: int = 0, **options: Any) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
         """The output at x (B, *shape) and condition (B,), with `extra_channels` more entries in dimension 1.
 
-        labels (B,) are 0 ... classes − 1, or `NO_CLASS`; None says so of every row.
+        labels (B,) are 0 ... classes − 1, or `NO_CLASS`; None stands for `NO_CLASS` in every row.
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
 
@@ -55,10 +55,9 @@ class Backbone(nn.Module):
         return dict(self.options)
 
     def initialise(self, seed: int) -> None:
-        """Draws every parameter again, each module from its own name and the seed.
+        """Draws all parameters again, those of each module from its name and the seed.
 
-        So two backbones that differ in one layer, say by the extra channel of a head, start with equal weights
-        in all others.
+        So two backbones that differ in one layer, say by the extra channel of a head, start equal in all others.
         """
         with torch.random.fork_rng(devices=[]):
             for name, module in self.named_modules():
@@ -67,33 +66,54 @@ class Backbone(nn.Module):
                     torch.manual_seed(zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFFFFFF))
                     reset()
 
+    def load_published(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads the weights of a published network, the "model" of its checkpoint.
+
+        Names may begin with "module."; the table "sigmas" is left out, since the conditioning gives the noise level.
+
+        Raises:
+            ValueError: The weights belong to another design; the first difference is named.
+        """
+        names = {name.removeprefix("module."): value for name, value in weights.items()}
+        names.pop("sigmas", None)
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in names.items()}
+        for name in [*own, *given]:
+            if own.get(name) != given.get(name):
+                raise ValueError(
+                    f"the weights do not fit this {type(self).__name__}: {name} is {given.get(name, 'missing')} in "
+                    f"them and {own.get(name, 'missing')} here. Build it with the options of the published "
+                    "configuration (`published_options`)"
+                )
+        self.load_state_dict(names)
+
 
 def check_published(
     owner: str, size: str, wanted: tuple[int, ...] | None, shape: tuple[int, ...], widths: Mapping[str, Any]
 ) -> None:
-    """Raises ValueError where a size that stands for a published network meets images of another shape.
+    """Raises ValueError where a size is a published network and the images have another shape than its own.
 
     Arguments:
         owner: The network's class.
         size: Name of the size.
         wanted: (channels, height, width) of the published network's images; None: the size takes any.
-        shape: Those that came.
-        widths: The options that the size stands for, which another shape may be given by name.
+        shape: Shape of the images.
+        widths: The options that the size stands for; for other images they can be given by name.
     """
     if wanted is None or tuple(shape) == wanted:
         return
     came, allowed = ("x".join(map(str, sides)) for sides in (shape, wanted))
     options = " ".join(f"{name}={list(v) if isinstance(v, tuple) else v}" for name, v in widths.items())
     raise ValueError(
-        f"{owner}: size = '{size}' is the published network for images of {allowed} (channels x height x width), and "
-        f"these are {came}; leave size out for one that suits them, or give its widths by name: {options}"
+        f"{owner}: size = '{size}' is the published network for images of {allowed} (channels x height x width), but "
+        f"these are {came}; leave size out to get one that fits, or give its widths by name: {options}"
     )
 
 
 class ClassEmbedding(nn.Module):
-    """A row of `width` numbers for `NO_CLASS` and for each of `classes` classes, in this order; all start at zero.
+    """Rows of `width` numbers: one for `NO_CLASS`, then one for each of `classes` classes; all start at zero.
 
-    So a fresh conditional network answers what the unconditional one of the same seed does, and no row is chance.
+    So an untrained conditional network equals the unconditional one of the same seed.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -105,7 +125,7 @@ class ClassEmbedding(nn.Module):
         nn.init.zeros_(self.weight)
 
     def forward(self, labels: Tensor | None, count: int) -> Tensor:
-        """Rows (count, width) of labels (count,), of `NO_CLASS` where labels are None."""
+        """Rows (count, width) of labels (count,); those of `NO_CLASS` where labels are None."""
         if labels is None:
             return self.weight[:1].expand(count, -1)
         return nn.functional.embedding(labels - NO_CLASS, self.weight)
@@ -122,15 +142,15 @@ def check_labels(labels: Tensor, classes: int, owner: str = "labels") -> None:
 def rms_normalise(x: Tensor) -> tuple[Tensor, Tensor]:
     """x / s and log(s)/4 with s² = 1/4 + mean(x²) over each sample: shapes (B, *) and (B,).
 
-    Far out on a heavy-tailed path x is thousands of data units long; the network then sees its direction at unit
-    scale and is told its size apart. 1/4 is the variance that image data in [−1, 1] roughly has.
+    Far out on a heavy-tailed path x is thousands of data units long; the network then gets its direction at unit scale
+    and its size separately. 1/4 is roughly the variance of image data in [−1, 1].
     """
     scale = (x.flatten(1).square().mean(1) + 0.25).sqrt()
     return x / scale.reshape(-1, *(1,) * (x.ndim - 1)), scale.log() / 4
 
 
 class FourierFeatures(nn.Module):
-    """cos and sin of a scalar at frequencies 2^0 ... 2^(n−1), times π/2, beside the scalar itself."""
+    """A scalar, with its cos and sin at frequencies 2^0 ... 2^(n−1) times π/2."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a backbone weighs: its parameters, and the arithmetic of one call."""
+"""The cost of a backbone: its parameters, and the arithmetic of one call."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from genflow.registry import registries
 
 
 class Cost(NamedTuple):
-    """Trained numbers, and floating-point operations of one call on one sample."""
+    """Trained parameters, and floating-point operations of one call on one sample."""
 
     parameters: int
     flops: int
 
 
 def cost(name: str, shape: tuple[int, ...], **options: Any) -> Cost:
-    """Cost of a registered backbone for samples of a shape, found without computing anything.
+    """Cost of a registered backbone for samples of a shape, found without running it.
 
-    Matrix products and convolutions count, a multiplication with its addition as two operations; norms, activations
-    and sums do not. A gradient step takes about three times as many. Frozen frequencies are no parameters.
+    Only matrix products and convolutions count, a multiplication with its addition as two operations. A gradient step
+    takes about three times as many. Fixed frequencies are not parameters.
 
     Raises:
-        ValueError: What the backbone refuses.
+        ValueError: The backbone refuses the shape or an option.
     """
     with torch.device("meta"):
         network = registries()["backbones"].get(name, shape=shape, **options).eval()

@@ -34,7 +34,7 @@ FIXED: dict[str, Any] = {
     "embedding_type": "positional",
     "fourier_scale": 16.0,
 }
-"""What makes it DDPM among the designs; without FIR and Fourier features their settings do nothing."""
+"""What makes a design DDPM; without FIR and Fourier features the settings of both have no effect."""
 
 
 class DDPM(UNet):
@@ -42,7 +42,7 @@ class DDPM(UNet):
 
     Arguments:
         shape: (C, H, W); any height and width.
-        extra_channels: Output channels beside C.
+        extra_channels: Output channels besides C.
         classes: Number of classes; 0: unconditional, as published.
         size: A name of `SIZES`, which gives whatever of the next six is None. None: "tiny" below 16 pixels, else
             "small". The published "cifar10" takes images of 3x32x32 only.
@@ -54,8 +54,8 @@ class DDPM(UNet):
         dropout: See `Design`.
         groups: Most groups of each norm; published: 32, so that nf=32 has a group for each channel.
 
-    The other options are described at `Design`. By default the network is told the process's condition times 999,
-    which for VP is the published 999 t.
+    The other options are described at `Design`. By default the network is conditioned on 999 times the process's
+    condition, which for VP is the published 999 t.
     """
 
     def __init__(

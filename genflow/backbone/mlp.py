@@ -12,22 +12,22 @@ from genflow.checks import is_count, require
 
 
 def width_for(entries: int) -> int:
-    """Hidden units that suit samples of so many numbers."""
+    """Hidden units for samples of so many numbers."""
     return 128 if entries <= 128 else 256
 
 
 class MLP(Backbone):
     """Residual blocks of width `width` on (x, features of the condition and of |x|).
 
-    A class adds its own row of `width` numbers to the hidden units that the blocks begin with.
+    The label adds a row of `width` numbers to the hidden units before the first block.
 
     Arguments:
         shape: Shape of one sample; images are flattened.
-        extra_channels: Channels beside x's own. For an image of C channels each counts H·W entries.
+        extra_channels: Output channels besides x's own; of an image, H·W entries each.
         width: Hidden units. None: 128 for up to 128 numbers a sample, 256 above.
         depth: Residual blocks.
         frequencies: Fourier features of each scalar input.
-        normalise: Show the network x at unit size and its size apart (`rms_normalise`).
+        normalise: Give the network x at unit size and its size separately (`rms_normalise`).
         classes: Number of classes; 0: unconditional.
     """
 

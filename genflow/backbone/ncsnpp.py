@@ -50,7 +50,7 @@ class NCSNpp(UNet):
 
     Arguments:
         shape: (C, H, W); any height and width.
-        extra_channels: Output channels beside C.
+        extra_channels: Output channels besides C.
         classes: Number of classes; 0: unconditional, as published.
         size: A name of `SIZES`, which gives whatever of the next five, of progressive and of progressive_input is
             None. None: "tiny" below 16 pixels, else "small". A published one takes images of its own shape only.
@@ -64,11 +64,11 @@ class NCSNpp(UNet):
         progressive: See `Design`. None: as the size has it, else "none".
         progressive_input: See `Design`. None: as the size has it, else "residual".
         time_scale: See `Design`. None: 1 for Fourier features, 999 for positional ones, whose slowest wave is 10000
-            long: the published VP tells its network 999 t.
+            long: the published VP is conditioned on 999 t.
 
-    The other options are described at `Design`. By default the network is told the process's condition, t or
-    log(z)/4. What the published ones were told: VP 999 t (told="condition", time_scale=999); VE log σ
-    (told="log_noise_level"); PFGM z itself (told="noise_level", time_scale=1); `published_options` knows.
+    The other options are described at `Design`. By default the network is conditioned on the process's condition, t or
+    log(z)/4. The published ones are conditioned on 999 t (VP: told="condition", time_scale=999), log σ (VE:
+    told="log_noise_level") and z itself (PFGM: told="noise_level", time_scale=1); see `published_options`.
     """
 
     def __init__(

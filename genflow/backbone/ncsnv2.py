@@ -5,7 +5,6 @@ Parameter names follow the published checkpoints, so that those load as they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genflow.backbone.base import Backbone, ClassEmbedding, check_published, rms_normalise
-from genflow.backbone.weights import load_published
 from genflow.checks import is_count, require
 
 
@@ -26,32 +24,16 @@ class Stage(NamedTuple):
     dilation: int
 
 
+FIRST = (Stage("1", 1, False, 1), Stage("2", 2, True, 1))
+DILATED = (Stage("4", 4, False, 2), Stage("5", 4, False, 4))
 SIZES = {
-    "tiny": (Stage("1", 1, False, 1), Stage("2", 2, True, 1)),
-    "small": (
-        Stage("1", 1, False, 1),
-        Stage("2", 2, True, 1),
-        Stage("3", 2, False, 2),
-        Stage("4", 2, False, 4),
-    ),
-    "deeper": (
-        Stage("1", 1, False, 1),
-        Stage("2", 2, True, 1),
-        Stage("3", 2, True, 1),
-        Stage("4", 4, False, 2),
-        Stage("5", 4, False, 4),
-    ),
-    "deepest": (
-        Stage("1", 1, False, 1),
-        Stage("2", 2, True, 1),
-        Stage("3", 2, True, 1),
-        Stage("31", 2, True, 1),
-        Stage("4", 4, False, 2),
-        Stage("5", 4, False, 4),
-    ),
+    "tiny": FIRST,
+    "small": (*FIRST, Stage("3", 2, False, 2), Stage("4", 2, False, 4)),
+    "deeper": (*FIRST, Stage("3", 2, True, 1), *DILATED),
+    "deepest": (*FIRST, Stage("3", 2, True, 1), Stage("31", 2, True, 1), *DILATED),
 }
-"""The published networks, below 96 pixels, 96 to 128, and above; and "tiny" without the dilated stages, which on
-images under 16 pixels would look past the edge."""
+"""The published networks: below 96 pixels, from 96 to 128, and above. "tiny" has no dilated stages, which would reach
+past the edge of images under 16 pixels."""
 
 
 def size_for(side: int) -> str:
@@ -64,7 +46,7 @@ PUBLISHED: dict[str, tuple[tuple[int, int, int], str]] = {
     "celeba64": ((3, 64, 64), "small"),
     "lsun128": ((3, 128, 128), "deeper"),
 }
-"""Published networks, all 128 wide: the shape of their images and the stages that they have."""
+"""Published networks, all 128 wide: the shape of their images, and their stages."""
 
 REFINE_NAMES = {
     "tiny": ("1", "2"),
@@ -75,7 +57,7 @@ REFINE_NAMES = {
 
 
 def _check_sides(size: str, shape: tuple[int, ...]) -> None:
-    """Raises ValueError where the poolings of a size do not divide an image (C, H, W)."""
+    """Raises ValueError where the pooling of a size does not divide an image (C, H, W)."""
     factor = 2 ** sum(stage.down for stage in SIZES[size])
     if any(side % factor for side in shape[1:]):
         raise ValueError(
@@ -90,8 +72,8 @@ NOISE_LEVELS = ("plane", "scale", "none")
 class NCSNv2(Backbone):
     """The RefineNet of NCSNv2 for images of any size that its pooling divides.
 
-    A class shifts the scale γ and the offset β of every InstanceNorm++, as the first NCSN told its network the noise
-    level (Song & Ermon 2019, arXiv:1907.05600).
+    A label shifts the scale γ and the offset β of every InstanceNorm++, as the noise level does in the first NCSN
+    (Song & Ermon 2019, arXiv:1907.05600).
 
     Arguments:
         shape: (C, H, W).
@@ -99,10 +81,9 @@ class NCSNv2(Backbone):
         features: Width of the first stage. None: 128 in a published network, else 16.
         size: "tiny", "small", "deeper" or "deepest", or one of `PUBLISHED` for images of its shape; None: by
             resolution (`size_for`).
-        noise_level: How the network learns of the noise level. "plane": the condition as an input channel.
-            "scale": not at all, but its output is divided by the scale of the noise, as published. "none": not at
-            all.
-        normalise: Show the network x at unit size, with its log size as an input plane (`rms_normalise`).
+        noise_level: How the network is conditioned. "plane": the condition is an input channel. "scale": the output
+            is divided by the scale of the noise, as published. "none": not at all.
+        normalise: Give the network x at unit size, with its log size as an input channel (`rms_normalise`).
         centre: Map data from [0, 1] to [−1, 1] first, as published.
         classes: Number of classes; 0: unconditional, as published.
     """
@@ -195,10 +176,6 @@ class NCSNv2(Backbone):
         planes = [plane[:, None, None, None].expand(-1, 1, *x.shape[2:]) for plane in planes]
         return torch.cat([x, *planes], dim=1).contiguous(memory_format=torch.channels_last)
 
-    def load_published(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the weights of a published checkpoint's "model"; see `genflow.backbone.weights`."""
-        load_published(self, weights)
-
 
 class _ELU(torch.autograd.Function):
     """max(x, e^min(x, 0) − 1): torch's own ELU goes through a scalar expm1 and takes three times as long on a CPU."""
@@ -224,7 +201,7 @@ class InstanceNormPlus(nn.Module):
     """InstanceNorm++: instance norm plus the channel means, themselves normalised over channels.
 
     γ ((x − μ_c)/σ_c + α (μ_c − m)/v) + β, with m and v² mean and unbiased variance of μ_c over the channels. With
-    classes, each class adds numbers of its own to γ and β.
+    classes, each class adds an offset to γ and to β.
     """
 
     def __init__(self, channels: int, classes: int = 0) -> None:
@@ -242,7 +219,7 @@ class InstanceNormPlus(nn.Module):
         nn.init.zeros_(self.beta)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        gamma, beta = self._told(labels, len(x))
+        gamma, beta = self._affine(labels, len(x))
         mean = x.mean((2, 3))
         variance = (x - mean[:, :, None, None]).square().mean((2, 3))
         centred = mean - mean.mean(1, keepdim=True)
@@ -251,8 +228,8 @@ class InstanceNormPlus(nn.Module):
         shift = gamma * self.alpha * centred * spread.rsqrt() + beta - mean * scale
         return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
 
-    def _told(self, labels: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-        """γ and β, (channels,), or (count, channels) where classes are known."""
+    def _affine(self, labels: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+        """γ and β, (channels,), or (count, channels) with classes."""
         if self.by_class is None:
             return self.gamma, self.beta
         gamma, beta = self.by_class(labels, count).chunk(2, dim=1)
@@ -275,8 +252,8 @@ class ResidualBlock(nn.Module):
 
     Arguments:
         down: Halve the resolution, by mean pooling after the last conv and after a 1 x 1 shortcut.
-        reshape: Put a (dilated) conv in the shortcut, as the first block of a dilated stage has it.
-        classes: Classes that its norms know.
+        reshape: Put a (dilated) conv in the shortcut, as in the first block of a dilated stage.
+        classes: Number of classes of its norms.
     """
 
     def __init__(self, inputs: int, outputs: int, down: bool, dilation: int, reshape: bool, classes: int = 0) -> None:

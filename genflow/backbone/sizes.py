@@ -1,7 +1,8 @@
-"""What the backbones weigh at the images they are used for: data for `genflow list backbones`, held to the classes by
-a test, so that nothing is built to print it.
+"""The costs of the backbones at common image sizes, for `genflow list backbones`: a table, so that nothing is built to
+print it; a test compares it with the classes.
 
-FLOPs are of one call on one image, a multiplication with its addition counted as two; see `genflow.backbone.cost`.
+FLOPs are those of one call on one image, a multiplication with its addition counted as two; see
+`genflow.backbone.cost`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """A size of a backbone for images (channels, height, width); "": the one size that it has.
+    """A size of a backbone for images (channels, height, width); "": its only size.
 
-    A published network is built as it was published; the others are what a shape gets when no size is asked for. None
-    has classes or the extra channel of a head.
+    A published network is built as published; the others are what a shape gets when no size is given. None has classes
+    or the extra channel of a head.
     """
 
     name: str

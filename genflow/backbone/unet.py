@@ -27,23 +27,22 @@ from genflow.backbone.unet_layers import (
     group_norm,
     join,
 )
-from genflow.backbone.weights import load_published
 
 Layers = Iterator[nn.Module]
-"""The layers that a forward pass has still to run."""
+"""The layers that a forward pass has yet to run."""
 
 
 class UNet(Backbone):
     """A U-Net of residual blocks with attention; `NCSNpp` and `DDPM` are its leaves.
 
-    A class adds its own row of numbers to the hidden layer of the time embedding; so does the size of x.
+    The label adds a row of numbers to the hidden layer of the time embedding; so does the size of x.
 
     Arguments:
         shape: (C, H, W); any height and width.
         extra_channels: Output channels beside C.
         classes: Number of classes; 0: unconditional, as published.
         design: Everything else.
-        options: The names that `config` keeps of it.
+        options: Names of the parts of the design that `config` returns.
     """
 
     def __init__(
@@ -63,13 +62,13 @@ class UNet(Backbone):
         self.size_features = FourierFeatures(4)
         self.by_size = Dense(self.size_features.width, time) if design.normalise else None
         self.by_class = ClassEmbedding(self.classes, time) if self.classes else None
-        if design.nf < 64:  # a wide norm's backward pass is slower so; docs/backbones.md has the times
+        if design.nf < 64:  # slower for a wide norm's backward pass; times are in docs/backbones.md
             self.to(memory_format=torch.channels_last)
 
     # ---- the layers, in the published order ----------------------------------------------------------------
 
     def _layers(self, time: int) -> Iterator[nn.Module]:
-        """Embedding, down, middle, up; `forward` takes them in the same order."""
+        """Embedding, down, middle, up; `forward` runs them in the same order."""
         d = self.design
         if self.positions is None:
             yield FourierEmbedding(d.nf, d.fourier_scale)
@@ -86,7 +85,7 @@ class UNet(Backbone):
         yield from self._layers_up(widths)
 
     def _layers_down(self, widths: list[int]) -> Iterator[nn.Module]:
-        """Appends to `widths` the channels of every map that the way up will see again."""
+        """Appends to `widths` the channels of every map that the way up concatenates."""
         d, pyramid = self.design, self.shape[0]
         for level, factor in enumerate(d.ch_mult):
             for _ in range(d.num_res_blocks):
@@ -202,7 +201,7 @@ class UNet(Backbone):
         return maps
 
     def _laid_out(self, hidden: Tensor) -> Tensor:
-        """Maps as sampling on a CPU has them fastest, which the layers keep; else they follow the weights."""
+        """In the layout that samples fastest on a CPU, which the layers keep; else that of the weights."""
         if hidden.device.type == "cpu" and not torch.is_grad_enabled():
             return hidden.contiguous(memory_format=torch.channels_last)
         return hidden
@@ -232,9 +231,3 @@ class UNet(Backbone):
     def _resize(self, layers: Layers, hidden: Tensor, time: Tensor) -> Tensor:
         layer = next(layers)
         return layer(hidden, time) if self.design.resblock_type == "biggan" else layer(hidden)
-
-    # ---- published weights ---------------------------------------------------------------------------------
-
-    def load_published(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the weights of a published checkpoint's "model"; see `genflow.backbone.weights`."""
-        load_published(self, weights)

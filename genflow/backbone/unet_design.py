@@ -1,4 +1,4 @@
-"""What fixes a U-Net apart from the shape of its images: every option with its meaning and its range."""
+"""The design of a U-Net, apart from the shape of its images: every option with its meaning and range."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """Every choice that fixes a U-Net apart from the shape of the images.
+    """Everything that defines a U-Net, apart from the shape of its images.
 
     Arguments:
         nf: Width of the first level.
         ch_mult: Width of each level in units of nf; each level after the first has half the resolution.
         num_res_blocks: Residual blocks per level on the way down; one more on the way up.
         attn_resolutions: Sides, in pixels, at which attention follows the blocks.
-        attention: False leaves out all attention, that of the middle too.
+        attention: False leaves out all attention, including that in the middle.
         dropout: Share of features that training leaves out in each block.
         groups: Most groups of each norm; None: min(channels/4, 32).
-        resblock_type: "biggan" changes the resolution inside a block, "ddpm" in a layer of its own.
-        resamp_with_conv: Those layers have a convolution.
-        fir: Filter where the resolution changes, by `fir_kernel`; else means and nearest values.
+        resblock_type: Where the resolution changes: "biggan", inside a block; "ddpm", in a separate layer.
+        resamp_with_conv: Give those layers a convolution.
+        fir: Filter with `fir_kernel` where the resolution changes; else take means and nearest values.
         fir_kernel: Taps of the filter along each axis, two or more.
         skip_rescale: Divide each sum by √2.
         init_scale: Variance scale at the start of each block's last layer and of the output; 0 stands for 1e-10.
@@ -45,11 +45,11 @@ class Design:
         progressive_combine: How "input_skip" joins the features: "sum" or "cat".
         embedding_type: "fourier", random frequencies, or "positional", geometric ones.
         fourier_scale: Standard deviation of the random frequencies, per unit of the time.
-        told: What the network asks for: "condition" (the process's), "noise_level", or "log_noise_level", its log.
-        time_scale: The embedding sees time_scale · s + time_shift of what is told, s.
+        told: The conditioning s: the process's "condition", its "noise_level", or the "log_noise_level".
+        time_scale: The embedding is of time_scale · s + time_shift.
         time_shift: See time_scale.
         scale_by_sigma: Divide the output by the noise level, so that it is a score; told must not be "condition".
-        normalise: Show the network x at unit size and its size beside the time (`rms_normalise`).
+        normalise: Give the network x at unit size, and its size together with the time (`rms_normalise`).
         centre: Map data from [0, 1] to [−1, 1] first.
     """
 
@@ -135,10 +135,10 @@ def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mappin
 
     Arguments:
         owner: The class, for messages.
-        given: Its options by name, with "shape" and "size"; None: as the size has it. Where "deep" is true, twice
-            the size's residual blocks.
-        sizes: Options that the name of a size stands for; "shape" where it is a published network of these images.
-        rest: What the class does not offer, and what holds where neither an option nor the size says otherwise.
+        given: Its options by name, with "shape" and "size"; None: the value of the size. With "deep", the size's
+            residual blocks are doubled.
+        sizes: The options that each size stands for, with "shape" where it is a published network.
+        rest: Options that the class does not offer, and defaults of those that neither an option nor the size sets.
     """
     shape, size = given["shape"], given["size"]
     require(owner, {"shape": (shape, len(shape) == 3, "(channels, height, width)")})
@@ -172,14 +172,14 @@ NCSNPP = (
     *("resblock_type", "fir", "fir_kernel", "skip_rescale", "init_scale", "embedding_type", "fourier_scale"),
     *("progressive", "progressive_input", "progressive_combine"),
 )
-"""Options that keep their published names, of both networks and of NCSN++ alone."""
+"""Options that keep their published names: those of both networks, and those of NCSN++ alone."""
 
 
 def published_options(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Options of `NCSNpp` or `DDPM` (which: config["model"]["name"]) that a published configuration stands for.
+    """Options of `NCSNpp` or `DDPM`, by config["model"]["name"], that a published configuration stands for.
 
-    Beside the layers they fix what the network is told and how it sees its input. A head of Poisson flow still needs
-    extra_channels=1.
+    Besides the layers they set the conditioning and the scaling of the input. The head of Poisson flow needs
+    extra_channels=1 as well.
 
     Arguments:
         config: Its sections "model", "data" and "training" as plain dictionaries.
@@ -190,10 +190,10 @@ def published_options(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     if model["name"] == "ddpm":
         options["groups"] = 32  # no option there
     if model["name"] == "ncsnpp" and model["embedding_type"] == "fourier":
-        told = {"told": "log_noise_level", "time_scale": 1.0}
+        conditioning = {"told": "log_noise_level", "time_scale": 1.0}
     else:
-        told = POSITIONS[training["sde"]](model, training["continuous"])
-    return {**options, **told, "normalise": False, "centre": not config["data"]["centered"]}
+        conditioning = POSITIONS[training["sde"]](model, training["continuous"])
+    return {**options, **conditioning, "normalise": False, "centre": not config["data"]["centered"]}
 
 
 def _noise_level(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _noise_level(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
 
 
 def _place(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
-    """The place of σ in the falling geometric table of `num_scales` noise levels."""
+    """The index of σ in the falling geometric table of `num_scales` noise levels."""
     low, high = math.log(model["sigma_min"]), math.log(model["sigma_max"])
     rate = (model["num_scales"] - 1) / (high - low)
     return {"told": "log_noise_level", "time_scale": -rate, "time_shift": rate * high}
@@ -216,4 +216,4 @@ def _time(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
 
 
 POSITIONS = {"poisson": _noise_level, "vesde": _place, "vpsde": _time, "subvpsde": _time}
-"""What positional features see, by the published configurations' word for the process."""
+"""The conditioning of positional features, by the published configurations' word for the process."""

@@ -1,7 +1,7 @@
 """Layers of DDPM, DDPM++ and NCSN++ (Ho et al. 2020, arXiv:2006.11239; Song et al. 2021, arXiv:2011.13456).
 
-Parameter names follow the published checkpoints, so that those load as they are. Every halving takes odd sizes: the
-last row or column counts twice, and 7 becomes 4; on even sizes it is the published one.
+Parameter names follow the published checkpoints, so those load unchanged. Every halving takes odd sizes too: the last
+row or column is repeated, so 7 becomes 4; on even sizes it is the published one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Conv(nn.Conv2d):
 
 
 class Dense(nn.Linear):
-    """A linear layer that starts as `Conv` does."""
+    """A linear layer, initialised like `Conv`."""
 
     def reset_parameters(self) -> None:
         xavier(self.weight, 1.0)
@@ -71,8 +71,8 @@ def group_norm(channels: int, most: int | None = None) -> nn.GroupNorm:
 class PositionalEmbedding(nn.Module):
     """sin and cos of s ω_k, ω_k = 10000^(−k/(n − 1)) for k = 0 ... n − 1, 2n = width.
 
-    The frequencies are rounded to float32 whatever the network's dtype, as in the published networks: at s near 1000
-    the rounding shows.
+    The frequencies are rounded to float32 whatever the network's dtype, as in the published networks: for s near 1000
+    the rounding is visible.
     """
 
     def __init__(self, width: int) -> None:
@@ -122,10 +122,10 @@ def crop(x: Tensor, like: Tensor) -> Tensor:
 
 
 class Scaler(nn.Module):
-    """Half and twice the resolution, filtered by k ⊗ k of unit sum as StyleGAN2 does (arXiv:1912.04958).
+    """Half and twice the resolution, filtered by k ⊗ k of unit sum, as in StyleGAN2 (arXiv:1912.04958).
 
     Arguments:
-        taps: k, from first to last; None: the mean over 2 x 2 cells, and the nearest value.
+        taps: k, from first to last; None: means over 2 x 2 cells, and nearest values.
     """
 
     def __init__(self, taps: Sequence[float] | None) -> None:
@@ -136,7 +136,7 @@ class Scaler(nn.Module):
         self.register_buffer("taps", plane, persistent=False)
 
     def halve(self, x: Tensor) -> Tensor:
-        """x at half the resolution, odd sizes rounded up."""
+        """x at half the resolution; odd sizes are rounded up."""
         return F.avg_pool2d(even(x), 2) if self.taps is None else self.filter(even(x), 2)
 
     def enlarge(self, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class Scaler(nn.Module):
         Arguments:
             x: Maps, shape (B, C, H, W).
             stride: 1 or 2.
-            wide: How many zeros more are put around x, in each direction and in all, than halving needs.
+            wide: How many more zeros are put around x, per axis and in total, than halving needs.
         """
         assert self.taps is not None
         pad = len(self.taps) - 2 + wide
@@ -165,12 +165,12 @@ class Scaler(nn.Module):
 
 
 def conv_name(scaler: Scaler) -> str:
-    """What the published networks call the convolution of a change of resolution."""
+    """The published name of the convolution in a change of resolution."""
     return "Conv_0" if scaler.taps is None else "Conv2d_0"
 
 
 class Downsample(nn.Module):
-    """Half the resolution: the scaler's, or a 3 x 3 convolution of stride 2, which FIR filters before.
+    """Half the resolution: by the scaler, or by a 3 x 3 convolution of stride 2, after the FIR filter if there is one.
 
     Arguments:
         conv: With a convolution; needed where the width changes.
@@ -190,7 +190,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution: the scaler's, or with a 3 x 3 convolution, which FIR filters after.
+    """Twice the resolution: by the scaler, or with a 3 x 3 convolution, before the FIR filter if there is one.
 
     Arguments:
         conv: With a convolution; needed where the width changes.
@@ -223,8 +223,8 @@ class ResBlock(nn.Module):
         inputs: Channels of x.
         outputs: Channels of the result.
         time: Width of the time embedding.
-        change: Changes the resolution, of both branches, before the first conv: BigGAN's block (arXiv:1809.11096).
-        shortcut: Where widths or resolutions differ: "Conv_2", a 1 x 1 convolution, or "NIN_0", the same as DDPM's.
+        change: Changes the resolution of both branches before the first conv: BigGAN's block (arXiv:1809.11096).
+        shortcut: Where widths or resolutions differ: "Conv_2", a 1 x 1 convolution, or "NIN_0", its form in DDPM.
         rescale: Divide the sum by √2.
         groups: Most groups of the norms; see `group_norm`.
     """
@@ -268,14 +268,14 @@ def join(x: Tensor, y: Tensor, rescale: bool) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention of one head over all places, added to x: softmax(q kᵀ/√C) v.
+    """Self-attention of one head over all positions, added to x: softmax(q kᵀ/√C) v.
 
-    q, k and v come from one matrix product. On a CPU torch's fused attention has first derivatives only; who wants
-    second ones asks for its plain form: `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
+    q, k and v come from one matrix product. On a CPU torch's fused attention has first derivatives only; for second
+    ones use its plain form: `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
 
     Arguments:
         rescale: Divide the sum by √2.
-        init_scale: Variance scale of the last layer at the start.
+        init_scale: Initial variance scale of the last layer.
         groups: Most groups of the norm; see `group_norm`.
     """
 
@@ -297,7 +297,7 @@ class Attention(nn.Module):
 
 
 class Combine(nn.Module):
-    """A 1 x 1 convolution of the input pyramid, added to the features or set before them.
+    """A 1 x 1 convolution of the input pyramid, added to the features or concatenated before them.
 
     Arguments:
         inputs: Channels of the pyramid.

@@ -1,29 +1,14 @@
-"""Published weights into a network of the same names."""
+"""The former place of `Backbone.load_published`; it goes with the next version."""
 
-from __future__ import annotations
-
+import warnings
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from genflow.backbone.base import Backbone
 
 
-def load_published(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Takes the weights of a published network, as its checkpoint's "model" holds them.
-
-    Names may begin with "module."; the table "sigmas" is left out, since the caller tells the noise level.
-
-    Raises:
-        ValueError: The weights belong to another design; the first difference is named.
-    """
-    names = {name.removeprefix("module."): value for name, value in weights.items()}
-    names.pop("sigmas", None)
-    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in names.items()}
-    for name in [*own, *given]:
-        if own.get(name) != given.get(name):
-            raise ValueError(
-                f"the weights do not fit this {type(network).__name__}: {name} is {given.get(name, 'missing')} in "
-                f"them and {own.get(name, 'missing')} here. Build it with the options of the published "
-                "configuration (`published_options`)"
-            )
-    network.load_state_dict(names)
+def load_published(network: Backbone, weights: Mapping[str, Tensor]) -> None:
+    """Loads published weights by `Backbone.load_published`, with a warning."""
+    warnings.warn("load_published is now a method of Backbone; the next version removes the function", FutureWarning, 2)
+    network.load_published(weights)

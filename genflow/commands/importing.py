@@ -10,10 +10,10 @@ import click
 from genflow.cli import say
 from genflow.commands.options import Place, examples
 from genflow.config import ConfigError
-from genflow.published.configs import PRESETS
+from genflow.convert.configs import PRESETS
 
 if TYPE_CHECKING:
-    from genflow.published.importer import Imported
+    from genflow.convert.importer import Imported
 
 AS_PUBLISHED = "the authors' prior, velocity rule and constant (PFGM), for tables of published numbers"
 
@@ -48,7 +48,7 @@ def import_command(
     sha256: str | None,
 ) -> int:
     from genflow.commands.paths import check_parents
-    from genflow.published.importer import import_checkpoint
+    from genflow.convert.importer import import_checkpoint
 
     out = out or Path("runs") / checkpoint.stem
     check_parents(out, out.parent)

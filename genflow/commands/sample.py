@@ -122,11 +122,11 @@ def check_picture(opened: Opened) -> None:
 def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labels: Any) -> Solution:
     """The samples, drawn by all ranks, the network run as the configuration says."""
     import genflow
-    from genflow.devices import Fast, prepare
+    from genflow.devices import Execution, prepare
     from genflow.sampling import sample_together
 
     solver = genflow.get_solver(config.solver, **config.solver_options.get(config.solver, {}))
-    fast = Fast(config.precision, config.channels_last, config.compile, config.tf32, config.cuda_graphs)
+    fast = Execution(config.precision, config.channels_last, config.compile, config.tf32, config.cuda_graphs)
     return sample_together(
         team,
         process,

@@ -154,7 +154,7 @@ class AffineProcess(AffinePath, Process):
     def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
-        return self.predicts.encode(mean, x_t, self.at(t, x))
+        return self.predicts.encode(mean, x_t, self.at(t, x_t))
 
     @property
     def averages(self) -> bool:
@@ -168,8 +168,7 @@ class AffineProcess(AffinePath, Process):
         for label in labels[labels != NO_CLASS].unique():
             rows = labels == label
             x_t, t = pairs.x_t[rows], pairs.t[rows.to(pairs.t.device)]
-            mean = posterior_mean(x_t, t, points[classes == label], self)
-            target[rows] = self.predicts.encode(mean, x_t, self.at(t, x_t))
+            target[rows] = self.average_target(points[classes == label], x_t, t, None)
         return pairs._replace(target=target)
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:

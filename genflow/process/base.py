@@ -193,9 +193,11 @@ class Process(ABC):
         found: Tensor = self._conditions.get((float(t), "diffusion"), lambda: self.natural_diffusion(t))
         return found
 
-    def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
-        """Squared error per sample, averaged over its entries, shape (B,)."""
-        return (output - pairs.target).square().flatten(1).mean(1)
+    # ---- from a batch to its loss --------------------------------------------------------------------------
+    #
+    # loss = mean of losses(training_pairs(batch)): training_pairs is `perturb`, then `own_class` where the run has
+    # classes; losses is the network's one call, then `loss_terms`. A process overrides these three. Training calls the
+    # two halves itself, since parts of a batch and ranks share its pairs.
 
     def loss(
         self,
@@ -222,7 +224,7 @@ class Process(ABC):
         partner: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
     ) -> Perturbed:
-        """Training pairs of a batch, its labels (B,) and a pool of points with their classes heeded.
+        """Training pairs of a whole batch; with labels (B,) and a pool of points with their labels, by class.
 
         See `perturb` and `own_class`.
         """
@@ -230,19 +232,32 @@ class Process(ABC):
         pairs = self.perturb(x, generator=generator, refs=refs, **paired)
         return pairs if labels is None or pool is None else self.own_class(pairs, labels, *pool)
 
-    def losses(self, backbone: BackboneLike, pairs: Perturbed, labels: Tensor | None = None) -> Tensor:
-        """The weighted loss of each pair, shape (B,); `labels` (B,) go to the backbone."""
-        output = self.field(backbone, labels=labels).output(pairs.x_t, pairs.t)
-        return pairs.weight * self.loss_terms(output, pairs)
-
     @property
     def averages(self) -> bool:
         """Whether targets average over data points, so that `own_class` wants a pool of them."""
         return type(self).own_class is not Process.own_class
 
     def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
-        """The pairs, their targets that average over data now over the `points` of each row's own class (B,)."""
+        """The pairs with targets that average over the `points` of each row's own class only.
+
+        Arguments:
+            pairs: Their targets average over all data.
+            labels: Label of each pair, shape (B,); rows of `NO_CLASS` stay as they are.
+            points: Data points, shape (M, *).
+            classes: Their labels, shape (M,).
+        """
         return pairs
+
+    def losses(self, backbone: BackboneLike, pairs: Perturbed, labels: Tensor | None = None) -> Tensor:
+        """The weighted loss of each pair, shape (B,); `labels` (B,) go to the backbone."""
+        output = self.field(backbone, labels=labels).output(pairs.x_t, pairs.t)
+        return pairs.weight * self.loss_terms(output, pairs)
+
+    def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
+        """Squared error per sample, averaged over its entries, shape (B,)."""
+        return (output - pairs.target).square().flatten(1).mean(1)
+
+    # ---- sampling ----------------------------------------------------------------------------------------
 
     def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float = 1.0) -> Field:
         """What a solver integrates: this process under one backbone, for given class labels; see `Field`."""

@@ -98,7 +98,7 @@ def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[BenchPlan, d
 
 def _import(one: Weights, path: Path, folder: Path) -> None:
     """Makes the checkpoint of a published file, once for each content."""
-    from genflow.published.importer import import_checkpoint
+    from genflow.convert.importer import import_checkpoint
 
     mark = folder.parent / f"{folder.name}.source"
     content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Moving averages of the weights: one to sample from, further ones beside, and snapshots for post-hoc EMA."""
+"""Moving averages of the weights: the one that samples, further ones, and snapshots for post-hoc EMA."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Weights = dict[str, Tensor]
 def rate(width: float) -> float:
     """γ of the power-function average of relative width σ: σ² = (γ + 1)/((γ + 2)² (γ + 3)).
 
-    The average of that profile, w(t) ∝ t^γ on [0, T], has the standard deviation σ T. A width below 0.289, that of
-    the uniform profile, has one γ > 0.
+    The weights w(t) ∝ t^γ on [0, T] have the standard deviation σ T. Every width below 0.289, the width of uniform
+    weights, belongs to one γ > 0.
 
     Raises:
         ValueError: No such γ.
@@ -37,12 +37,12 @@ def rate(width: float) -> float:
 
 
 def warm_decay(decay: float, step: int) -> float:
-    """The decay after `step` steps: min(decay, (1 + n)/(10 + n)), as the published code warms it up."""
+    """The decay after n = `step` steps: min(decay, (1 + n)/(10 + n)), the warm-up of the published code."""
     return min(decay, (1 + step) / (10 + step))
 
 
 def power_decay(width: float, step: int) -> float:
-    """The decay after `step` steps of a power-function average: (1 − 1/n)^(γ + 1)."""
+    """The decay of a power-function average after n = `step` steps: (1 − 1/n)^(γ + 1)."""
     return (1 - 1 / step) ** (rate(width) + 1)
 
 
@@ -50,9 +50,9 @@ class Averages:
     """Averages of parameters, updated together: ema += (1 − d)(p − ema), fused over all tensors.
 
     Arguments:
-        parameters: The weights that training moves, by name.
-        decay: d of the average that samples and measures.
-        more: Further decays.
+        parameters: The trained weights, by name.
+        decay: d of the average that sampling and evaluation use.
+        more: Decays of further averages.
         widths: Relative widths of power-function averages.
     """
 
@@ -74,7 +74,7 @@ class Averages:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the weights after `step` steps."""
+        """Updates all averages with the weights after `step` steps."""
         current = list(self.parameters.values())
         for average, decay in self._decays(step):
             torch._foreach_lerp_(list(average.values()), current, 1 - decay)
@@ -86,12 +86,12 @@ class Averages:
             yield average, power_decay(width, step)
 
     def extra(self) -> dict[str, Weights]:
-        """All averages but the main one, by name."""
+        """All averages except the main one, by name."""
         return {**self.others, **self.powers}
 
 
 class Snapshot(NamedTuple):
-    """A power-function average as it stood after some steps."""
+    """A power-function average after some steps."""
 
     width: float
     step: int
@@ -99,13 +99,13 @@ class Snapshot(NamedTuple):
 
 
 def profile_product(first: tuple[float, int], second: tuple[float, int]) -> float:
-    """∫ p q dt of two power-function profiles given by (γ, last step T), p(t) = (γ + 1) t^γ/T^(γ + 1) on [0, T]."""
+    """∫ p q dt of two power-function profiles (γ, last step T): p(t) = (γ + 1) t^γ/T^(γ + 1) on [0, T]."""
     (g, a), (h, b) = sorted((first, second), key=lambda item: item[1])
     return (g + 1) * (h + 1) / (g + h + 1) * math.exp(h * math.log(a) - (h + 1) * math.log(b))
 
 
 def combination(profiles: Sequence[tuple[float, int]], wanted: tuple[float, int]) -> list[float]:
-    """Weights of snapshots (width, step) whose profiles add up, in least squares, to the wanted one."""
+    """Weights of snapshots (width, step) whose profiles add up to the wanted one, by least squares."""
     stored = [(rate(width), step) for width, step in profiles]
     target = (rate(wanted[0]), wanted[1])
     gram = torch.tensor([[profile_product(p, q) for q in stored] for p in stored], dtype=torch.float64)
@@ -114,12 +114,12 @@ def combination(profiles: Sequence[tuple[float, int]], wanted: tuple[float, int]
 
 
 def posthoc(snapshots: Sequence[Snapshot], width: float, step: int | None = None) -> Weights:
-    """The average of a relative width that was not kept, from snapshots of those that were.
+    """The average of any relative width, from the snapshots of a few.
 
     Arguments:
-        snapshots: Of one run.
-        width: Relative width wanted.
-        step: Where the average ends; None: at the last snapshot.
+        snapshots: All of one run.
+        width: Relative width of the result.
+        step: Last step of the average; None: that of the last snapshot.
 
     Raises:
         ValueError: No snapshot up to that step, or a width out of range.

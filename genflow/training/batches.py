@@ -1,4 +1,4 @@
-"""The data order: which examples a step sees, with seeds instead of random state."""
+"""The data order: which examples each step sees, from seeds instead of random state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STREAMS = {
     "flip": 8,
 }
 """Independent random streams. Each step or epoch has its own generator in each stream, so a resumed run needs no
-random state, and processes see the same data whatever they draw beside it."""
+random state, and all processes see the same data whatever else they draw."""
 
 
 def stream(seed: int, name: str, index: int) -> torch.Generator:
@@ -36,17 +36,17 @@ def stream(seed: int, name: str, index: int) -> torch.Generator:
 
 
 class Batches:
-    """The data order: a fresh permutation each epoch, flipped and dequantised anew, the same for every process.
+    """The data order: a new permutation each epoch, new flips and dequantisation, the same for every process.
 
-    With several ranks each reads its share of a batch and of the references; the parts are gathered, so every rank
-    has the whole of what one alone would have read.
+    Of several ranks each reads its share of a batch and of the references; the parts are gathered, so every rank has
+    the whole that a single process would have read.
 
     Arguments:
         dataset: Where the training split comes from.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         seed: The run's seed.
-        team: Who reads.
-        start: (step, images): images that had been seen when `step` was reached, where the batch size has changed.
+        team: The ranks that read.
+        start: (step, images): the images seen before `step`, where the batch size has changed.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Batches:
         return seen + (step - first) * self.batch_size
 
     def indices(self, step: int) -> Tensor:
-        """Rows of the training split at a step; an epoch's incomplete last batch is left out."""
+        """Rows of the training split at a step; the incomplete last batch of an epoch is left out."""
         usable = self.count - self.count % self.batch_size
         epoch, place = divmod(self.images(step), usable)
         rows = self._permutation(epoch)[place : min(place + self.batch_size, usable)]
@@ -87,13 +87,13 @@ class Batches:
         return rows[share.start : share.stop]
 
     def read_ahead(self, step: int, references: int) -> None:
-        """Begins to read a later step's examples from a disk; data that are in memory need no such thing.
+        """Starts to read a later step's examples from disk; does nothing for data in memory.
 
-        A thread reads, which needs no second process; what fails there is raised when the step asks for it.
+        A thread reads, so no second process is needed; its errors are raised when the step asks for the examples.
         """
         if self.dataset.held:
             return
-        self._waiting.clear()  # what nobody came for
+        self._waiting.clear()  # reads whose step never came
         for rows in (self.indices(step), self._reference_rows(step, references)[0]):
             own = self._own(rows)
             if len(own):
@@ -109,14 +109,14 @@ class Batches:
         return self.scaling.encode(raw, stream(self.seed, "dequantise", step))
 
     def _flipped(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Half of the images mirrored left to right, where the data set declares it."""
+        """The images, half of them mirrored left to right where the data set declares it."""
         if not self.dataset.flip:
             return raw
         mirrored = torch.rand(len(raw), generator=generator) < 0.5
         return torch.where(mirrored[:, None, None, None], raw.flip(-1), raw)
 
     def labels(self, step: int, dropout: float) -> Tensor:
-        """The batch's classes (B,), a share `dropout` of them `NO_CLASS`."""
+        """The labels of the batch (B,), a share `dropout` of them replaced by `NO_CLASS`."""
         labels = self._classes[self.indices(step)]
         hidden = torch.rand(len(labels), generator=stream(self.seed, "labels", step)) < dropout
         return torch.where(hidden, NO_CLASS, labels)
@@ -128,29 +128,29 @@ class Batches:
         return labels
 
     def partners(self, step: int) -> Tensor | None:
-        """The draws of the base that belong to the batch, (B, *shape); None where the data come alone."""
+        """The draws of the base that are paired with the batch, (B, *shape); None where the data are not paired."""
         return None if self.dataset.partners is None else self.dataset.partners[self.indices(step)]
 
     def references(self, step: int, count: int) -> Tensor | None:
-        """`count` more examples, other than the batch's own where the split is large enough; None for none."""
+        """Up to `count` further examples, none of them in the batch; None if there are none."""
         return self._references(step, count)[0] if count else None
 
     def pool(self, step: int, count: int) -> tuple[Tensor, Tensor]:
-        """The batch and `count` references, (M, *), and their classes (M,)."""
+        """The batch with `count` references, (M, *), and the labels of both (M,)."""
         more, rows = self._references(step, min(count, self.count))
         batch = self.batch(step)
         points = batch if more is None else torch.cat([batch, more])
         return points, self._classes[torch.cat([self.indices(step), rows])]
 
     def _references(self, step: int, count: int) -> tuple[Tensor | None, Tensor]:
-        """Up to `count` examples beside the batch, None for none, and their rows."""
+        """Up to `count` examples outside the batch, None for none, and their rows."""
         rows, generator = self._reference_rows(step, count)
         if not len(rows):
             return None, rows
         return self.scaling.encode(self._flipped(self.raw(rows), generator), generator), rows
 
     def _reference_rows(self, step: int, count: int) -> tuple[Tensor, torch.Generator]:
-        """Rows of up to `count` examples beside the batch, and the generator that drew them."""
+        """Rows of up to `count` examples outside the batch, and the generator that drew them."""
         generator = stream(self.seed, "references", step)
         if not count:
             return torch.empty(0, dtype=torch.int64), generator
@@ -171,9 +171,9 @@ def check_pairs(process: Process, dataset: Dataset) -> None:
 
 
 def check_data(dataset: Dataset, classes: int) -> None:
-    """Raises ValueError where a data set's labels do not fit a backbone of that many classes, or partners its rows.
+    """Raises ValueError where the labels do not fit a backbone of `classes` classes, or partners do not fit the rows.
 
-    Classes that were asked for and that the backbone does not see are told.
+    A note points out classes that the user asked for and the backbone does not use.
     """
     name, labels = dataset.name, dataset.labels("train") if classes else None
     if dataset.classes_asked and not classes:

@@ -1,4 +1,4 @@
-"""A whole training run: steps until the end or a stop, what is kept on disk, and its resumption."""
+"""A whole training run: its steps until the end or a stop, its files, and its resumption."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from genflow.training.loop import NonFiniteLossError, Trainer
 LOG = logging.getLogger("genflow")
 
 SNAPSHOTS = "posthoc"
-"""Folder of the snapshots that post-hoc EMA is made from."""
+"""Folder of the snapshots for post-hoc EMA."""
 
 
 @dataclass
@@ -59,17 +59,17 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Keeping:
-    """How a run is kept on disk.
+    """What a run writes to disk.
 
     Arguments:
         root: Its folder: checkpoints, `stats.jsonl`, snapshots.
-        about: What every checkpoint says of its model, from `checkpoint.describe`; None: they are states only.
-        keep: How many of the newest checkpoints stay.
-        on_save_error: "stop", or "warn" to train on when a checkpoint can not be written.
-        allow: Keys of the configuration that may differ from those of the checkpoint that is taken up.
-        verify: False takes up files whose hash differs.
-        last: Whether the end of the run is a checkpoint too.
-        notes: Text files by name, written once the run is begun or taken up, so that a refused one changes none.
+        about: The description of the model in every checkpoint, from `checkpoint.describe`; None: states only.
+        keep: Number of checkpoints that are kept, the newest.
+        on_save_error: "stop", or "warn" to continue when a checkpoint cannot be written.
+        allow: Keys of the configuration that may differ from those of the checkpoint that is resumed.
+        verify: False resumes from files whose hash differs.
+        last: Whether to write a checkpoint at the end of the run.
+        notes: Text files by name, written once the run has begun or resumed, so a refused run changes none.
     """
 
     root: Path
@@ -86,8 +86,8 @@ class Run:
     """A trainer, its statistics, and its folder.
 
     Arguments:
-        trainer: At step 0, or where `restore` took it.
-        keeping: None: nothing is kept.
+        trainer: At step 0, or at the step that `restore` reached.
+        keeping: None: nothing is written.
     """
 
     def __init__(self, trainer: Trainer, keeping: Keeping | None) -> None:
@@ -96,6 +96,7 @@ class Run:
         self.smooth, self._began, self._saved = math.nan, time.monotonic(), time.monotonic()
         self.writes = keeping is not None and trainer.team.leads
         self.saved_step = -1
+        self.identity = {} if keeping is None else trainer.identity  # now: later a thread reads the data as well
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -105,7 +106,7 @@ class Run:
     # ---- statistics ----------------------------------------------------------------------------------------
 
     def record(self, loss: float) -> dict[str, float] | None:
-        """Smooths the loss; a line of statistics every `log_every` steps, which `stats.jsonl` gets too."""
+        """Smooths the loss; every `log_every` steps, a line of statistics, which also goes to `stats.jsonl`."""
         trainer, config = self.trainer, self.trainer.config
         self.smooth = loss if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * loss
         if trainer.step % config.log_every and trainer.step != config.steps:
@@ -136,23 +137,23 @@ class Run:
             with (self.keeping.root / STATS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            self._complain(SaveError(f"{self.keeping.root / STATS} can not be written: {error.strerror}"))
+            self._complain(SaveError(f"{self.keeping.root / STATS} cannot be written: {error.strerror}"))
 
     def _complain(self, error: SaveError) -> None:
-        """Raises it, or where the run goes on without, says so."""
+        """Raises the error, or logs it where the run is to continue."""
         assert self.keeping is not None
         if self.keeping.on_save_error == "stop":
             raise error
-        LOG.warning("%s; training goes on", error)
+        LOG.warning("%s; training continues", error)
 
     # ---- checkpoints ---------------------------------------------------------------------------------------
 
     def due(self) -> bool:
-        """Whether it is time for a checkpoint."""
+        """Whether the next checkpoint is due."""
         return self.writes and time.monotonic() - self._saved > self.trainer.config.save_seconds
 
     def save(self) -> None:
-        """A checkpoint of now, where this rank writes and none was written at this step."""
+        """Writes a checkpoint, where this rank writes and this step has none."""
         if not self.writes or self.saved_step == self.trainer.step:
             return
         assert self.keeping is not None
@@ -163,7 +164,7 @@ class Run:
         self._saved, self.saved_step = time.monotonic(), self.trainer.step
 
     def snapshot(self) -> None:
-        """The power-function averages of now, for post-hoc EMA."""
+        """Writes the current power-function averages, for post-hoc EMA."""
         powers = self.trainer.averages.powers
         if not self.writes or not powers or self.trainer.step % self.trainer.config.posthoc_every:
             return
@@ -175,10 +176,10 @@ class Run:
             self._complain(error)
 
     def restore(self) -> None:
-        """Takes up the newest whole checkpoint; a newer one that is damaged is named.
+        """Resumes from the newest intact checkpoint; newer ones that are damaged are reported.
 
         Raises:
-            CheckpointError: None is whole, or the configuration has changed.
+            CheckpointError: None is intact, or the configuration has changed.
         """
         keeping = self.keeping
         assert keeping is not None
@@ -187,14 +188,14 @@ class Run:
             self.trainer.check_allowed(keeping.allow)
             return
         for reason in wrong:
-            LOG.warning("%s; the checkpoint before it is taken up", reason)
+            LOG.warning("%s; resuming from the checkpoint before it", reason)
         facts, model, rest = open_state(folder, files, keeping.verify).state()
         try:
             self.trainer.restore(facts, model, rest, keeping.allow)
         except CheckpointError:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder} cannot be taken up: {' '.join(str(error).split())}") from error
+            raise CheckpointError(f"cannot resume from {folder}: {' '.join(str(error).split())}") from error
         self.smooth, self.saved_step = facts["smooth"], self.trainer.step
         self.losses = read_stats(keeping.root / STATS, self.trainer.step)
         if self.writes:
@@ -202,14 +203,14 @@ class Run:
         self._began = time.monotonic() - (self.losses[-1]["seconds"] if self.losses else 0.0)
 
     def note(self) -> None:
-        """Writes the notes of the run."""
+        """Writes the notes."""
         if self.keeping is None or not self.writes:
             return
         for name, text in self.keeping.notes.items():
             write_file(self.keeping.root / name, text)
 
     def dump(self, facts: Mapping[str, Any]) -> str:
-        """Writes what is known of a batch that failed; returns where, for a message."""
+        """Writes what is known about a failed batch; returns where, for a message."""
         if not self.writes:
             return ""
         assert self.keeping is not None
@@ -223,7 +224,7 @@ class Run:
 
 
 def state_files(trainer: Trainer, smooth: float, about: Mapping[str, Any] | None) -> dict[str, bytes]:
-    """A checkpoint's files: the model as it samples, and what the next step depends on; plain tensors and numbers."""
+    """The files of a checkpoint, plain tensors and numbers: the weights that sample, and what the next step needs."""
     model, rest = trainer.tensors()
     facts = {**trainer.facts(), "smooth": smooth}
     described = {} if about is None else {CONFIG: config_bytes(about)}
@@ -236,7 +237,7 @@ def state_files(trainer: Trainer, smooth: float, about: Mapping[str, Any] | None
 
 
 def read_stats(path: Path, step: int) -> list[dict[str, float]]:
-    """The whole lines of a statistics file up to a step; a line that a kill cut off is left out."""
+    """The complete lines of a statistics file up to a step; one that a kill cut off is left out."""
     found = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
@@ -267,26 +268,26 @@ def train(
     """Trains a backbone for a process on a data set.
 
     Arguments:
-        process: Fitted to the data with `process.for_data` here, unless `fit` says that it is already.
-        backbone: Its weights are drawn anew from the seed.
-        dataset: Examples.
-        config: Numbers of the loop; or give them by name, e.g. `steps=500, lr=1e-3`.
-        seed: Of the initial weights, the data order and every draw.
+        process: Is fitted to the data here, with `process.for_data`, unless `fit` is False.
+        backbone: Its weights are initialised again from the seed.
+        dataset: Training examples.
+        config: Settings of the loop; or give them by name, e.g. `steps=500, lr=1e-3`.
+        seed: Seed of the initial weights, the data order and every draw.
         device: Where it runs.
-        state: Folder of the run: taken up where it exists, written every `save_seconds` and on a stop.
+        state: Folder of the run: resumed where it exists, written every `save_seconds` and on a stop.
         progress: Called after every step.
-        should_stop: Asked after every step; True saves and returns with `finished` False.
+        should_stop: Called after every step; True saves and returns with `finished` False.
         watch: Called with the run after every step, on the rank that writes.
-        team: The processes that share the run.
-        fit: False where the process has been fitted to the data.
+        team: The ranks that share the run.
+        fit: False where the process is already fitted to the data.
 
     Returns:
         The backbone with EMA weights, the fitted process, and the loss curve.
 
     Raises:
-        NonFiniteLossError: With step and seed; nothing was changed by that step.
-        CheckpointError: The folder holds a run of another configuration, or no checkpoint that is whole.
-        SaveError: A checkpoint can not be written.
+        NonFiniteLossError: With step and seed; that step changed nothing.
+        CheckpointError: The folder holds a run with another configuration, or no intact checkpoint.
+        SaveError: A checkpoint cannot be written.
     """
     config = TrainConfig(**numbers) if config is None else config
     process = process.for_data(dataset.fitting_points()) if fit else process
@@ -310,7 +311,7 @@ def _steps(
     should_stop: Callable[[], bool] | None,
     watch: Callable[[Run], None] | None,
 ) -> bool:
-    """Steps until the last or a stop; whether the last was reached."""
+    """Runs steps until the last or a stop; returns whether the last was reached."""
     trainer, allowed = run.trainer, run.trainer.config.may_skip()
     while trainer.step < trainer.config.steps:
         try:
@@ -319,8 +320,8 @@ def _steps(
             where = run.dump(error.facts)
             if trainer.skipped >= allowed:
                 raise NonFiniteLossError(f"{error}{where}", error.facts) from None
-            trainer.pass_over()
-            LOG.warning("step %d is passed over: its loss is not finite%s", trainer.step - 1, where)
+            trainer.skip()
+            LOG.warning("step %d is skipped: its loss is not finite%s", trainer.step - 1, where)
         run.snapshot()
         if progress:
             progress(trainer.step, trainer.config.steps, run.smooth)
@@ -334,5 +335,5 @@ def _steps(
 
 
 def _agreed(team: Team, stop: bool) -> bool:
-    """Whether any rank wants to stop: all stop after the same step."""
+    """Whether any rank is to stop: then all stop after the same step."""
     return stop if team.size == 1 else bool(team.total(torch.tensor([float(stop)]))[0])

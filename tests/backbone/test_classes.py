@@ -23,10 +23,10 @@ def test_without_classes_nothing_is_added_and_with_them_nothing_else_changes(nam
     torch.manual_seed(3)
     plain = make(name)
     torch.manual_seed(3)
-    told = make(name, classes=10)
-    assert (plain.classes, told.classes) == (0, 10)
+    conditional = make(name, classes=10)
+    assert (plain.classes, conditional.classes) == (0, 10)
     assert "classes" not in plain.config()
-    ours, theirs = plain.state_dict(), told.state_dict()
+    ours, theirs = plain.state_dict(), conditional.state_dict()
     more = theirs.keys() - ours.keys()
     assert more
     assert all(name.endswith("by_class.weight") for name in more)
@@ -34,8 +34,8 @@ def test_without_classes_nothing_is_added_and_with_them_nothing_else_changes(nam
     assert all(torch.equal(theirs[n], ours[n]) for n in ours)
     x, condition = torch.randn(3, 1, 8, 8), torch.rand(3)
     labels = torch.tensor([0, 9, NO_CLASS])
-    assert torch.equal(told(x, condition, labels), plain(x, condition))
-    assert torch.equal(told(x, condition), plain(x, condition))
+    assert torch.equal(conditional(x, condition, labels), plain(x, condition))
+    assert torch.equal(conditional(x, condition), plain(x, condition))
 
 
 def test_ncsnv2_tells_every_norm_its_class():

@@ -213,7 +213,7 @@ LAYERS = list(itertools.product(("biggan", "ddpm"), (0, 1), (0, 1)))
 @pytest.mark.parametrize(("progressive", "progressive_input", "combine"), PYRAMIDS)
 @pytest.mark.parametrize(("resblock_type", "fir", "conv"), LAYERS)
 def test_every_design_runs_and_learns_everywhere(resblock_type, fir, conv, progressive, progressive_input, combine):
-    """Of these the published code can not run ddpm blocks without FIR, nor FIR before a convolution going up."""
+    """Of these the published code cannot run ddpm blocks without FIR, nor FIR before a convolution going up."""
     net = NCSNpp(
         (2, 10, 7),
         extra_channels=1,
@@ -292,7 +292,7 @@ def test_the_registered_name_is_the_design():
     assert genflow.get_backbone("ncsnpp", shape=(1, 8, 8)).design.embedding_type == "fourier"
 
 
-# ---- what it is told -------------------------------------------------------------------------------------------------
+# ---- the conditioning ------------------------------------------------------------------------------------------------
 
 
 def random_net(**options):
@@ -352,7 +352,7 @@ def test_centring():
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 @pytest.mark.parametrize("told", ["condition", "noise_level", "log_noise_level"])
 @pytest.mark.parametrize("embedding_type", ["fourier", "positional"])
-def test_each_way_of_telling_the_time_trains_and_samples(name, told, embedding_type):
+def test_each_conditioning_trains_and_samples(name, told, embedding_type):
     data = genflow.get_dataset("digits")
     process = genflow.get_process(name).for_data(data.scaling.encode(data.train))
     net = NCSNpp(data.shape, process.extra_channels, nf=8, told=told, embedding_type=embedding_type)

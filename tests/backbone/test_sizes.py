@@ -109,7 +109,7 @@ def test_a_published_network_refuses_other_images_by_name(name, row, wrong):
     shape = (1, side, side) if wrong == "channels" else (channels, 28, 28)
     came, wanted = ("x".join(map(str, s)) for s in (shape, row.shape))
     message = (
-        rf"size = '{row.name}' is the published network for images of {wanted} .*, and these are {came}; leave size"
+        rf"size = '{row.name}' is the published network for images of {wanted} .*, but these are {came}; leave size"
     )
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         genflow.get_backbone(name, shape=shape, size=row.name)

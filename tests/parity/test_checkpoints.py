@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import genflow
 from genflow.checkpoint import read_folder
 from genflow.cli import cli
-from genflow.published.importer import import_checkpoint
+from genflow.convert.importer import import_checkpoint
 
 VP_FILE = ("vp_ddpmpp", "checkpoint_8.np1.pth")
 PFGM_FILE = ("pfgm_ddpmpp", "checkpoint_600000.pth")
@@ -81,9 +81,9 @@ def test_what_the_file_shows_must_agree(imported, parity):
     attention = r"preset poisson/celeba64_ddpmpp does not fit this file: .*attention at the levels \[1\] in the file"
     with pytest.raises(ValueError, match=attention):
         imported(*PFGM_FILE, preset_name="poisson/celeba64_ddpmpp")
-    with pytest.raises(ValueError, match="the file has one output channel more than x, which vpsde has not"):
+    with pytest.raises(ValueError, match="the file has one output channel more than x, unlike vpsde"):
         imported(*PFGM_FILE, preset_name="vp/cifar10_ddpmpp_continuous")
-    with pytest.raises(ValueError, match="a preset and a configuration were given"):
+    with pytest.raises(ValueError, match="both a preset and a configuration were given"):
         imported(*PFGM_FILE, preset_name="poisson/cifar10_ddpmpp", config_file=parity / "ckpt/vp_ddpmpp/config.json")
 
 

@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import time
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import genflow
+from genflow import checkpoint
 from genflow.checkpoint import MANIFEST, Checkpoints, read_folder
 
 LONG = ("--train-steps", 100_000, "--train-save-seconds", 0.05, "--train-log-every", 1)
@@ -68,28 +70,77 @@ def test_ctrl_c_once_saves_and_twice_stops_at_once(program, tmp_path):
     assert step_of(tmp_path / "model") == before
 
 
-def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path):
-    chance, steps = random.Random(0), []
-    for _ in range(20):  # the write path alone, without the start of a program each time
+BULK = b"x" * 200_000
+
+
+def killed_at(root, line):
+    """Saves a checkpoint in another process, which dies before it runs the given line of the save.
+
+    Returns:
+        False where the save was finished before.
+    """
+    pid = os.fork()  # the write path alone, without the start of a program each time
+    if pid == 0:
+        left = [line]
+
+        def count(frame, event, _):
+            left[0] -= event == "line"
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return count
+
+        sys.settrace(lambda frame, *_: count if frame.f_code.co_filename == checkpoint.__file__ else None)
+        Checkpoints(root, keep=1).write(2, {"a": BULK, "b": b"2"})
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def test_a_kill_at_any_line_of_a_save_leaves_a_whole_checkpoint(tmp_path):
+    """Every line that a save runs in turn, so nothing hangs on how fast the machine is."""
+    Checkpoints(tmp_path / "before").write(1, {"a": BULK, "b": b"1"})
+    found, line, root = [], 0, tmp_path / "killed"
+    while True:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(tmp_path / "before", root)
+        line += 1
+        if not killed_at(root, line):
+            break
+        files, wrong = Checkpoints(root).newest()
+        assert wrong == [], line
+        assert files["a"] == BULK
+        found.append(int(files["b"]))
+        Checkpoints(root, keep=1).write(4, {"b": b"4"})
+        assert sorted(path.name for path in root.iterdir()) == ["latest", "step-00000004"]
+    assert line > 40
+    assert found == sorted(found)
+    assert set(found) == {1, 2}
+
+
+def test_a_kill_within_a_write_leaves_the_checkpoint_before(tmp_path):
+    """Killed at chance moments after a save that is known to be finished."""
+    chance, root = random.Random(0), tmp_path / "killed"
+    for _ in range(10):
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            checkpoints, content = Checkpoints(tmp_path / "killed"), b"x" * 2_000_000
             for step in range(1, 10_000):
-                checkpoints.write(step, {"a": content, "b": str(step).encode()})
-        time.sleep(0.02 + 0.05 * chance.random())
+                Checkpoints(root).write(step, {"a": 10 * BULK, "b": str(step).encode()})
+                os.write(writer, step.to_bytes(2, "big"))
+            os._exit(0)
+        os.close(writer)
+        done = int.from_bytes(os.read(reader, 2), "big")  # waits for a first save
+        time.sleep(0.02 * chance.random())
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        files, wrong = Checkpoints(tmp_path / "killed").newest()
+        while more := os.read(reader, 2):
+            done = int.from_bytes(more, "big")
+        os.close(reader)
+        files, wrong = Checkpoints(root).newest()
         assert wrong == []
-        if not files:  # it came too early for a first checkpoint
-            assert steps == []
-            continue
-        steps.append(int(files["b"]))
-        assert files["a"] == b"x" * 2_000_000
-    assert len(steps) >= 10
-    assert max(steps) > 1
-    Checkpoints(tmp_path / "killed").write(20_000, {"b": b"20000"})
-    assert not list((tmp_path / "killed").glob("*.tmp-*"))
+        assert int(files["b"]) >= done >= 1
+        assert files["a"] == 10 * BULK
+    Checkpoints(root).write(20_000, {"b": b"20000"})
+    assert not list(root.glob("*.tmp-*"))
 
 
 @pytest.fixture
@@ -116,12 +167,12 @@ def damage(path, kind):
 
 
 @pytest.mark.parametrize("kind", [0.0, 0.5, "flip"])
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(called, trained, kind):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(called, trained, kind):
     damage(trained / "step-00000030" / "state.safetensors", kind)
     code, _, errors = called.train(*GO_ON, "--allow-config-change", "train")
     assert code == 0, errors
     assert "step-00000030/state.safetensors does not match its hash" in errors
-    assert "the checkpoint before it is taken up" in errors
+    assert "resuming from the checkpoint before it" in errors
     assert [json.loads(x)["step"] for x in (trained / "stats.jsonl").read_text().splitlines()] == [10, 20, 30, 40]
 
 
@@ -221,7 +272,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(called, trained):
     with little():
         code, _, errors = called.train(*more, "--on-save-error", "warn")
     assert code == 0
-    assert "training goes on" in errors
+    assert "training continues" in errors
 
 
 def test_a_folder_that_is_removed_while_it_runs_is_made_again(program, tmp_path):

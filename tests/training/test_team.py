@@ -62,8 +62,8 @@ def test_a_killed_rank_ends_the_other_with_its_name(program, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - began < 45
     assert process.returncode != 0
-    assert "rank 1 of 2 is gone" in errors
-    assert "Start the same command again" in errors
+    assert "rank 1 of 2 is lost" in errors
+    assert "Run the same command again" in errors
     genflow.load(tmp_path / "pair")
 
 
@@ -71,25 +71,25 @@ GLOO = "[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:33: Connection r
 
 
 def ranks(gone):
-    """Rank 0 of 2, without a connection; `gone` are those that show no sign of life."""
+    """Rank 0 of 2, without a connection; `gone` are those without a heartbeat."""
     team = object.__new__(Ranks)
     team.rank, team.size, team.lost = 0, 2, lambda: gone
     return team
 
 
 @pytest.mark.parametrize(
-    ("gone", "told", "kind", "what"),
+    ("gone", "message", "kind", "what"),
     [
-        ([1], GLOO, LostRankError, "rank 1 of 2 is gone"),
-        ([1], "an odd error", LostRankError, "rank 1 of 2 is gone"),
-        ([], GLOO, LostRankError, "a rank that can not be told is gone"),
+        ([1], GLOO, LostRankError, "rank 1 of 2 is lost"),
+        ([1], "an odd error", LostRankError, "rank 1 of 2 is lost"),
+        ([], GLOO, LostRankError, "an unknown rank is lost"),
         ([], "mat1 and mat2 shapes cannot be multiplied", RuntimeError, "mat1 and mat2"),
         ([1], "CUDA out of memory", RuntimeError, "CUDA out of memory"),
     ],
 )
-def test_only_what_the_connection_did_names_a_rank(gone, told, kind, what):
+def test_only_what_the_connection_did_names_a_rank(gone, message, kind, what):
     with pytest.raises(RuntimeError, match=what) as caught, ranks(gone).naming():
-        raise RuntimeError(told)
+        raise RuntimeError(message)
     assert type(caught.value) is kind
 
 
@@ -109,7 +109,7 @@ def test_a_rank_that_goes_during_a_pass_is_named(when):
     else:
         next(network.parameters()).register_hook(fail)
     trainer.team = type("Pair", (Team,), {"naming": lambda self: ranks([1]).naming()})()
-    with pytest.raises(LostRankError, match="rank 1 of 2 is gone"):
+    with pytest.raises(LostRankError, match="rank 1 of 2 is lost"):
         trainer.advance()
 
 

@@ -1,8 +1,8 @@
 """Reading a published .pth file: plain types only, every record against its checksum, no code run.
 
-What is stored: a dictionary of "model" (names to tensors, each name with "module." before it), "ema" (decay,
-num_updates, and shadow_params, a list in the order of the trained parameters), "step" and "optimizer", which is
-left alone.
+The file stores a dictionary of "model" (tensors by name, each name with the prefix "module."), "ema" (decay,
+num_updates, and shadow_params, a list in the order of the trained parameters), "step" and "optimizer", which is not
+used.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from torch import Tensor
 from genflow.checkpoint import CheckpointError
 
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
-"""How files begin that torch wrote before 1.6, or with _use_new_zipfile_serialization=False."""
+"""First bytes of files that torch wrote before 1.6, or with _use_new_zipfile_serialization=False."""
 
 SOURCE_MARK = b"_reconstruct_persistent_obj"
-"""What the pickles of EDM and PFGM++ ask for: a function that runs the Python source stored beside it."""
+"""What the pickles of EDM and PFGM++ refer to: a function that runs the Python source stored with them."""
 
-NOT_RUN = "nothing of it was run"
+NOT_RUN = "none of it was run"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Average:
 
     Arguments:
         decay: Its largest decay per step.
-        updates: Steps that went into it.
-        values: Of the trained parameters, in their order.
+        updates: Number of its updates.
+        values: One tensor per trained parameter, in their order.
     """
 
     decay: float
@@ -54,10 +54,10 @@ class PublishedFile:
     Arguments:
         name: Its file name.
         size: Bytes.
-        sha256: Of all its bytes.
+        sha256: Hash of the whole file.
         model: Weights of the last step, names without "module.".
-        average: Their average, or None where the file has none.
-        step: Finished training steps, or None where the file does not say.
+        average: Their average; None where the file has none.
+        step: Training steps; None where the file does not say.
     """
 
     name: str
@@ -69,19 +69,20 @@ class PublishedFile:
 
 
 def read_published(path: Path, sha256: str | None = None) -> PublishedFile:
-    """The weights of a published checkpoint. Tensors lie in the mapped file, so that the optimiser costs no memory.
+    """The weights of a published checkpoint. Tensors stay in the mapped file, so the optimiser costs no memory.
 
     Arguments:
         path: A .pth file.
-        sha256: What its hash should be, 64 hexadecimal digits.
+        sha256: Its expected hash, 64 hexadecimal digits.
 
     Raises:
-        CheckpointError: The file is not there, damaged, of another kind, or would need code to be read; named.
+        CheckpointError: The file does not exist, is damaged, is of another kind, or cannot be read without running
+            code; the message says which.
     """
     size, found = _fingerprint(path)
     if sha256 is not None and found != sha256.lower().strip():
         raise CheckpointError(
-            f"{path} ({size:,} bytes) has sha256 {found}, not {sha256}: it is another file, or damaged"
+            f"{path} ({size:,} bytes) has sha256 {found}, not {sha256}: it is another file or damaged"
         )
     zipped = _kind(path, known=sha256 is not None)
     if zipped:
@@ -106,7 +107,7 @@ def _fingerprint(path: Path) -> tuple[int, str]:
         with path.open("rb") as file:
             return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path} can not be read: {error.strerror}") from None
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _kind(path: Path, known: bool) -> bool:
@@ -121,32 +122,34 @@ def _kind(path: Path, known: bool) -> bool:
     if head == LEGACY:
         if not known:
             raise CheckpointError(
-                f"{path} is in torch's old format, which has no checksums, so damage would not be noticed; say with "
-                "--sha256 what its hash should be, and it is read"
+                f"{path} is in torch's old format, which has no checksums, so damage would go unnoticed; give its hash "
+                "with --sha256 to read it"
             )
         return False
     if head.startswith(b"\x80"):
         raise CheckpointError(f"{path} is {_pickle_words(path)}; {NOT_RUN}")
-    what = "is empty" if not head else "is no file of torch"
-    hint = ": it looks like a web page, as a failed download leaves it" if head.lstrip()[:1] == b"<" else ""
+    what = "is empty" if not head else "is not a file that torch wrote"
+    hint = ": it looks like a web page, the result of a failed download" if head.lstrip()[:1] == b"<" else ""
     raise CheckpointError(f"{path} {what}{hint}")
 
 
 def _pickle_words(path: Path) -> str:
-    """What a bare pickle is."""
+    """What a bare pickle is, in words."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         edm = content.find(SOURCE_MARK) >= 0
-    return EDM_WORDS if edm else "a Python pickle, which can run any code when it is read; genflow does not read those"
+    return (
+        EDM_WORDS if edm else "a Python pickle, which can run any code when it is read; genflow does not read pickles"
+    )
 
 
 EDM_WORDS = (
-    "a pickle of EDM or PFGM++, which holds Python source code that reading it would run; genflow runs no code from a "
-    "file. Save its network's state_dict() with their own code instead"
+    "a pickle of EDM or PFGM++, which holds Python source code that reading it would run; genflow runs no code from "
+    "files. Save the network's state_dict() with the authors' own code instead"
 )
 
 
 def _check_records(path: Path) -> None:
-    """Every record of the zip file against its length and CRC-32, which torch itself does not always look at."""
+    """Checks every record of the zip file against its length and CRC-32, which torch does not always check."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -156,7 +159,7 @@ def _check_records(path: Path) -> None:
     except MemoryError:
         raise
     except Exception as error:  # zipfile raises a dozen kinds on damaged headers
-        raise CheckpointError(f"{path} was cut off or damaged: {_short(error)}") from None
+        raise CheckpointError(f"{path} is truncated or damaged: {_short(error)}") from None
     if packed:
         raise CheckpointError(f"{path}: the record '{packed}' is compressed, which torch never does")
     if total > path.stat().st_size:
@@ -166,7 +169,7 @@ def _check_records(path: Path) -> None:
 
 
 def _plain_globals() -> AbstractContextManager[None]:
-    """Allows the numpy number that the optimiser's learning rate is, under the names of both numpy generations."""
+    """Allows a numpy number, the optimiser's learning rate, under the names of both numpy generations."""
     import numpy as np
 
     core: Any = getattr(np, "_core", None) or np.core
@@ -178,7 +181,7 @@ def _plain_globals() -> AbstractContextManager[None]:
 
 
 def _load(path: Path, zipped: bool) -> Any:
-    """What torch's restricted reader makes of the file."""
+    """The content of the file, by torch's restricted reader."""
     with _plain_globals():
         try:
             asked = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) if zipped else []
@@ -186,15 +189,14 @@ def _load(path: Path, zipped: bool) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except MemoryError:
             raise
-        except Exception as error:  # torch raises many kinds on contents that are no checkpoint
+        except Exception as error:  # torch raises many kinds on other contents
             asked = re.findall(r"(?:GLOBAL|global:?) ([\w.]+)", str(error))[:1]
             if not asked:
-                raise CheckpointError(f"{path} can not be read: {_short(error)}") from None
+                raise CheckpointError(f"{path} cannot be read: {_short(error)}") from None
     if any(name.endswith(SOURCE_MARK.decode()) for name in asked):
         raise CheckpointError(f"{path} is {EDM_WORDS}; {NOT_RUN}")
-    raise CheckpointError(
-        f"{path} asks for {', '.join(sorted(asked)[:5])}, which is not plain data: reading it would run code; {NOT_RUN}"
-    )
+    names = ", ".join(sorted(asked)[:5])
+    raise CheckpointError(f"{path} refers to {names}, which is not plain data: reading it would run code; {NOT_RUN}")
 
 
 def _average(path: Path, ema: Any) -> Average | None:
@@ -203,14 +205,14 @@ def _average(path: Path, ema: Any) -> Average | None:
     shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
     decay = ema.get("decay") if isinstance(ema, dict) else None
     if not isinstance(shadow, list | tuple) or not isinstance(decay, float):
-        raise CheckpointError(f"{path}: its 'ema' is not the published one, of 'decay' and 'shadow_params'")
+        raise CheckpointError(f"{path}: its 'ema' is not as published: it needs 'decay' and 'shadow_params'")
     _check_tensors(path, "ema.shadow_params", dict(enumerate(shadow)))
     updates = ema.get("num_updates")
     return Average(decay, updates if isinstance(updates, int) else 0, list(shadow))
 
 
 def _check_tensors(path: Path, owner: str, values: Mapping[Any, Any]) -> None:
-    """Raises CheckpointError where something is not an ordinary floating-point tensor."""
+    """Raises CheckpointError where a value is not an ordinary floating-point tensor."""
     if not values:
         raise CheckpointError(f"{path}: its '{owner}' is empty")
     for name, value in values.items():

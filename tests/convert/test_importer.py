@@ -12,8 +12,8 @@ import genflow
 from genflow.checkpoint import MANIFEST, CheckpointError, read_folder
 from genflow.cli import cli
 from genflow.config import ConfigError
-from genflow.published.configs import PRESETS
-from genflow.published.importer import import_checkpoint
+from genflow.convert.configs import PRESETS
+from genflow.convert.importer import import_checkpoint
 
 
 def run(*words):
@@ -27,13 +27,13 @@ def run(*words):
 def test_one_line_makes_a_folder_that_samples(file, stored, tmp_path):
     """The folder holds the average, its source and its scaling; a picture needs no data set."""
     out = tmp_path / "model"
-    told = run("import", file, "--out", out)
-    assert "process: pfgm: dim 3072" in told
-    assert "(recognised as poisson/cifar10_ddpmpp)" in told
-    assert "note: not of the published size: nf 8 in the file, 128 there" in told
-    assert "average of decay 0.9999 after 5 steps, of 5" in told
+    output = run("import", file, "--out", out)
+    assert "process: pfgm: dim 3072" in output
+    assert "(recognised as poisson/cifar10_ddpmpp)" in output
+    assert "note: not of the published size: nf 8 in the file, 128 there" in output
+    assert "average of decay 0.9999 after 5 steps, of 5" in output
     config = json.loads(read_folder(out)["config.json"])
-    assert config["imported"]["sha256"] in told
+    assert config["imported"]["sha256"] in output
     assert config["imported"]["bytes"] == file.stat().st_size
     assert config["shape"] == [3, 32, 32]
     _, net = genflow.load(out)
@@ -53,7 +53,7 @@ def test_the_last_step_instead_of_the_average(file, stored, tmp_path):
 
 def test_a_file_without_an_average_needs_to_be_told(file, stored, tmp_path):
     torch.save({k: v for k, v in stored.items() if k != "ema"}, file)
-    with pytest.raises(CheckpointError, match="has no average of its weights; --no-ema takes those of the last step"):
+    with pytest.raises(CheckpointError, match="has no average of its weights; --no-ema uses those of the last step"):
         run("import", file, "--out", tmp_path / "model")
     assert run("import", file, "--out", tmp_path / "model", "--no-ema")
 
@@ -81,7 +81,7 @@ def test_weights_that_are_not_finite_are_named(file, stored, tmp_path, value):
     shadow[4] = shadow[4].clone(memory_format=torch.contiguous_format)
     shadow[4].view(-1)[3] = value
     torch.save(changed(stored, shadow_params=shadow), file)
-    words = "1 of 216 entries of all_modules.2.weight in the averaged weights are not finite; --no-ema takes"
+    words = "1 of 216 entries of all_modules.2.weight in the averaged weights are not finite; --no-ema uses"
     with pytest.raises(ValueError, match=words) as error:
         import_checkpoint(file, tmp_path / "model")
     assert str(file) in str(error.value)
@@ -92,7 +92,7 @@ def test_nothing_but_a_checkpoint_is_replaced(file, tmp_path):
     other = tmp_path / "letters"
     other.mkdir()
     (other / "dear.txt").write_text("to keep")
-    for out, words in ((other, "a folder with other files in it"), (file, "is a file; give a folder")):
+    for out, words in ((other, "a folder that holds other files"), (file, "is a file; give a folder")):
         with pytest.raises(ValueError, match=words):
             import_checkpoint(file, out)
     assert (other / "dear.txt").read_text() == "to keep"
@@ -107,9 +107,9 @@ def test_nothing_but_a_checkpoint_is_replaced(file, tmp_path):
     [
         ("c.json", "{", "is neither JSON nor YAML"),
         ("c.yaml", "a: [", "is neither JSON nor YAML"),
-        ("c.yaml", "3", "holds no sections"),
+        ("c.yaml", "3", "has no sections"),
         ("c.yaml", "model: {name: ncsnpp}", "lacks data.image_size"),
-        ("c.json", None, "can not be read: No such file"),
+        ("c.json", None, "cannot be read: No such file"),
     ],
 )
 def test_bad_configurations_are_named(file, tmp_path, name, text, words):
@@ -135,7 +135,7 @@ def test_a_configuration_must_have_the_sizes_of_the_file(file, tmp_path):
 
 def test_a_damaged_file_ends_the_command_with_its_name(file, tmp_path):
     file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(CheckpointError, match=rf"{file} was cut off or damaged"):
+    with pytest.raises(CheckpointError, match=rf"{file} is truncated or damaged"):
         run("import", file, "--out", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

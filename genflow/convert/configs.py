@@ -1,8 +1,8 @@
 """The published configurations of PFGM (Xu et al. 2022) and of score SDEs (Song et al. 2021), as far as sampling goes.
 
-Keys, values and names are those of the authors' configuration files. Left out: ve/cifar10_ddpm and ve/ncsn/cifar10,
-whose networks look noise levels up by whole numbers that the continuous noise level does not give, and whose first
-NCSN genflow does not have. This module imports no torch.
+Keys, values and names are those of the authors' configuration files. Two are left out: ve/cifar10_ddpm, whose network
+looks noise levels up by an index that a continuous noise level does not have, and ve/ncsn/cifar10, which is the first
+NCSN and not in genflow. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ BEDROOM = {**CIFAR10, "dataset": "LSUN", "category": "bedroom", "image_size": 25
 CHURCH = {**BEDROOM, "category": "church_outdoor"}
 CELEBAHQ = {**CIFAR10, "dataset": "CelebAHQ", "image_size": 256}
 FFHQ = {**CIFAR10, "dataset": "FFHQ", "image_size": 256}
-"""Data, centred: on [−1, 1]. Score SDEs of the exploding kind leave theirs on [0, 1]."""
+"""Data, centred: on [−1, 1]. The variance-exploding models leave theirs on [0, 1]."""
 
 
 def _poisson(
@@ -156,7 +156,7 @@ def preset(name: str) -> Config:
     """A published configuration.
 
     Raises:
-        ValueError: No such name; the nearest is given.
+        ValueError: Unknown name; the nearest known one is given.
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)

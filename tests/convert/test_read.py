@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import os
 import pickle
 import re
 import struct
+import sys
 import zipfile
 
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genflow.checkpoint import CheckpointError
-from genflow.published.read import read_published
+from genflow.convert.read import read_published
 
 QUICK = settings(
     max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -72,13 +74,13 @@ def test_a_file_cut_off_anywhere_is_refused(file, stored, share):
     torch.save(stored, file)
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
-    refused(file, "is empty|was cut off or damaged|is no file of torch")
+    refused(file, "is empty|is truncated or damaged|is not a file that torch wrote")
 
 
 @pytest.mark.parametrize("missing", [1, 21, 22, 23, 100, 5000])
 def test_a_file_without_its_last_bytes_is_refused(file, missing):
     file.write_bytes(file.read_bytes()[:-missing])
-    refused(file, "was cut off or damaged")
+    refused(file, "is truncated or damaged")
 
 
 @QUICK
@@ -117,9 +119,9 @@ def test_records_that_torch_never_writes_are_refused(file, repack):
 def test_other_files_are_refused(tmp_path, file):
     cases = {
         b"": "is empty",
-        b"<!DOCTYPE html><title>Quota exceeded</title>": "looks like a web page, as a failed download leaves it",
-        b"PK\x03\x04 and nothing more": "was cut off or damaged",
-        bytes(range(200)): "is no file of torch",
+        b"<!DOCTYPE html><title>Quota exceeded</title>": "looks like a web page, the result of a failed download",
+        b"PK\x03\x04 and nothing more": "is truncated or damaged",
+        bytes(range(200)): "is not a file that torch wrote",
     }
     for content, words in cases.items():
         file.write_bytes(content)
@@ -140,7 +142,7 @@ def test_other_files_are_refused(tmp_path, file):
         ({"model": {"module.a": 3}}, r"model\['a'\] is a int, not a tensor"),
         ({"model": {"module.a": torch.zeros(2, dtype=torch.int64)}}, r"model\['a'\] is a torch.int64 tensor"),
         ({"model": {"module.a": torch.zeros(2).to_sparse()}}, r"model\['a'\] is a torch.float32 tensor"),
-        ({"ema": [1, 2]}, "its 'ema' is not the published one"),
+        ({"ema": [1, 2]}, "its 'ema' is not as published"),
         ({"ema": {"decay": 0.9, "shadow_params": [1]}}, r"ema.shadow_params\[0\] is a int"),
     ],
 )
@@ -181,7 +183,7 @@ def hidden(stored, payload):
 def test_a_malicious_file_is_refused_and_not_run(file, stored, tmp_path, part):
     mark = tmp_path / "was-run"
     torch.save(hidden(stored, Payload(mark))[part], file)
-    refused(file, r"asks for \w+.mkdir, which is not plain data: reading it would run code; nothing of it was run")
+    refused(file, r"refers to \w+.mkdir, which is not plain data: reading it would run code; none of it was run")
     assert not mark.exists()
     torch.load(file, weights_only=False)  # the payload does act where a reader lets it
     assert mark.exists()
@@ -191,7 +193,7 @@ def test_a_malicious_file_of_the_old_format_is_refused_and_not_run(file, stored,
     mark = tmp_path / "was-run"
     torch.save({**stored, "step": Payload(mark)}, file, _use_new_zipfile_serialization=False)
     refused(file, "has no checksums")
-    refused(file, r"asks for \w+.mkdir", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    refused(file, r"refers to \w+.mkdir", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     assert not mark.exists()
 
 
@@ -225,3 +227,11 @@ def test_the_old_format_is_read_where_its_hash_is_given(file, stored):
     torch.save(stored, file, _use_new_zipfile_serialization=False)
     refused(file, "is in torch's old format, which has no checksums")
     same(read_published(file, sha256=hashlib.sha256(file.read_bytes()).hexdigest()), stored)
+
+
+def test_the_former_name_of_the_package_still_works_and_warns():
+    for name in [name for name in sys.modules if name.startswith("genflow.published")]:
+        del sys.modules[name]
+    with pytest.warns(FutureWarning, match=r"genflow\.published is now genflow\.convert"):
+        former = importlib.import_module("genflow.published.read")
+    assert former.read_published is read_published

@@ -1,6 +1,6 @@
-"""What the weights of a published network show of its configuration: from names and shapes alone.
+"""What the names and shapes of a published network's weights show about its configuration.
 
-Each fact stands under the path that it has in the published configurations, such as "model.nf".
+Each fact has the path that it has in the published configurations, such as "model.nf".
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Seen:
     """What a file's weights show.
 
     Arguments:
-        facts: Values by their path in a configuration; what can not be seen is not there.
-        attends: Whether each level of a U-Net attends; None for other networks.
-        extra: Channels that the output has beyond x's.
+        facts: Values by their path in a configuration; those that the weights do not show are missing.
+        attends: Whether each level of a U-Net has attention; None for other networks.
+        extra: Output channels besides x's own.
     """
 
     facts: dict[str, Any]
@@ -31,10 +31,10 @@ class Seen:
 
 
 def recognise(model: Mapping[str, Tensor]) -> Seen:
-    """The facts of a network's weights, names without "module.".
+    """The facts that weights show, names without "module.".
 
     Raises:
-        ValueError: They belong to no network that is known here.
+        ValueError: They belong to no known network.
     """
     shapes = {name: tuple(value.shape) for name, value in model.items() if name != "sigmas"}
     if "all_modules.0.weight" in shapes or "all_modules.0.W" in shapes:
@@ -44,13 +44,13 @@ def recognise(model: Mapping[str, Tensor]) -> Seen:
     else:
         raise ValueError(
             f"the weights are of no known network: {', '.join(list(shapes)[:3])} ...; known are NCSN++, DDPM++, DDPM "
-            "and NCSNv2 as Song et al. and Xu et al. published them"
+            "and NCSNv2, as published by Song et al. and Xu et al."
         )
     return Seen({**seen.facts, **_table(model)}, seen.attends, seen.extra)
 
 
 def _table(model: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The falling table of noise levels that every network carries, used or not."""
+    """The table of noise levels that every published network carries, used or not."""
     sigmas = model.get("sigmas")
     if sigmas is None or sigmas.ndim != 1 or not len(sigmas):
         return {}
@@ -64,26 +64,23 @@ def _table(model: Mapping[str, Tensor]) -> dict[str, Any]:
 def _refinenet(shapes: Shapes) -> Seen:
     if any(".embed." in name for name in shapes):
         raise ValueError(
-            "the weights are those of the first NCSN, whose norms know the noise level; genflow has NCSNv2"
+            "the weights are those of the first NCSN, whose norms depend on the noise level; genflow has only NCSNv2"
         )
-    deep = ["ncsnv2_64", "ncsnv2_128", "ncsnv2_256"][("refine5.crp.convs.0.weight" in shapes) + _has(shapes, "res31.")]
+    deepest = any(name.startswith("res31.") for name in shapes)
+    name = ["ncsnv2_64", "ncsnv2_128", "ncsnv2_256"][("refine5.crp.convs.0.weight" in shapes) + deepest]
     width, channels = shapes["begin_conv.weight"][:2]
-    facts = {"model.name": deep, "model.nf": width, "data.num_channels": channels}
+    facts = {"model.name": name, "model.nf": width, "data.num_channels": channels}
     return Seen(facts, None, shapes["end_conv.weight"][0] - channels)
-
-
-def _has(shapes: Shapes, prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in shapes)
 
 
 # ---- U-Nets ----------------------------------------------------------------------------------------------------------
 
 
 def _unet(shapes: Shapes) -> Seen:
-    """The layers as a word of one letter each, read from left to right.
+    """Reads the layers as a string of one letter each, from left to right.
 
-    F Fourier features, L linear, C convolution, N norm, R residual block, S one that changes the resolution, A
-    attention, D change of resolution with a convolution, K combination with the input pyramid, - no parameters.
+    F Fourier features, L linear, C convolution, N norm, R residual block, S residual block that changes the resolution,
+    A attention, D change of resolution with a convolution, K combination with the input pyramid, - no parameters.
     """
     layers = _layers(shapes)
     word = "".join(_letter(layer) for layer in layers)
@@ -94,7 +91,7 @@ def _unet(shapes: Shapes) -> Seen:
     nf, channels = layers[start.end() - 1]["weight"][:2]
     widths = [layers[at]["Conv_0.weight"][0] for at in way.starts]
     if any(width % nf for width in widths):
-        raise ValueError(f"the widths {widths} of the levels are no multiples of the first one's unit, {nf}")
+        raise ValueError(f"the widths {widths} of the levels are not multiples of the first one's unit, {nf}")
     fir = next(("Conv2d_0.weight" in layer for layer, letter in zip(layers, word, strict=True) if letter == "D"), None)
     biggan = "S" in word or any("Conv_2.weight" in layer for layer in layers)
     out = layers[-1]["weight"][0]
@@ -116,7 +113,7 @@ def _unet(shapes: Shapes) -> Seen:
 
 @dataclass(frozen=True)
 class Way:
-    """The way down: where its levels start, which attend, blocks per level, and what follows them."""
+    """The way down: where its levels start, which have attention, blocks per level, and what follows them."""
 
     starts: list[int]
     attends: list[bool]
@@ -168,7 +165,7 @@ def _letter(layer: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _combine(layers: list[dict[str, tuple[int, ...]]], word: str, pyramid: str) -> dict[str, Any]:
-    """How an input pyramid joins: the next block sees its channels, or twice as many."""
+    """How an input pyramid is combined: the next block has its channels, or twice as many."""
     if pyramid != "K":
         return {}
     at = word.index("K")
@@ -177,7 +174,7 @@ def _combine(layers: list[dict[str, tuple[int, ...]]], word: str, pyramid: str) 
 
 
 def _output_pyramid(layers: list[dict[str, tuple[int, ...]]], word: str, levels: int) -> str:
-    """Images at each level end in a norm and a convolution each; a residual pyramid has two norms in all."""
+    """Images at each level end in a norm and a convolution; a residual pyramid has two norms in all."""
     norms = word.count("N")
     if norms == 1:
         return "none"
@@ -186,7 +183,7 @@ def _output_pyramid(layers: list[dict[str, tuple[int, ...]]], word: str, levels:
 
 
 def _name(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """NCSN++ or DDPM. Their weights are named alike where NCSN++ has DDPM's blocks, but then it filters."""
+    """NCSN++ or DDPM. With DDPM's blocks NCSN++ has the same names of weights, but then it filters."""
     if facts["model.resblock_type"] == "biggan" or facts.get("model.fir") or facts["model.embedding_type"] == "fourier":
         return {"model.name": "ncsnpp"}
     return {"model.name": "ddpm"} if "model.fir" in facts else {}

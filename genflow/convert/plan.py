@@ -1,4 +1,4 @@
-"""From a configuration and what a file's weights show, to the process, network and data that genflow builds."""
+"""The process, network and data that genflow builds for a configuration and the weights of a file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from genflow.backbone.unet_design import NCSNPP, SHARED, published_options
-from genflow.published.configs import PRESETS, Config
-from genflow.published.recognise import Seen
+from genflow.convert.configs import PRESETS, Config
+from genflow.convert.recognise import Seen
 from genflow.registry import unknown
 
 SIZES = ("nf", "ch_mult", "num_res_blocks", "num_scales", "sigma_min", "sigma_max", "ema_rate")
-"""Facts that a file may have otherwise than a preset: then the file is right. In all else they must agree."""
+"""Facts in which a file may differ from a preset: the file decides. In all others they must agree."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an import makes.
+    """What an import builds.
 
     Arguments:
-        process: Its registered name and options.
+        process: Registered name and options of the process.
         backbone: The same of the network.
         shape: (C, H, W).
-        dataset: Name and options of the data set it was trained on; None where genflow has none.
+        dataset: Name and options of its training data; None where genflow does not have them.
         scaling: Grey levels to data units, as options of `genflow.data.base.Scaling`.
     """
 
@@ -35,11 +35,11 @@ class Plan:
     scaling: dict[str, Any]
 
 
-# ---- a file against a configuration ----------------------------------------------------------------------------------
+# ---- a file compared with a configuration ----------------------------------------------------------------------------
 
 
 def differences(seen: Seen, config: Config) -> tuple[dict[str, str], dict[str, str]]:
-    """Where the file differs from a configuration, in kind and in size: path -> what the two say."""
+    """Where a file differs from a configuration, in kind and in size: path -> both values, in words."""
     kinds: dict[str, str] = {}
     sizes: dict[str, str] = {}
     for path, found in seen.facts.items():
@@ -50,7 +50,7 @@ def differences(seen: Seen, config: Config) -> tuple[dict[str, str], dict[str, s
     head = HEADS.get(config["training"]["sde"], 0)
     if seen.extra != head:
         channels = "one output channel more than x" if seen.extra else "as many output channels as x"
-        kinds["training.sde"] = f"the file has {channels}, which {config['training']['sde']} has not"
+        kinds["training.sde"] = f"the file has {channels}, unlike {config['training']['sde']}"
     if seen.attends is not None:
         side, at = config["data"]["image_size"], config["model"].get("attn_resolutions", ())
         wanted = tuple(side // 2**level in at for level in range(len(seen.attends)))
@@ -62,7 +62,7 @@ def differences(seen: Seen, config: Config) -> tuple[dict[str, str], dict[str, s
 
 
 def merged(seen: Seen, config: Config) -> Config:
-    """The configuration with the file's sizes."""
+    """The configuration, with the sizes of the file."""
     result = {name: dict(section) for name, section in config.items()}
     for path, found in seen.facts.items():
         section, key = path.split(".")
@@ -72,7 +72,7 @@ def merged(seen: Seen, config: Config) -> Config:
 
 
 def candidates(seen: Seen) -> dict[str, Plan]:
-    """Presets that the file may be from: those of its sizes too, where there are any, else those of its kind."""
+    """Presets that the file may belong to: those that agree in size as well, else those that agree in kind."""
     kind: dict[str, Plan] = {}
     size: dict[str, Plan] = {}
     for name, config in PRESETS.items():
@@ -84,7 +84,7 @@ def candidates(seen: Seen) -> dict[str, Plan]:
 
 
 def _implied(config: Config) -> dict[str, Any]:
-    """What DDPM is, whatever its configurations say: some call its positional embedding "fourier"."""
+    """Facts of every DDPM, whatever its configuration says: some call its positional embedding "fourier"."""
     if config["model"]["name"] == UNET_NAMES[1]:
         return {
             "resblock_type": "ddpm",
@@ -104,20 +104,16 @@ def _same(found: Any, said: Any) -> bool:
 
 
 def _word(value: Any) -> str:
-    return (
-        "-".join(map(str, value)) if isinstance(value, tuple | list) else f"{value:g}" if _real(value) else str(value)
-    )
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, float)
+    if isinstance(value, tuple | list):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # ---- what it stands for ----------------------------------------------------------------------------------------------
 
 UNET_NAMES = ("ncsnpp", "ddpm")
 REFINENET_SIZES = {"ncsnv2_64": "small", "ncsnv2_128": "deeper", "ncsnv2_256": "deepest"}
-"""Networks by their word in "model.name", and NCSNv2's sizes in genflow."""
+"""Networks by "model.name", and the sizes of NCSNv2 in genflow."""
 
 DATASETS: dict[tuple[str | None, str | None], tuple[str, int | None]] = {
     ("CIFAR10", None): ("cifar10", 32),
@@ -126,17 +122,17 @@ DATASETS: dict[tuple[str | None, str | None], tuple[str, int | None]] = {
     ("LSUN", "bedroom"): ("lsun_bedroom", None),
     ("FFHQ", None): ("ffhq", None),
 }
-"""Data sets of genflow and their side in pixels, None: by the option `size`; by "data.dataset" and "data.category"."""
+"""Data sets of genflow with their side in pixels (None: the option `size`), by "data.dataset" and "data.category"."""
 
 HEADS = {"poisson": 1}
 """Extra output channels, by "training.sde"."""
 
 DOUBLED = ("vesde",)
-"""Processes whose images the authors left on [0, 1], by "training.sde". A path x_t = X + σ N is the same in any unit,
-so here their images are on [−1, 1] as all others', and their noise levels are twice as high."""
+"""Processes whose images lie on [0, 1] in the authors' code, by "training.sde". A path x_t = X + σ N is the same in any
+unit, so here their images lie on [−1, 1] like all others, and their noise levels are doubled."""
 
 AUTHORS = {"poisson": {"prior": "published", "inverse": "published", "constant": "published"}}
-"""Options that repeat the authors' sampler and likelihood, for tables of published numbers."""
+"""Options that reproduce the authors' sampler and likelihood, for tables of published numbers."""
 
 
 def make_plan(config: Config, as_published: bool = False) -> Plan:
@@ -144,7 +140,7 @@ def make_plan(config: Config, as_published: bool = False) -> Plan:
 
     Arguments:
         config: Complete; see `complete`.
-        as_published: The authors' prior, velocity rule and constant, where they differ from genflow's.
+        as_published: Use the authors' prior, velocity rule and constant, where they differ from genflow's.
     """
     data, sde = config["data"], config["training"]["sde"]
     shape = (data["num_channels"], data["image_size"], data["image_size"])
@@ -166,7 +162,7 @@ def _scaling(centred: bool) -> dict[str, Any]:
 
 
 def _dataset(data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of genflow, whose images lie on [−1, 1]."""
+    """The data set of genflow, with images on [−1, 1]."""
     name, side = DATASETS.get((data.get("dataset"), data.get("category")), ("", None))
     if not name or side not in (None, data["image_size"]):
         return None
@@ -179,7 +175,7 @@ def _backbone_name(config: Config) -> str:
 
 
 def unit(config: Config) -> float:
-    """genflow's data units in one of the configuration's: 2 where images on [0, 1] are put on [−1, 1] instead."""
+    """genflow's data units per unit of the configuration: 2 where images on [0, 1] are mapped to [−1, 1]."""
     scores = config["model"].get("scale_by_sigma", config["model"]["name"] in REFINENET_SIZES)
     doubled = scores and config["training"]["sde"] in DOUBLED and not config["data"]["centered"]
     return 2.0 if doubled else 1.0
@@ -188,8 +184,8 @@ def unit(config: Config) -> float:
 def _backbone(config: Config) -> dict[str, Any]:
     """Options of the network.
 
-    One that is told σ and gives the score as its output over σ does so in any unit: at x' = 2x − 1 and σ' = 2σ the
-    score is half, and so is 1/σ'. What is left is to show it x' instead of 2x − 1, and log σ' − log 2 for log σ.
+    One that is conditioned on σ and divides its output by σ gives the score in any unit: at x' = 2x − 1 and σ' = 2σ the
+    score is half, and so is 1/σ'. It remains to give it x' instead of 2x − 1, and log σ' − log 2 instead of log σ.
     """
     model, factor = config["model"], unit(config)
     centre = not config["data"]["centered"] and factor == 1.0
@@ -202,7 +198,7 @@ def _backbone(config: Config) -> dict[str, Any]:
 
 
 def _poisson_flow(config: Config, dim: int) -> tuple[str, dict[str, Any]]:
-    """The data lie within [−1, 1] in each entry, which bounds their norm."""
+    """Each entry of the data lies within [−1, 1], which bounds their norm."""
     training, sampling = config["training"], config["sampling"]
     return "pfgm", {
         "dim": dim,
@@ -238,8 +234,8 @@ PROCESSES: dict[str, Callable[[Config, int], tuple[str, dict[str, Any]]]] = {
     "subvpsde": _preserving("subvp_ode"),
     "vesde": _exploding,
 }
-"""Process and options, by "training.sde". VP's networks answer the noise N̂, of which the score is −N̂/b; VE's answer
-the score; PFGM's the field."""
+"""Process and options, by "training.sde". The output of VP's networks is the noise N̂, so the score is −N̂/b; that of
+VE's is the score, and that of PFGM's the field."""
 
 NEEDED = {
     "poisson": (
@@ -254,10 +250,10 @@ ALWAYS = ("model.name", "data.image_size", "data.num_channels", "data.centered",
 
 
 def complete(given: Mapping[str, Any], owner: str) -> Config:
-    """A configuration of the user's, with its sections.
+    """The sections of a user's configuration, checked.
 
     Raises:
-        ValueError: A key that the import needs is missing, or a network or process is unknown; named.
+        ValueError: A key that the import needs is missing, or the network or process is unknown; it is named.
     """
     found = {name: given.get(name) or {} for name in ("model", "data", "training", "sampling")}
     sections: Config = {name: dict(v) if isinstance(v, Mapping) else {} for name, v in found.items()}

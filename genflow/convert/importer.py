@@ -1,4 +1,4 @@
-"""`genflow import`: a published .pth file becomes a checkpoint folder of genflow."""
+"""`genflow import`: converts a published .pth file to a checkpoint folder of genflow."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ import torch
 from torch import Tensor
 
 from genflow.backbone.base import Backbone
-from genflow.backbone.weights import load_published
 from genflow.catalogue import get_backbone, get_process
 from genflow.checkpoint import MANIFEST, CheckpointError, describe, save
-from genflow.published.configs import Config, preset
-from genflow.published.plan import Plan, candidates, complete, differences, make_plan, merged, unit
-from genflow.published.read import PublishedFile, read_published
-from genflow.published.recognise import Seen, recognise
+from genflow.convert.configs import Config, preset
+from genflow.convert.plan import Plan, candidates, complete, differences, make_plan, merged, unit
+from genflow.convert.read import PublishedFile, read_published
+from genflow.convert.recognise import Seen, recognise
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found and made.
+    """What an import found and wrote.
 
     Arguments:
         file: The published file.
-        plan: What was built.
-        source: Where the configuration is from, in words.
-        notes: What the user should know.
-        backbone: The network, with its weights, in eval mode.
+        plan: The process and the network that it stands for.
+        source: Origin of the configuration, in words.
+        notes: Remarks for the user.
+        backbone: The network with its weights, in eval mode.
         config: The folder's config.json.
     """
 
@@ -52,19 +51,19 @@ def import_checkpoint(
     as_published: bool = False,
     sha256: str | None = None,
 ) -> Imported:
-    """Reads a published checkpoint and writes its network and process as a checkpoint folder.
+    """Reads a published checkpoint and writes its network and process to a checkpoint folder.
 
     Arguments:
         path: The .pth file.
-        out: The folder; a checkpoint that is there already is replaced.
-        preset_name: A name of `genflow.published.configs.PRESETS`.
+        out: The folder; an existing checkpoint is replaced.
+        preset_name: A name of `genflow.convert.configs.PRESETS`.
         config_file: A published configuration as .json or .yaml, instead of a preset.
-        ema: Take the averaged weights.
+        ema: Use the averaged weights.
         as_published: See `make_plan`.
-        sha256: What the file's hash should be.
+        sha256: Expected hash of the file.
 
     Raises:
-        CheckpointError: The file is damaged, of another kind, or would need code to be read.
+        CheckpointError: The file is damaged, is of another kind, or cannot be read without running code.
         ValueError: Its weights or its process are not recognised, or contradict the configuration.
     """
     path, out = Path(path), Path(out)
@@ -89,18 +88,18 @@ def import_checkpoint(
 
 
 def _check_folder(out: Path) -> None:
-    """Raises ValueError where something else than a checkpoint would be replaced."""
+    """Raises ValueError where anything but a checkpoint would be replaced."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"out = '{out}' is a file; give a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():
-        raise ValueError(f"out = '{out}' is a folder with other files in it; give a new one")
+        raise ValueError(f"out = '{out}' is a folder that holds other files; give a new one")
 
 
 def read_config(path: Path) -> tuple[str, Config]:
     """A published configuration's name and sections from a .json or .yaml file.
 
     Raises:
-        ValueError: The file can not be read, or lacks what an import needs.
+        ValueError: The file cannot be read, or lacks a key that an import needs.
     """
     import yaml
 
@@ -108,24 +107,24 @@ def read_config(path: Path) -> tuple[str, Config]:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
-        raise ValueError(f"config = '{path}' can not be read: {error.strerror}") from None
+        raise ValueError(f"config = '{path}' cannot be read: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"config = '{path}' is neither JSON nor YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, Mapping):
-        raise ValueError(f"config = '{path}' holds no sections; a published configuration has 'model', 'data', ...")
+        raise ValueError(f"config = '{path}' has no sections; a published configuration has 'model', 'data', ...")
     return path.name, complete(values, f"config = '{path}'")
 
 
 def choose(
     seen: Seen, preset_name: str | None, given: tuple[str, Config] | None, as_published: bool
 ) -> tuple[Plan, str, list[str]]:
-    """The plan, where it is from, and notes.
+    """The plan, the origin of its configuration, and notes.
 
     Raises:
-        ValueError: Preset or configuration contradict the file, or none was given and several fit, or none.
+        ValueError: The preset or configuration contradicts the file; or neither was given, and not exactly one fits.
     """
     if preset_name is not None and given is not None:
-        raise ValueError("a preset and a configuration were given; give one of them")
+        raise ValueError("both a preset and a configuration were given; give one of them")
     if given is not None:
         kinds, sizes = differences(seen, given[1])
         _agree({**kinds, **sizes}, f"the configuration {given[0]}")
@@ -142,34 +141,34 @@ def choose(
 
 
 def _about_units(config: Config) -> list[str]:
-    """What is said where the data units differ."""
+    """The note about data units, where they differ."""
     low = "images lie on [0, 1] in the authors' code and on [−1, 1] here, so noise levels are twice theirs"
     return [low] if unit(config) != 1.0 else []
 
 
 def _agree(found: Mapping[str, str], owner: str) -> None:
     if found:
-        told = "; ".join(f"{path}: {text}" for path, text in found.items())
-        raise ValueError(f"{owner} does not fit this file: {told}")
+        each = "; ".join(f"{path}: {text}" for path, text in found.items())
+        raise ValueError(f"{owner} does not fit this file: {each}")
 
 
 def _only(fitting: Mapping[str, Plan]) -> str:
-    """The first of presets that all stand for the same; else ValueError with what is ambiguous."""
+    """The first of the presets where all stand for the same plan; else raises ValueError with the candidates."""
     if not fitting:
-        raise ValueError("no published configuration has a network of this kind; give its own with --config FILE")
+        raise ValueError("no published configuration has such a network; give its own configuration with --config FILE")
     first, *others = fitting.items()
     if all(plan == first[1] for _, plan in others):
         return first[0]
     kinds = [plan for index, plan in enumerate(fitting.values()) if plan not in list(fitting.values())[:index]]
     named = [f"{_in_words(plan)}: {' or '.join(n for n, p in fitting.items() if p == plan)}" for plan in kinds]
     raise ValueError(
-        "its weights do not say what they were trained for, since these published configurations name them alike: "
-        f"{'; '.join(named)}. Say which with --preset NAME, or give its own with --config FILE"
+        "its weights do not show what they were trained for, since these published configurations name them alike: "
+        f"{'; '.join(named)}. Choose one with --preset NAME, or give its own configuration with --config FILE"
     )
 
 
 def _in_words(plan: Plan) -> str:
-    """Process, levels and data of a plan, briefly."""
+    """Process, levels and data of a plan, in words."""
     levels = plan.process["options"].get("levels")
     kind = f"{levels} levels" if levels else "continuous"
     data = f", {plan.dataset['name']}" if plan.dataset else ""
@@ -180,19 +179,19 @@ def _in_words(plan: Plan) -> str:
 
 
 def weights(file: PublishedFile, ema: bool) -> dict[str, Tensor]:
-    """The weights by name: the average's, and from the model what is not trained; or all from the model.
+    """The weights by name: those of the average, with the model's own where they are not trained; or all the model's.
 
-    The average is a list over the parameters that are trained, so all but the table of noise levels and the random
+    The average is a list over the trained parameters, which are all but the table of noise levels and the random
     frequencies, in the model's order.
 
     Raises:
-        CheckpointError: No average, or one that does not fit the model.
-        ValueError: Weights that are not finite.
+        CheckpointError: There is no average, or it does not fit the model.
+        ValueError: Some weights are not finite.
     """
     chosen = {name: value for name, value in file.model.items() if name != "sigmas"}
     if ema:
         if file.average is None:
-            raise CheckpointError(f"{file.name} has no average of its weights; --no-ema takes those of the last step")
+            raise CheckpointError(f"{file.name} has no average of its weights; --no-ema uses those of the last step")
         names = [name for name in chosen if name != FREQUENCIES]
         values = file.average.values
         if len(names) != len(values):
@@ -206,18 +205,18 @@ def weights(file: PublishedFile, ema: bool) -> dict[str, Tensor]:
         wrong = int((~value.isfinite()).sum())
         if wrong:
             which = "averaged weights" if ema else "weights of the last step"
-            other = "; --no-ema takes those of the last step" if ema else ""
+            other = "; --no-ema uses those of the last step" if ema else ""
             raise ValueError(f"{wrong} of {value.numel()} entries of {name} in the {which} are not finite{other}")
     return chosen
 
 
 FREQUENCIES = "all_modules.0.W"
-"""The random frequencies of Fourier features, which are stored with the model but not trained."""
+"""The random frequencies of Fourier features: stored with the model, but not trained."""
 
 
 def _build(file: PublishedFile, plan: Plan, ema: bool) -> Backbone:
     backbone = get_backbone(plan.backbone["name"], **plan.backbone["options"])
-    load_published(backbone, {name: value.to(torch.float32) for name, value in weights(file, ema).items()})
+    backbone.load_published({name: value.to(torch.float32) for name, value in weights(file, ema).items()})
     return backbone.eval().requires_grad_(False)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import genflow
-from genflow.published.configs import PRESETS, preset
-from genflow.published.plan import candidates, complete, differences, make_plan, unit
-from genflow.published.recognise import recognise
+from genflow.convert.configs import PRESETS, preset
+from genflow.convert.plan import candidates, complete, differences, make_plan, unit
+from genflow.convert.recognise import recognise
 
 
 @cache
@@ -80,7 +80,7 @@ LAYERS = {"dropout": 0.0, "nf": 8, "ch_mult": (1, 2, 3), "num_res_blocks": 2, "a
 @pytest.mark.parametrize("progressive_input", ["none", "input_skip", "residual"])
 @pytest.mark.parametrize("blocks", ["biggan", "ddpm"])
 def test_pyramids_and_blocks_are_seen(progressive, progressive_input, blocks):
-    """Designs beside the published ones, told from one another."""
+    """Designs other than the published ones, and the differences between them."""
     for combine in ("sum", "cat") if progressive_input == "input_skip" else ("sum",):
         design = {"progressive": progressive, "progressive_input": progressive_input, "resblock_type": blocks}
         model = {**PRESETS["ve/cifar10_ncsnpp_continuous"]["model"], **LAYERS, **design, "progressive_combine": combine}
