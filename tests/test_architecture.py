@@ -161,7 +161,8 @@ def test_functions_and_files_stay_small():
         assert len(text.splitlines()) <= 400, name
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno <= 60, f"{name}.{node.name}"
+                said = len((ast.get_docstring(node, clean=False) or "").splitlines())
+                assert node.end_lineno - node.lineno - said <= 60, f"{name}.{node.name}"
 
 
 def test_public_functions_have_docstrings():
