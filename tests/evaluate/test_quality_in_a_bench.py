@@ -32,7 +32,7 @@ def keys(cells):
 def test_without_weights_the_rest_is_measured_and_fid_has_its_reason_in_a_table():
     process = genflow.get_process("vp_ode").for_data(Digits().fitting_points())
     backbone = genflow.get_backbone("mlp", shape=(1, 8, 8), extra_channels=0)
-    rows = SingleWorker(config(), process, backbone).rows(lambda share, note: None)
+    rows = SingleWorker(config(), process, backbone, Digits()).rows(lambda share, note: None)
     found = {(row["process"], row["metric"]): row for row in rows}
     assert found["vp_ode", "FD[digits]"]["value"] > 0
     assert "low-rank form" in found["vp_ode", "FD[digits]"]["protocol"]  # 30 samples, 64 features
