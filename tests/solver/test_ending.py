@@ -371,14 +371,15 @@ def test_rows_say_how_their_paths_end():
     from genflow.config import BenchConfig, build
     from genflow.data.digits import Digits
 
-    process = genflow.get_process("ve_ode").for_data(Digits().fitting_points())
+    digits = Digits()
+    process = genflow.get_process("ve_ode").for_data(digits.fitting_points())
     base = {"process": "ve_ode", "backbone": "mlp", "dataset": "digits", "solver": "heun", "nfe": "3", "samples": "20"}
     base |= {"metric": "fd", "seed": "0"}
     said = {}
     for end in ("none", "mean"):
         config = build(BenchConfig, base | {"solver_options": f"heun.end={end}"})
         backbone = genflow.get_backbone("mlp", shape=(1, 8, 8), extra_channels=0)
-        rows = SingleWorker(config, process, backbone).rows(lambda share, note: None)
+        rows = SingleWorker(config, process, backbone, digits).rows(lambda share, note: None)
         said[end] = {row["process"]: row for row in rows}
     assert said["mean"]["ve_ode"]["protocol"] == said["none"]["ve_ode"]["protocol"] + "; end: mean"
     assert said["mean"]["data"]["protocol"] == said["none"]["data"]["protocol"]

@@ -111,3 +111,31 @@ def test_the_numbers_are_the_same_in_every_mode(solver):
         with mode():
             values.append(float(end(solver, net, START)))
     assert len(set(values)) == 1
+
+
+@pytest.mark.parametrize("control", ["sample", "batch"])
+@pytest.mark.parametrize(("kind", "width"), [(RK45, 0.08), (RK23, 0.15)])
+def test_a_rejected_step_out_of_the_domain_leaves_the_gradient_finite(kind, width, control):
+    """d√x/dt = −a/2 g(t), g a pulse: x(T) = (√x − a/2)². Long steps into it lead below 0, where √x is not finite.
+
+    The gradient of a parameter that all rows share is summed over attempts: one rejected NaN would make it NaN.
+    """
+    outside = []
+
+    def rate(x, t):
+        outside.append(bool((x.detach() < 0).any()))
+        pulse = torch.exp(-(((t - 1) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+        return -a * pulse.reshape(-1, 1) * x.sqrt()
+
+    a = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    root = torch.tensor([[0.6], [3.0], [1.0], [0.7]], dtype=torch.float64)
+    x = root.square().requires_grad_()
+    solver = kind(rtol=1e-7, atol=1e-9, control=control)
+    found = solver.solve(CallableField(rate, 0.0, 2.0), x)
+    assert any(outside), "no attempt left the domain"
+    assert bool(found.x.isfinite().all())
+    slope, rows = torch.autograd.grad(found.x.sum(), [a, x])
+    assert float(slope) == pytest.approx(-float((root - 0.4).sum()), rel=1e-5)
+    torch.testing.assert_close(rows, 1 - 0.4 / root, rtol=1e-5, atol=0)
+    with torch.no_grad():
+        assert torch.equal(solver.solve(CallableField(rate, 0.0, 2.0), x).x, found.x)
