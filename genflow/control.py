@@ -19,9 +19,10 @@ from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
 from genflow.process.shapes import dimension, over
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
-from genflow.solver.base import FixedStep, Noise, Solution, check_finite
-from genflow.solver.ending import PLAIN, Finish
+from genflow.solver.base import FixedStep, Solution, check_finite
+from genflow.solver.ending import NO_FINISH, Finish
 from genflow.solver.langevin import langevin_step
+from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama
 
 OTHER_STREAM = 0x6B6E6F776E
@@ -100,7 +101,7 @@ class Replacement:
                 f"what works: {WORKING}"
             )
 
-    def plan(self, cost: int = 1, finish: Finish = PLAIN) -> list[int]:
+    def plan(self, cost: int = 1, finish: Finish = NO_FINISH) -> list[int]:
         """Evaluations of the solver in each step.
 
         Arguments:

@@ -32,7 +32,7 @@ def check_process(process: Process) -> None:
     check_grid(process)
     check_prior(process)
     check_config(process)
-    if isinstance(process, AffineProcess) and process.plain:
+    if isinstance(process, AffineProcess) and process.is_affine:
         check_coefficients(process)
         check_head(process)
         check_posterior(process)
@@ -148,9 +148,9 @@ def check_head(process: AffineProcess) -> None:
         x, mean = points * 2 + 0.3, points.flip(0)
         for t in (*inner_times(fit), inner_times(fit, len(x))):
             c = fit.at(t, x)
-            output = fit.predicts.encode(mean, x, c)
+            output = fit.prediction.encode(mean, x, c)
             size = float(mean.abs().max() + x.abs().max() + c.b.max())
-            data, base = fit.predicts.decode(output, x, c)
+            data, base = fit.prediction.decode(output, x, c)
             assert float((data - mean).abs().max()) < 1e-9 * size, f"decode(encode(mean)) is off at t = {t}"
             want = c.da * mean + c.db * (x - c.a * mean) / c.b
             torch.testing.assert_close(fit.velocity(output, x, t), want, rtol=1e-8, atol=1e-8)

@@ -25,7 +25,7 @@ def gaussian(process, covariance, shape=None):
         c = process.at(process.time(condition.double()), x)
         flat, a, b = x.flatten(1), c.a.reshape(-1, 1), c.b.reshape(-1, 1)
         mean = ((flat @ vectors) * (a * values / (a**2 * values + b**2))) @ vectors.T
-        return process.predicts.encode(mean.reshape(x.shape), x, c)
+        return process.prediction.encode(mean.reshape(x.shape), x, c)
 
     backbone.shape = shape or (len(covariance),)
     return backbone

@@ -22,7 +22,7 @@ def gaussian(process, scale=SCALE):
 
     def backbone(x, condition):
         c = process.at(process.time(condition.double()), x)
-        return process.predicts.encode(c.a * scale**2 / (c.a**2 * scale**2 + c.b**2) * x, x, c)
+        return process.prediction.encode(c.a * scale**2 / (c.a**2 * scale**2 + c.b**2) * x, x, c)
 
     return backbone
 

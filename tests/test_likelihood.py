@@ -103,7 +103,7 @@ def correlated(process, covariance=COVARIANCE):
     def backbone(x, condition):
         c = process.at(process.time(condition.double()), x)
         gain = c.a * values / (c.a**2 * values + c.b**2)
-        return process.predicts.encode((x @ vectors * gain) @ vectors.T, x, c)
+        return process.prediction.encode((x @ vectors * gain) @ vectors.T, x, c)
 
     return backbone
 

@@ -45,7 +45,7 @@ class Gaussians:
         flat = x.flatten(1)
         a, b, m, s = c.a.reshape(-1, 1), c.b.reshape(-1, 1), self.means[which], SCALES[which][:, None]
         mean = m + a * s**2 / (a**2 * s**2 + b**2) * (flat - a * m)
-        return self.process.predicts.encode(mean.reshape(x.shape), x, c)
+        return self.process.prediction.encode(mean.reshape(x.shape), x, c)
 
 
 def rows_of(labels):

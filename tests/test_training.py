@@ -229,7 +229,7 @@ class ExactGaussian(torch.nn.Module):
     def forward(self, x, condition):
         c = self.process.at(self.process.time(condition.double()), x)
         gain = c.a * self.scale**2 / (c.a**2 * self.scale**2 + c.b**2)
-        return self.process.predicts.encode(self.mean + gain * (x - c.a * self.mean), x, c)
+        return self.process.prediction.encode(self.mean + gain * (x - c.a * self.mean), x, c)
 
 
 @pytest.mark.parametrize("name", ["si_linear", "vp_ode", "ve_ode"])

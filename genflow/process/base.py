@@ -162,7 +162,7 @@ class Process(ABC):
         return self.own_clock.condition(t)
 
     def noise_level(self, t: Tensor) -> Tensor:
-        """Scale of the noise in x_t, data units, for backbones that ask for it (`told = "noise_level"`)."""
+        """Scale of the noise in x_t, data units, for backbones that ask for it (`conditioning = "noise_level"`)."""
         raise ValueError(f"{type(self).__name__} does not define a noise level; use a backbone that takes the time")
 
     def time(self, condition: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ class Process(ABC):
         """E[X | x_t = x], shape (B, *); raises ValueError where the process does not define it."""
         raise ValueError(self.why_not("data"))
 
-    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x at s if the posterior means at (x, t) did not change; raises ValueError where there are none."""
         raise ValueError(self.why_not("data"))
 

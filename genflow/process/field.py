@@ -30,13 +30,21 @@ NO_CLASS = -1
 """The label that stands for "no class": what unconditional training and sampling tell a class-conditional backbone."""
 
 
+def wants_noise_level(backbone: BackboneLike) -> bool:
+    """Whether a backbone takes the noise level in the place of the process's condition.
+
+    It says so by its attribute `conditioning`; backbones written for earlier versions call it `told`.
+    """
+    return "noise_level" in (getattr(backbone, name, "") for name in ("conditioning", "told"))
+
+
 class Readable(Timed, Protocol):
     """What a field needs of a process: how to read an output, and its times. See `genflow.process.base.Process`."""
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
-    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+    def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
     def condition_like(self, t: Tensor, x: Tensor, *, noise_level: bool) -> Tensor: ...
     def diffusion_at(self, t: Tensor) -> Tensor: ...
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -78,9 +86,9 @@ class Field:
         self.guidance = float(guidance) if self.labels is not None else 1.0
         self.evaluations = 0
         self.end: float | None = None
-        self.quiet = True
+        self.noiseless_end = True
         self._last: float | None = None
-        self._wants_noise_level = getattr(backbone, "told", "") == "noise_level"
+        self._wants_noise_level = wants_noise_level(backbone)
 
     @property
     def cost(self) -> int:
@@ -123,9 +131,9 @@ class Field:
         velocity, score = self._read([self.process.velocity, self.process.score], x, t)
         return velocity, score
 
-    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x at s from x at t with its posterior means held fixed, shape (B, *); one evaluation."""
-        return self._read([self.process.frozen_step], x, t, s)[0]
+        return self._read([self.process.ddim_step], x, t, s)[0]
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """a(t) and b(t); see `Process.schedule`."""
@@ -146,21 +154,21 @@ class Field:
         interval = self.process.training_interval if training else self.process.safe_interval
         return times(self.process, steps, spacing, (self.end, interval[1]))
 
-    def until(self, t: float | None, *, quiet: bool = True) -> Self:
+    def until(self, t: float | None, *, noiseless: bool = True) -> Self:
         """A copy whose grids end at native time t, None for the process's own end, with labels and a count of its own.
 
         Arguments:
-            quiet: Whether the step to the end adds no noise; else it is a step like any other.
+            noiseless: Whether the step to the end adds no noise; else it is a step like any other.
         """
         fresh = copy.copy(self)
-        fresh.end, fresh.quiet, fresh._last = t, quiet, None
+        fresh.end, fresh.noiseless_end, fresh._last = t, noiseless, None
         return fresh
 
-    def is_end(self, t: Tensor) -> bool:
-        """Whether a step to t () adds no noise: t is where the grids end, and the field is quiet there."""
+    def is_noiseless_end(self, t: Tensor) -> bool:
+        """Whether a step to t () adds no noise: t is where the grids end, and no mean is taken there."""
         if self._last is None:
             self._last = float(self.grid(1)[-1])
-        return self.quiet and float(t) == self._last
+        return self.noiseless_end and float(t) == self._last
 
     def end_time(self, noise: float) -> float:
         """The time nearest the data with that noise; see `Process.end_time`."""

@@ -66,7 +66,7 @@ class SIEncDec(Interpolant):
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """γ², the same whether the process is affine or free; or the constant `epsilon`."""
-        if self.plain and self.epsilon == "natural":
+        if self.is_affine and self.epsilon == "natural":
             return self.latent(t.double())[0].square()
         return super().natural_diffusion(t)
 

@@ -12,16 +12,9 @@ from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows, over
-from genflow.solver.base import (
-    FieldLike,
-    Noise,
-    NonFiniteError,
-    Observer,
-    Solution,
-    Solver,
-    StepUnderflowError,
-)
-from genflow.solver.ending import PLAIN, Finish
+from genflow.solver.base import FieldLike, NonFiniteError, Observer, Solution, Solver, StepUnderflowError
+from genflow.solver.ending import NO_FINISH, Finish
+from genflow.solver.noise import Noise
 
 Vector = np.ndarray[Any, Any]
 """One number per group, on the host."""
@@ -56,8 +49,8 @@ class _State:
         s: Clock of each group, (G,), on the host, as are all of shape (G,): numpy is quick with a few numbers.
         h: Next step, (G,).
         x: State.
-        slopes: dx/ds at x in the first place; the places after it are room for the other stages. Where a gradient is
-            wanted there is no such room, so that a rejected attempt leaves nothing behind that the gradient could reach.
+        slopes: dx/ds at x in the first place; the places after it are room for the other stages. Where a gradient
+            is wanted there is no such room, so that a rejected attempt leaves nothing that the gradient could reach.
         calls: Backbone calls so far, (G,).
         rejected: Whether the last attempt was, (G,).
         rows: With one group of all, the tableau's rows as tensors.
@@ -122,7 +115,7 @@ class Embedded(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
-        finish: Finish = PLAIN,
+        finish: Finish = NO_FINISH,
     ) -> Solution:
         if nfe is not None:
             raise ValueError(

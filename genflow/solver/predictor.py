@@ -15,9 +15,10 @@ from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise, scheduled
+from genflow.solver.base import FieldLike, FixedStep, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step
-from genflow.solver.sde import EulerMaruyama, at_the_end, needed, transition
+from genflow.solver.noise import Noise
+from genflow.solver.sde import EulerMaruyama, is_noiseless_end, needed, transition
 
 
 def reverse_diffusion_mean(x: Tensor, score: Tensor, r: float | Tensor, variance: float | Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class Discrete(FixedStep):
         a, b = known.schedule(torch.stack([t, s]))
         r, variance = transition(a, b)
         mean = self.mean(x, known.score(x, t), r, variance)
-        return mean if at_the_end(field, s) else mean + self.scale(variance, *b.tolist()) * source.like(x)
+        return mean if is_noiseless_end(field, s) else mean + self.scale(variance, *b.tolist()) * source.like(x)
 
     @abstractmethod
     def mean(self, x: Tensor, score: Tensor, r: float, variance: float) -> Tensor:
@@ -210,7 +211,7 @@ class PredictorCorrector(FixedStep):
         mean = x
         for _ in range(calls):
             x, mean = self.correct(field, x, s, noise)
-        return mean if at_the_end(field, s) else x
+        return mean if is_noiseless_end(field, s) else x
 
     def correct(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """One Langevin step at t, with its noise and without."""

@@ -14,7 +14,7 @@ from genflow.data.notes import note
 from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
 from genflow.process.field import NO_CLASS
-from genflow.solver.base import sample_generator
+from genflow.solver.noise import sample_generator
 
 STREAMS = {
     "order": 1,

@@ -14,7 +14,7 @@ from genflow.process.distributions import Distribution, Empirical, GaussianMixtu
 from genflow.process.interpolant import GAMMAS, latent
 from genflow.process.paths import SIEncDec, SIFourier, SILinear, SIMirror, SITrig
 from genflow.process.score_sde import VP
-from genflow.solver.base import Noise
+from genflow.solver.noise import Noise
 
 F64 = torch.float64
 LINE = torch.tensor([[-1.1], [0.2], [0.9]], dtype=F64)

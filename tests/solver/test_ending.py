@@ -17,8 +17,9 @@ from genflow.registry import registries
 from genflow.sampling import check_pair, draw_prior, sample
 from genflow.solver import ENDS
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import CallableField, Noise, Solution, Solver
+from genflow.solver.base import CallableField, Solution, Solver
 from genflow.solver.ending import Ending
+from genflow.solver.noise import Noise
 from genflow.solver.ode import Heun
 
 DIM, POINTS = 8, 4.0 * torch.eye(8, dtype=torch.float64)[:3] - 1.0

@@ -19,9 +19,10 @@ from genflow.process.score_sde import VE, VP, SubVP
 from genflow.registry import registries
 from genflow.sampling import sample
 from genflow.solver.backend_sde import TorchSDE
-from genflow.solver.base import FixedStep, Noise
+from genflow.solver.base import FixedStep
 from genflow.solver.churn import EDMChurn
 from genflow.solver.langevin import langevin_size, langevin_step
+from genflow.solver.noise import Noise
 from genflow.solver.predictor import CORRECTORS, NORMS, PREDICTORS, Ancestral, PredictorCorrector, ReverseDiffusion
 from genflow.solver.sde import EulerMaruyama, HeunSDE
 
