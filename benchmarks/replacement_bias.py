@@ -13,7 +13,7 @@ from common import about
 from torch import Tensor
 
 import genflow
-from genflow.control import Replacement, inpaint
+from genflow.inpainting import Replacement, inpaint
 
 RHO, GIVEN = 0.8, 1.5
 

@@ -50,7 +50,7 @@ def encode(
         nfe: Calls per sample for a fixed-step solver.
         batch_size: Rows at a time.
         labels: Class of each row, as `genflow.sampling.class_labels` reads it.
-        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
+        guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
 
     Returns:
         Latents (B, *), in the scale of `process.sample_prior`, and the NFE.

@@ -96,7 +96,7 @@ def sample(
         device: Where the solve runs; the draws come from the host.
         dtype: Of the states.
         labels: Classes of the samples; see `class_labels`.
-        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
+        guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
         temperature: Factor on the prior's draw; for a heavy-tailed prior it scales the radius.
         observer: Called with (x, t) after every step of every batch.
         on_batch: Called with the number of samples done.

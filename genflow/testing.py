@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genflow.process.affine import AffineProcess
 from genflow.process.base import Process
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.solver.base import CallableField, FixedStep, Solver
 
 SHAPES = ((4,), (1, 4, 4), (1,))

@@ -16,7 +16,7 @@ from genflow.bench.cells import plan
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, TrainConfig, build
 from genflow.data.base import Dataset
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.registry import registries
 from genflow.sampling import class_labels
 from genflow.training import Trainer, train

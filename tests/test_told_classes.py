@@ -12,10 +12,10 @@ from scipy.stats import multivariate_normal
 
 import genflow
 from genflow import cli
-from genflow.control import Replacement, colourise, constrain, inpaint
+from genflow.inpainting import Replacement, colourise, constrain, inpaint
 from genflow.latent import decode, encode, interpolate, round_trip
 from genflow.likelihood import log_likelihood
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.sampling import draw_path
 from genflow.solver.adaptive import RK45
 

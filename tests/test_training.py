@@ -9,7 +9,7 @@ from genflow.checkpoint import CheckpointError
 from genflow.config import TrainConfig
 from genflow.data.digits import Digits
 from genflow.data.paired import PairedDataset
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.process.score_sde import VP
 from genflow.sampling import rectify
 from genflow.training import Batches, NonFiniteLossError, Trainer, train

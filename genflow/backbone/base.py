@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.checks import is_count, require
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 
 
 class Backbone(nn.Module):

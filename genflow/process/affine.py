@@ -30,8 +30,8 @@ from genflow.process.affine_path import AffinePath, Coefficients
 from genflow.process.base import Mode, Perturbed, Process
 from genflow.process.bases import Gaussian
 from genflow.process.distributions import Distribution
-from genflow.process.field import NO_CLASS
 from genflow.process.grids import time_of_noise_left
+from genflow.process.guidance import NO_CLASS
 from genflow.process.heads import EDM, HEADS, Head, Score
 from genflow.process.memory import Memory
 from genflow.process.oracles import DataLaw, Oracle, make_oracle

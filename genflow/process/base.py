@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -270,6 +271,11 @@ class Process(ABC):
     def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x at s if the posterior means at (x, t) did not change; raises ValueError where there are none."""
         raise ValueError(self.why_not("data"))
+
+    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The old name of `ddim_step`."""
+        warnings.warn("frozen_step is now ddim_step", FutureWarning, stacklevel=2)
+        return self.ddim_step(output, x, t, s)
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε(t) of the SDE rule dx = v dt + ε s |dt| + sqrt(2 ε |dt|) ξ that gives the published reverse SDE."""

@@ -251,7 +251,7 @@ class FixedStep(Solver):
     """
 
     why_not_control: str | None = None
-    """Why samples under a constraint (`genflow.control`) can not be drawn with it; None where they can."""
+    """Why samples under a constraint (`genflow.inpainting`) can not be drawn with it; None where they can."""
 
     def __init__(self, grid: Spacing = "process") -> None:
         check_spacing(grid)

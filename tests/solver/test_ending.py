@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import genflow
-from genflow.control import Replacement, inpaint
+from genflow.inpainting import Replacement, inpaint
 from genflow.latent import decode, encode
 from genflow.likelihood import log_likelihood
 from genflow.process.poisson import PFGM, PFGMPP

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import genflow
-from genflow.control import Known, Replacement, _Walk
+from genflow.inpainting import Measurement, Replacement, _Walk
 from genflow.process.distributions import GaussianMixture
 from genflow.process.oracles import Oracle
 from genflow.process.paths import SIEncDec, SIFourier, SILinear, SIMirror, SITrig
@@ -391,7 +391,9 @@ def test_correctors_of_the_unknown_part_keep_its_law(correctors, step):
     """63 unknown entries that are independent of the known one, so that nothing but the moves can be wrong."""
     process, n = VP(), NUMBERS // 63
     oracle = Normal(process, torch.full((64,), 0.7), torch.full((64,), 0.6))
-    known = Known(lambda v: torch.cat([v[:, :1], torch.zeros_like(v[:, 1:])], dim=1), torch.eye(64, dtype=F64)[:1])
+    known = Measurement(
+        lambda v: torch.cat([v[:, :1], torch.zeros_like(v[:, 1:])], dim=1), torch.eye(64, dtype=F64)[:1]
+    )
     how = Replacement(nfe=60 * (1 + correctors), correctors=correctors, corrector_step=step, batch_size=n)
     found = how.sample(process, oracle, known, n).x[0]
     assert bool((found[:, 0] == 1.0).all())

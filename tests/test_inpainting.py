@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import genflow
-from genflow.control import WORKING, Known, Replacement, colourise, constrain, inpaint
+from genflow.inpainting import WORKING, Measurement, Replacement, colourise, constrain, inpaint
 from genflow.registry import registries
 from genflow.solver.base import FixedStep
 
@@ -332,6 +332,6 @@ def test_a_measurement_given_as_a_projection():
     def project(x):
         return x.mean(1, keepdim=True).expand_as(x)
 
-    known = Known(project, torch.full((2, 3), 0.7, dtype=F64))
+    known = Measurement(project, torch.full((2, 3), 0.7, dtype=F64))
     found = Replacement(nfe=10).sample(process, backbone, known, 2)
     torch.testing.assert_close(found.x.mean(2), torch.full((2, 2), 0.7, dtype=F64), rtol=0, atol=1e-12)
