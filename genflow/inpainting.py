@@ -3,7 +3,7 @@
 While a sample travels from the prior to the data, its known part is set again after every step to what it would be at
 that time, a(t) y + b(t) n with a fresh draw n. It needs a process with a score: there the base is Gaussian, and the
 noise of the known part is independent of the rest's. Under Poisson flow's base all entries share one radius, so a part
-of it can not be drawn on its own.
+of it cannot be drawn on its own.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ class Replacement:
         if not isinstance(self.solver, FixedStep) or self.solver.mode != "sde":
             raise ValueError(
                 f"control replaces the known part at every step, so it needs a fixed-step SDE solver, and "
-                f"{type(self.solver).__name__} is none; give {WORKING} (euler_maruyama with diffusion = 0 follows the "
-                "ODE)"
+                f"{type(self.solver).__name__} is not one; give {WORKING} (euler_maruyama with diffusion = 0 "
+                "follows the ODE)"
             )
         if self.solver.why_not_control:
             raise ValueError(
-                f"{type(self.solver).__name__} can not be used under a constraint: {self.solver.why_not_control}; "
+                f"{type(self.solver).__name__} cannot be used under a constraint: {self.solver.why_not_control}; "
                 f"what works: {WORKING}"
             )
 
@@ -116,7 +116,7 @@ class Replacement:
             near = [n for n in range(max(1, self.nfe - 99), self.nfe + 100) if self._fit(n, cost, finish)]
             below, above = [n for n in near if n < self.nfe][-1:], [n for n in near if n > self.nfe][:1]
             raise ValueError(
-                f"nfe = {self.nfe} is no whole number of steps of {type(self.solver).__name__} with correctors = "
+                f"nfe = {self.nfe} is not a whole number of steps of {type(self.solver).__name__} with correctors = "
                 f"{self.correctors}{' and guidance' * (cost > 1)}; give {' or '.join(map(str, below + above))}"
             )
         return found
@@ -203,11 +203,11 @@ class _Walk:
 
 
 def check_control(process: Process) -> None:
-    """Raises ValueError, with the reason, where a known part can not be noised on its own."""
+    """Raises ValueError, with the reason, where a known part cannot be noised on its own."""
     reason = process.why_not("score") or process.why_not("affine")
     if reason:
         raise ValueError(
-            f"{type(process).__name__} can not be sampled under a constraint: the noise of the known part must be "
+            f"{type(process).__name__} cannot be sampled under a constraint: the noise of the known part must be "
             f"independent of the rest's, as that of a Gaussian base is; {reason}"
         )
 

@@ -170,8 +170,8 @@ def log_likelihood(
     _check_end(solver)
     _check_settings(trace, probe, probes)
     solver, t = _ode_solver(solver), _inside(process, t)
-    told = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
-    inner = process.field(backbone, labels=told, guidance=guidance)
+    own = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
+    inner = process.field(backbone, labels=own, guidance=guidance)
     drawn = None
     if trace == "hutchinson":
         drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x))))

@@ -106,7 +106,7 @@ def sample(
         x of shape (n, *shape) on the host, and the mean NFE.
 
     Raises:
-        ValueError: A solver that the process can not use, or labels the backbone does not know, with the reason.
+        ValueError: A solver that the process cannot use, or labels the backbone does not know, with the reason.
         NonFiniteError: With step, time and sample numbers.
         MemoryExhaustedError: One sample does not fit; a batch that does not is halved.
     """
@@ -132,9 +132,9 @@ def _in_batches(
     xs, counts, stopped, done = [], [], [], 0
     while done < n:
         rows = range(done, min(done + batch_size, n))
-        told = None if classes is None else classes[rows.start : rows.stop].to(draw.device)
+        own = None if classes is None else classes[rows.start : rows.stop].to(draw.device)
         try:
-            part = draw(range(first_index + rows.start, first_index + rows.stop), told)
+            part = draw(range(first_index + rows.start, first_index + rows.stop), own)
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(len(rows), error)
             continue
@@ -168,10 +168,10 @@ def sample_together(
     shape, classes = _shape(backbone, shape), class_labels(labels, n, getattr(backbone, "classes", 0))
     own = team.share(-(-n // batch_size))
     rows = range(own.start * batch_size, min(own.stop * batch_size, n))
-    told = None if classes is None else classes[rows.start : rows.stop]
+    mine = None if classes is None else classes[rows.start : rows.stop]
     part = Solution(torch.empty(0, *shape), 0.0, stopped=torch.empty(0, dtype=torch.bool))
     if len(rows):
-        how |= {"batch_size": batch_size, "labels": told, "shape": shape, "first_index": rows.start}
+        how |= {"batch_size": batch_size, "labels": mine, "shape": shape, "first_index": rows.start}
         part = sample(process, backbone, solver, len(rows), **how)
     calls = team.total(torch.tensor([part.nfe * len(rows)], dtype=torch.float64))
     short = torch.zeros(len(rows), dtype=torch.bool) if part.stopped is None else part.stopped
@@ -324,7 +324,7 @@ def check_pair(process: Process, solver: Solver) -> None:
     for need in dict.fromkeys((solver.mode, *solver.needs)):
         reason = process.why_not(need)
         if reason:
-            raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
+            raise ValueError(f"{type(solver).__name__} cannot sample {type(process).__name__}: {reason}")
     solver.ending.on(process, solver.mode, type(solver).__name__)
 
 

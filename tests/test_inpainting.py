@@ -131,7 +131,7 @@ def test_a_solver_draws_rightly_or_is_refused(name):
     process, n = genflow.get_process("vp_sde"), 1000
     solver = genflow.get_solver(name)
     if solver.why_not_control:
-        with pytest.raises(ValueError, match=r"can not be used under a constraint: .*what works: euler_maruyama"):
+        with pytest.raises(ValueError, match=r"cannot be used under a constraint: .*what works: euler_maruyama"):
             Replacement(solver=solver)
         return
     backbone = gaussian(process, torch.diag(torch.tensor([1.0, 0.25], dtype=F64)))
@@ -266,7 +266,7 @@ def test_a_sample_depends_on_its_seed_and_index_alone():
 @pytest.mark.parametrize("name", list(without_a_score()))
 def test_a_process_without_a_score_says_why(name):
     process = genflow.get_process(name)
-    with pytest.raises(ValueError, match="can not be sampled under a constraint") as error:
+    with pytest.raises(ValueError, match="cannot be sampled under a constraint") as error:
         inpaint(process, None, torch.zeros(1, 2), torch.tensor([1, 0]))
     assert process.why_not("score") in str(error.value)
 
@@ -295,8 +295,8 @@ def test_masks_that_can_not_be_used(mask, what):
         ({"corrector_step": 1.0}, "corrector_step = 1.0 is not allowed"),
         ({"solver": genflow.get_solver("heun")}, "needs a fixed-step SDE solver, and Heun is none"),
         ({"solver": genflow.get_solver("rk45")}, "needs a fixed-step SDE solver, and RK45 is none"),
-        ({"nfe": 10, "correctors": 3}, "nfe = 10 is no whole number of steps.*give 8 or 12"),
-        ({"nfe": 2, "correctors": 3}, "nfe = 2 is no whole number of steps.*give 4$"),
+        ({"nfe": 10, "correctors": 3}, "nfe = 10 is not a whole number of steps.*give 8 or 12"),
+        ({"nfe": 2, "correctors": 3}, "nfe = 2 is not a whole number of steps.*give 4$"),
         ({"nfe": 60, "correctors": 1, "solver": genflow.get_solver("heun_sde")}, "nfe = 60 .* HeunSDE .*give 59 or 61"),
     ],
 )

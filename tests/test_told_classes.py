@@ -446,5 +446,5 @@ def test_times_and_labels_that_do_not_fit(command, tmp_path):
 
 def test_a_path_without_draws_at_a_time_says_why():
     process = genflow.get_process("si_linear", source="uniform")
-    with pytest.raises(ValueError, match=r"SILinear draws no x_t at a given time: .* no affine path"):
+    with pytest.raises(ValueError, match=r"SILinear draws no x_t at a given time: .* not an affine path"):
         draw_path(process, torch.zeros(2, 3), 0.5, 0, range(2))

@@ -99,8 +99,8 @@ CATALOG = [
         mode="sde",
         missing={
             "ode": "its flow leads each example back to itself",
-            "affine": "its noise grows and shrinks again, so a noise level is no time of it",
-            "norm": "its noise grows and shrinks again, so a noise level is no time of it",
+            "affine": "its noise grows and shrinks again, so a noise level does not belong to one time",
+            "norm": "its noise grows and shrinks again, so a noise level does not belong to one time",
             "likelihood": "its base is a data set, which has no density",
         },
     ),

@@ -134,7 +134,7 @@ class AffineProcess(AffinePath, Process):
         return self.pairs(x, self.base_like(x, generator), t, refs)
 
     def check_batch(self, x: Tensor) -> None:
-        """Raises ValueError where x is no batch of data (B, *) in floating point with B >= 1."""
+        """Raises ValueError unless x is a batch of data (B, *) in floating point with B >= 1."""
         if x.ndim < 2 or not len(x):
             raise ValueError(f"training pairs need at least one data point of shape (B, *), got {tuple(x.shape)}")
         if not x.is_floating_point():

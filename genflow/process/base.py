@@ -181,7 +181,7 @@ class Process(ABC):
             noise_level: The backbone asks for `noise_level` in the place of `condition`.
         """
         make = self.noise_level if noise_level else self.condition
-        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
+        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return make(t.double()).to(x.device, x.dtype)
         key = (float(t), noise_level, x.dtype, x.device)
         found: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
@@ -223,7 +223,7 @@ class Process(ABC):
         partner: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
     ) -> Perturbed:
-        """Training pairs of a batch, its labels (B,) and a pool of points with their classes heeded.
+        """Training pairs of a batch, given its labels (B,) and a pool of points with their classes.
 
         See `perturb` and `own_class`.
         """
@@ -312,7 +312,7 @@ class Process(ABC):
 
 
 def constructor_options(owner: object) -> dict[str, Any]:
-    """The dataclass fields of an object that differ from their defaults; {} where it is no dataclass."""
+    """The dataclass fields of an object that differ from their defaults; {} where it is not a dataclass."""
     if not is_dataclass(owner) or isinstance(owner, type):
         return {}
     values = {f.name: (getattr(owner, f.name), f.default) for f in fields(owner) if f.init}

@@ -130,7 +130,7 @@ class SIMirror(Interpolant):
         if capability == "ode":
             return "SIMirror: its flow leads each example back to itself; use an SDE solver"
         if capability in ("affine", "norm"):
-            return "SIMirror: its noise grows and shrinks again, so a noise level is no time of it"
+            return "SIMirror: its noise grows and shrinks again, so a noise level does not belong to one time"
         return super().why_not(capability)
 
     def sample_prior(

@@ -99,7 +99,7 @@ class _SDE:
 
 
 def _brownian(noise: Noise, x: Tensor, length: float, area: bool) -> Any:
-    """One increment W of variance `length`, and its time integral U where it is asked for, from the samples' own noise.
+    """One increment W of variance `length`, and its time integral U where it is wanted, from the samples' own noise.
 
     Given W, U is normal with mean length·W/2 and variance length³/12.
     """

@@ -68,7 +68,7 @@ def scheduled(field: FieldLike, owner: object) -> Scheduled:
         )
     reason = field.why_not("affine")
     if reason:
-        raise ValueError(f"{type(owner).__name__} can not solve this field: {reason}")
+        raise ValueError(f"{type(owner).__name__} cannot solve this field: {reason}")
     return cast(Scheduled, field)
 
 
@@ -122,8 +122,8 @@ class Solution:
         nfe: Backbone calls per sample; the mean where samples differ.
         path: (t, x) pairs where a path was asked for, else empty.
         nfe_per_sample: Calls of each sample (B,), where samples differ.
-        stopped: Whether each sample (B,) was left short of the end, where a solver was told that it may; else None.
-        t: Native time of the last states, where the solver says it.
+        stopped: Whether each sample (B,) was left short of the end, where the solver may leave it there; else None.
+        t: Native time of the last states, where the solver gives it.
     """
 
     x: Tensor
@@ -140,7 +140,7 @@ class Solution:
 
 
 class SolverError(RuntimeError):
-    """A solve that can not go on; the message says where and what to try."""
+    """A solve that cannot go on; the message says where and what to try."""
 
 
 class NonFiniteError(SolverError):
@@ -251,7 +251,7 @@ class FixedStep(Solver):
     """
 
     why_not_control: str | None = None
-    """Why samples under a constraint (`genflow.inpainting`) can not be drawn with it; None where they can."""
+    """Why samples under a constraint (`genflow.inpainting`) cannot be drawn with it; None where they can."""
 
     def __init__(self, grid: Spacing = "process") -> None:
         check_spacing(grid)

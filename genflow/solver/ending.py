@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Endable(Protocol):
-    """What a process says of its ends, and its field with it."""
+    """How a process, and so its field, can end a path."""
 
     def end_time(self, noise: float) -> float: ...
     def published_end(self, mode: str) -> str: ...

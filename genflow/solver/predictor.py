@@ -23,7 +23,7 @@ from genflow.solver.sde import EulerMaruyama, is_noiseless_end, needed, transiti
 
 
 def reverse_diffusion_mean(x: Tensor, score: Tensor, r: float | Tensor, variance: float | Tensor) -> Tensor:
-    """x − (r − 1) x + V s: the forward step's drift turned round. The noise that goes with it is sqrt(V) ξ.
+    """x − (r − 1) x + V s: the forward step with its drift reversed. The noise that goes with it is sqrt(V) ξ.
 
     Source: Song et al. 2021, arXiv:2011.13456.
     """

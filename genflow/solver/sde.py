@@ -127,7 +127,7 @@ class HeunSDE(FreeDiffusion):
 
 
 def needed(noise: Noise | None, owner: object) -> Noise:
-    """The noise, which an SDE solver can not go without."""
+    """The noise, which an SDE solver cannot do without."""
     if noise is None:
         raise ValueError(f"{type(owner).__name__} needs noise: give Noise(seed, indices), or use genflow.sample")
     return noise
@@ -135,8 +135,8 @@ def needed(noise: Noise | None, owner: object) -> Noise:
 
 def is_noiseless_end(field: FieldLike, s: Tensor) -> bool:
     """Whether the step to s adds no noise: s is where the field's own grid ends, and nothing follows that takes it."""
-    says = getattr(field, "is_noiseless_end", None)
-    return bool(says(s)) if says else float(s) == float(field.grid(1)[-1])
+    asked = getattr(field, "is_noiseless_end", None)
+    return bool(asked(s)) if asked else float(s) == float(field.grid(1)[-1])
 
 
 def noise_variance(field: FieldLike, t: Tensor) -> float:

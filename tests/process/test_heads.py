@@ -206,7 +206,7 @@ def test_the_backbone_emits_twice_the_channels(head, shape):
     assert type(process)(**process.config()).extra_channels == shape[0]
 
 
-# ---- what a head can not do, it says ---------------------------------------------------------------------
+# ---- what a head cannot do, it says ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", list(HEADS))
