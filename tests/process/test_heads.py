@@ -238,3 +238,27 @@ def test_the_poisson_head_is_not():
 def test_heads_that_do_not_fit_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         SILinear(**options)
+
+
+def test_old_names_of_the_ddim_step_and_of_the_conditioning_still_work():
+    """A backbone from before says `told` where today's say `conditioning`."""
+    process = genflow.get_process("vp_ode")
+    x, t, s = torch.randn(3, 2), torch.tensor(0.5), torch.tensor(0.3)
+    seen = []
+
+    def old(x, level):
+        seen.append(float(level[0]))
+        return 0 * x
+
+    field = process.field(old)
+    with pytest.warns(FutureWarning, match="frozen_step is now ddim_step"):
+        assert torch.equal(field.frozen_step(x, t, s), field.ddim_step(x, t, s))
+    with pytest.warns(FutureWarning, match="frozen_step is now ddim_step"):
+        assert torch.equal(process.frozen_step(0 * x, x, t, s), process.ddim_step(0 * x, x, t, s))
+    old.told = "noise_level"
+    process.field(old).velocity(x, t)
+    assert seen[0] == pytest.approx(0.5)
+    assert seen[-1] == pytest.approx(float(process.noise_level(t)))
+    net = genflow.get_backbone("mlp", shape=(2,), extra_channels=0)
+    net.told = "noise_level"
+    assert net.conditioning == net.told == "noise_level"
