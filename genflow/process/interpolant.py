@@ -263,7 +263,7 @@ class Interpolant(AffineProcess):
             return super().why_not(capability)
         if capability in ("affine", "norm"):
             return (
-                f"{name}: its base is not one normal drawn independently, so x_t = a X + b N + γ Z is not an affine path"
+                f"{name}: its base is not one normal drawn independently, so a X + b N + γ Z is not an affine path"
             )
         if capability in ("score", "sde", "data") and self.head == "velocity":
             return (
