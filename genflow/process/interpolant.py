@@ -262,9 +262,7 @@ class Interpolant(AffineProcess):
         if self.is_affine or capability in ("likelihood", "oracle"):
             return super().why_not(capability)
         if capability in ("affine", "norm"):
-            return (
-                f"{name}: its base is not one normal drawn independently, so a X + b N + γ Z is not an affine path"
-            )
+            return f"{name}: its base is not one normal drawn independently, so a X + b N + γ Z is not an affine path"
         if capability in ("score", "sde", "data") and self.head == "velocity":
             return (
                 f"{name}: with this base, coupling or path the velocity does not determine the {_SAID[capability]}; "
