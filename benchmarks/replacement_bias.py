@@ -13,7 +13,7 @@ from common import about
 from torch import Tensor
 
 import genflow
-from genflow.control import Replacement, inpaint
+from genflow.inpainting import Replacement, inpaint
 
 RHO, GIVEN = 0.8, 1.5
 
@@ -26,7 +26,7 @@ def main() -> None:
     def backbone(x: Tensor, condition: Tensor) -> Tensor:
         c = process.at(process.time(condition.double()), x)
         gain = c.a * values / (c.a**2 * values + c.b**2)
-        return process.predicts.encode((x @ vectors * gain) @ vectors.T, x, c)
+        return process.prediction.encode((x @ vectors * gain) @ vectors.T, x, c)
 
     x, mask = torch.tensor([[GIVEN, 0.0]], dtype=torch.float64), torch.tensor([1, 0])
     print(f"exact: mean {RHO * GIVEN:.2f}, variance {1 - RHO**2:.2f}")

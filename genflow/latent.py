@@ -50,7 +50,7 @@ def encode(
         nfe: Calls per sample for a fixed-step solver.
         batch_size: Rows at a time.
         labels: Class of each row, as `genflow.sampling.class_labels` reads it.
-        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
+        guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
 
     Returns:
         Latents (B, *), in the scale of `process.sample_prior`, and the NFE.
@@ -58,8 +58,8 @@ def encode(
     Raises:
         ValueError: A solver of an SDE, whose ends no latent determines, or labels that do not fit.
     """
-    told = _Told(lambda known: BackwardField(process, backbone, known, guidance), labels, _classes(backbone))
-    return _solve(told, process, x, _ode_solver(process, solver).ends(), nfe, batch_size)
+    make = _Fields(lambda known: BackwardField(process, backbone, known, guidance), labels, _classes(backbone))
+    return _solve(make, process, x, _ode_solver(process, solver).ends(), nfe, batch_size)
 
 
 def decode(
@@ -74,12 +74,12 @@ def decode(
     guidance: float = 1.0,
 ) -> Solution:
     """Data of latents (B, *): the ODE from the prior's end to the data's; arguments and errors as in `encode`."""
-    told = _Told(lambda known: process.field(backbone, labels=known, guidance=guidance), labels, _classes(backbone))
-    return _solve(told, process, latent, solver, nfe, batch_size)
+    make = _Fields(lambda known: process.field(backbone, labels=known, guidance=guidance), labels, _classes(backbone))
+    return _solve(make, process, latent, solver, nfe, batch_size)
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Fields:
     """A field of given labels, and the labels of all rows."""
 
     field: Callable[[Tensor | None], Field]
@@ -99,7 +99,7 @@ def _classes(backbone: BackboneLike) -> int:
 
 @torch.no_grad()
 def _solve(
-    told: _Told,
+    make: _Fields,
     process: Process,
     x: Tensor,
     solver: Solver | str | None,
@@ -111,7 +111,7 @@ def _solve(
     if x.ndim < 2 or not len(x):
         raise ValueError(f"latents need states of shape (B, *) with B >= 1, got shape {tuple(x.shape)}")
     size = int(batch_size)
-    parts = [solver.solve(at, chunk, nfe=nfe) for at, chunk in zip(told.fields(x, size), x.split(size), strict=True)]
+    parts = [solver.solve(at, chunk, nfe=nfe) for at, chunk in zip(make.fields(x, size), x.split(size), strict=True)]
     calls = torch.cat([_calls(part) for part in parts])
     return Solution(torch.cat([part.x for part in parts]), float(calls.mean()), nfe_per_sample=calls)
 
@@ -275,7 +275,7 @@ def interpolate(
         ValueError: As `blend` and `encode`.
     """
     if first.shape != second.shape:
-        raise ValueError(f"data of shapes {tuple(first.shape)} and {tuple(second.shape)} are no pairs")
+        raise ValueError(f"data of shapes {tuple(first.shape)} and {tuple(second.shape)} are not pairs")
     _check_path(count, kind)  # before anything is encoded
     known = class_labels(labels, len(first), _classes(backbone), "interpolation")
     how: dict[str, Any] = {"nfe": nfe, "batch_size": batch_size, "guidance": guidance}

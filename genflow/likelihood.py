@@ -16,7 +16,8 @@ from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
 from genflow.sampling import Labels, class_labels
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import Noise, Solver
+from genflow.solver.base import Solver
+from genflow.solver.noise import Noise
 
 TRACES = ("hutchinson", "exact")
 PROBES = ("rademacher", "gaussian")
@@ -169,8 +170,8 @@ def log_likelihood(
     _check_end(solver)
     _check_settings(trace, probe, probes)
     solver, t = _ode_solver(solver), _inside(process, t)
-    told = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
-    inner = process.field(backbone, labels=told, guidance=guidance)
+    own = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
+    inner = process.field(backbone, labels=own, guidance=guidance)
     drawn = None
     if trace == "hutchinson":
         drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x))))
@@ -184,7 +185,7 @@ def log_likelihood(
 
 
 def _check_end(solver: Solver | None) -> None:
-    if solver is not None and not solver.ending.plain:
+    if solver is not None and not solver.ending.is_default:
         raise ValueError(
             f"a likelihood follows the path from the data to the prior: '{solver.ending.words}' has no meaning there; "
             "leave it out, and give t to begin at another noise level"

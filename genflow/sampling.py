@@ -20,7 +20,8 @@ from genflow.distributed import Team
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
-from genflow.solver.base import Noise, NonFiniteError, Observer, Solution, Solver, sample_generator
+from genflow.solver.base import NonFiniteError, Observer, Solution, Solver
+from genflow.solver.noise import Noise, sample_generator
 
 LOG = logging.getLogger("genflow")
 
@@ -95,7 +96,7 @@ def sample(
         device: Where the solve runs; the draws come from the host.
         dtype: Of the states.
         labels: Classes of the samples; see `class_labels`.
-        guidance: Classifier-free guidance w; see `genflow.process.field.Field`. NFE counts both calls.
+        guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
         temperature: Factor on the prior's draw; for a heavy-tailed prior it scales the radius.
         observer: Called with (x, t) after every step of every batch.
         on_batch: Called with the number of samples done.
@@ -105,7 +106,7 @@ def sample(
         x of shape (n, *shape) on the host, and the mean NFE.
 
     Raises:
-        ValueError: A solver that the process can not use, or labels the backbone does not know, with the reason.
+        ValueError: A solver that the process cannot use, or labels the backbone does not know, with the reason.
         NonFiniteError: With step, time and sample numbers.
         MemoryExhaustedError: One sample does not fit; a batch that does not is halved.
     """
@@ -131,9 +132,9 @@ def _in_batches(
     xs, counts, stopped, done = [], [], [], 0
     while done < n:
         rows = range(done, min(done + batch_size, n))
-        told = None if classes is None else classes[rows.start : rows.stop].to(draw.device)
+        own = None if classes is None else classes[rows.start : rows.stop].to(draw.device)
         try:
-            part = draw(range(first_index + rows.start, first_index + rows.stop), told)
+            part = draw(range(first_index + rows.start, first_index + rows.stop), own)
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(len(rows), error)
             continue
@@ -167,10 +168,10 @@ def sample_together(
     shape, classes = _shape(backbone, shape), class_labels(labels, n, getattr(backbone, "classes", 0))
     own = team.share(-(-n // batch_size))
     rows = range(own.start * batch_size, min(own.stop * batch_size, n))
-    told = None if classes is None else classes[rows.start : rows.stop]
+    mine = None if classes is None else classes[rows.start : rows.stop]
     part = Solution(torch.empty(0, *shape), 0.0, stopped=torch.empty(0, dtype=torch.bool))
     if len(rows):
-        how |= {"batch_size": batch_size, "labels": told, "shape": shape, "first_index": rows.start}
+        how |= {"batch_size": batch_size, "labels": mine, "shape": shape, "first_index": rows.start}
         part = sample(process, backbone, solver, len(rows), **how)
     calls = team.total(torch.tensor([part.nfe * len(rows)], dtype=torch.float64))
     short = torch.zeros(len(rows), dtype=torch.bool) if part.stopped is None else part.stopped
@@ -323,7 +324,7 @@ def check_pair(process: Process, solver: Solver) -> None:
     for need in dict.fromkeys((solver.mode, *solver.needs)):
         reason = process.why_not(need)
         if reason:
-            raise ValueError(f"{type(solver).__name__} can not sample {type(process).__name__}: {reason}")
+            raise ValueError(f"{type(solver).__name__} cannot sample {type(process).__name__}: {reason}")
     solver.ending.on(process, solver.mode, type(solver).__name__)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genflow.process.affine import AffineProcess
 from genflow.process.base import Process
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.solver.base import CallableField, FixedStep, Solver
 
 SHAPES = ((4,), (1, 4, 4), (1,))
@@ -32,7 +32,7 @@ def check_process(process: Process) -> None:
     check_grid(process)
     check_prior(process)
     check_config(process)
-    if isinstance(process, AffineProcess) and process.plain:
+    if isinstance(process, AffineProcess) and process.is_affine:
         check_coefficients(process)
         check_head(process)
         check_posterior(process)
@@ -148,9 +148,9 @@ def check_head(process: AffineProcess) -> None:
         x, mean = points * 2 + 0.3, points.flip(0)
         for t in (*inner_times(fit), inner_times(fit, len(x))):
             c = fit.at(t, x)
-            output = fit.predicts.encode(mean, x, c)
+            output = fit.prediction.encode(mean, x, c)
             size = float(mean.abs().max() + x.abs().max() + c.b.max())
-            data, base = fit.predicts.decode(output, x, c)
+            data, base = fit.prediction.decode(output, x, c)
             assert float((data - mean).abs().max()) < 1e-9 * size, f"decode(encode(mean)) is off at t = {t}"
             want = c.da * mean + c.db * (x - c.a * mean) / c.b
             torch.testing.assert_close(fit.velocity(output, x, t), want, rtol=1e-8, atol=1e-8)
@@ -322,34 +322,35 @@ def check_backbone(make: Callable[..., torch.nn.Module], shape: tuple[int, ...])
 def check_conditional(make: Callable[..., torch.nn.Module], shape: tuple[int, ...]) -> None:
     """With classes a backbone begins as the unconditional one; then each row follows its own label."""
     x, condition, labels = torch.randn(4, *shape), torch.rand(4) + 0.1, torch.tensor([0, 1, 2, NO_CLASS])
-    plain, told = make(shape=shape), make(shape=shape, classes=3)
-    for model in (plain, told):
+    plain, conditional = make(shape=shape), make(shape=shape, classes=3)
+    for model in (plain, conditional):
         model.initialise(7)  # type: ignore[operator]
-    assert told.classes == 3, "the backbone does not say its classes"
-    ours, theirs = dict(plain.named_parameters()), dict(told.named_parameters())
+    assert conditional.classes == 3, "the backbone does not give its number of classes"
+    ours, theirs = dict(plain.named_parameters()), dict(conditional.named_parameters())
     changed = [n for n in ours if n not in theirs or not torch.equal(ours[n], theirs[n])]
     assert not changed, f"parameters that start differently because of the classes: {changed}"
-    torch.testing.assert_close(told(x, condition, labels), plain(x, condition), rtol=1e-5, atol=1e-5)
-    told.eval()
+    torch.testing.assert_close(conditional(x, condition, labels), plain(x, condition), rtol=1e-5, atol=1e-5)
+    conditional.eval()
     with torch.no_grad():  # a network may begin with layers at zero, behind which nothing shows
-        for parameter in told.parameters():
+        for parameter in conditional.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    given = told(x, condition, labels)
+    given = conditional(x, condition, labels)
     given.square().mean().backward()
     unreached = [n for n, p in theirs.items() if n not in ours and not bool(p.grad is not None and p.grad.any())]
     assert not unreached, f"parameters that the labels do not reach: {unreached}"
-    again = make(**told.config())  # type: ignore[operator]
-    again.load_state_dict(told.state_dict())
+    again = make(**conditional.config())  # type: ignore[operator]
+    again.load_state_dict(conditional.state_dict())
     assert torch.equal(again.eval()(x, condition, labels), given), "config() does not rebuild the classes"
-    none = told(x, condition)
-    torch.testing.assert_close(none, told(x, condition, torch.full_like(labels, NO_CLASS)), rtol=1e-5, atol=1e-5)
+    none = conditional(x, condition)
+    torch.testing.assert_close(none, conditional(x, condition, torch.full_like(labels, NO_CLASS)), rtol=1e-5, atol=1e-5)
     gap = (given - none).abs().flatten(1).amax(1)
     assert bool((gap[:3] > 1e-3 * given.abs().max()).all()), "a class makes no difference"
     torch.testing.assert_close(given[3], none[3], rtol=1e-4, atol=1e-4)
-    told, x, condition = told.double(), x.double(), condition.double()  # float32 sums in another order for one row
-    given = told(x, condition, labels)
+    conditional = conditional.double()  # float32 adds up in another order for one row
+    x, condition = x.double(), condition.double()
+    given = conditional(x, condition, labels)
     for k in range(4):
-        alone = told(x[k : k + 1], condition[k : k + 1], labels[k : k + 1])
+        alone = conditional(x[k : k + 1], condition[k : k + 1], labels[k : k + 1])
         torch.testing.assert_close(alone[0], given[k], rtol=1e-4, atol=1e-4)
 
 

@@ -21,6 +21,7 @@ LAYERS = (
         "likelihood",
         "latent",
         "control",
+        "inpainting",
         "transport",
         "testing",
         "signals",

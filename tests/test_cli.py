@@ -495,7 +495,7 @@ def test_a_process_without_score_is_not_sampled_by_an_sde_solver(genflow, tmp_pa
     line = TINY.replace("vp_ode", "pfgm").split()
     assert genflow([*line, "--out", tmp_path / "model"]).code == 0
     message = refused(genflow(f"{SAMPLE} --solver euler_maruyama --out x.npz"))
-    assert "EulerMaruyama can not sample PFGM" in message
+    assert "EulerMaruyama cannot sample PFGM" in message
 
 
 # ---- as a program ----------------------------------------------------------------------------------------

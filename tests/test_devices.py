@@ -81,7 +81,7 @@ def test_a_compiled_network_goes_through_the_compiler(monkeypatch):
 def test_a_prepared_network_has_the_attributes_of_its_own_and_a_field_takes_it():
     net, x, condition = network("mlp", {"width": 8}, classes=3)
     call = prepare(net, Execution("bfloat16"), "cpu")
-    assert (call.classes, call.told, call.shape, call.config()) == (3, "condition", (1, 8, 8), net.config())
+    assert (call.classes, call.conditioning, call.shape, call.config()) == (3, "condition", (1, 8, 8), net.config())
     assert list(call.state_dict()) == list(net.state_dict())
     labels = torch.tensor([0, 1, 2, -1])
     assert gap(call(x, condition, labels), net(x, condition, labels)) < 3e-2
@@ -97,7 +97,7 @@ def test_a_prepared_network_has_the_attributes_of_its_own_and_a_field_takes_it()
 def test_a_wrapped_network_shows_what_is_inside():
     net, *inputs = network("mlp", {"width": 8}, classes=3)
     call = prepare(nn.DataParallel(net), Execution(), "cpu")
-    assert (call.classes, call.told) == (3, "condition")
+    assert (call.classes, call.conditioning) == (3, "condition")
     assert torch.equal(call(*inputs), net(*inputs))
 
 

@@ -16,7 +16,7 @@ from genflow.bench.cells import plan
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, TrainConfig, build
 from genflow.data.base import Dataset
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.registry import registries
 from genflow.sampling import class_labels
 from genflow.training import Trainer, train
@@ -47,7 +47,7 @@ class ExactMixture(nn.Module):
         if labels is not None:
             weights = torch.where(labels[:, None] == NO_CLASS, weights, torch.eye(2).double()[labels.clamp_min(0)])
         mean = (weights[..., None] * means).sum(1)
-        return self.process.predicts.encode(mean, x.double(), c).to(x.dtype)
+        return self.process.prediction.encode(mean, x.double(), c).to(x.dtype)
 
 
 def log_densities(x, a, b):
@@ -123,7 +123,7 @@ def test_guided_score_and_velocity_against_autograd_of_the_densities(name, guida
             torch.testing.assert_close(both[1], score, **near)
             s = torch.tensor(time + 0.05, dtype=torch.float64)
             a_s, b_s, _ = PATHS[name](time + 0.05)
-            torch.testing.assert_close(field.frozen_step(x, t, s), a_s * mean - b_s * b * score, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(field.ddim_step(x, t, s), a_s * mean - b_s * b * score, rtol=1e-7, atol=1e-7)
         per_call = 2 if guidance not in (0.0, 1.0) else 1
         assert field.cost == per_call
         assert field.evaluations == field.backbone.rows == 5 * 5 * 3 * per_call  # five rows, readings, three times

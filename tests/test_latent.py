@@ -22,7 +22,7 @@ def gaussian(process, scale=SCALE):
 
     def backbone(x, condition):
         c = process.at(process.time(condition.double()), x)
-        return process.predicts.encode(c.a * scale**2 / (c.a**2 * scale**2 + c.b**2) * x, x, c)
+        return process.prediction.encode(c.a * scale**2 / (c.a**2 * scale**2 + c.b**2) * x, x, c)
 
     return backbone
 
@@ -216,7 +216,7 @@ def test_paths_that_are_none(count, kind, what):
     process = genflow.get_process("vp_ode")
     with pytest.raises(ValueError, match=what):
         interpolate(process, None, draws(2, 2), draws(2, 2), count, kind)
-    with pytest.raises(ValueError, match="are no pairs"):
+    with pytest.raises(ValueError, match="are not pairs"):
         interpolate(process, None, draws(2, 2), draws(3, 2), 3)
 
 

@@ -103,7 +103,7 @@ def correlated(process, covariance=COVARIANCE):
     def backbone(x, condition):
         c = process.at(process.time(condition.double()), x)
         gain = c.a * values / (c.a**2 * values + c.b**2)
-        return process.predicts.encode((x @ vectors * gain) @ vectors.T, x, c)
+        return process.prediction.encode((x @ vectors * gain) @ vectors.T, x, c)
 
     return backbone
 
@@ -234,7 +234,7 @@ def test_the_standard_error_of_bits_per_dim():
 
 
 def test_what_sampling_in_inference_mode_remembers_does_not_break_a_likelihood():
-    """Coefficients and conditions of a time are remembered; a tensor of inference mode can not be used by autograd."""
+    """Coefficients and conditions of a time are remembered; a tensor of inference mode cannot be used by autograd."""
     import torch
 
     import genflow

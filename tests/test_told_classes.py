@@ -12,10 +12,10 @@ from scipy.stats import multivariate_normal
 
 import genflow
 from genflow import cli
-from genflow.control import Replacement, colourise, constrain, inpaint
+from genflow.inpainting import Replacement, colourise, constrain, inpaint
 from genflow.latent import decode, encode, interpolate, round_trip
 from genflow.likelihood import log_likelihood
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.sampling import draw_path
 from genflow.solver.adaptive import RK45
 
@@ -45,7 +45,7 @@ class Gaussians:
         flat = x.flatten(1)
         a, b, m, s = c.a.reshape(-1, 1), c.b.reshape(-1, 1), self.means[which], SCALES[which][:, None]
         mean = m + a * s**2 / (a**2 * s**2 + b**2) * (flat - a * m)
-        return self.process.predicts.encode(mean.reshape(x.shape), x, c)
+        return self.process.prediction.encode(mean.reshape(x.shape), x, c)
 
 
 def rows_of(labels):
@@ -446,5 +446,5 @@ def test_times_and_labels_that_do_not_fit(command, tmp_path):
 
 def test_a_path_without_draws_at_a_time_says_why():
     process = genflow.get_process("si_linear", source="uniform")
-    with pytest.raises(ValueError, match=r"SILinear draws no x_t at a given time: .* no affine path"):
+    with pytest.raises(ValueError, match=r"SILinear draws no x_t at a given time: .* not an affine path"):
         draw_path(process, torch.zeros(2, 3), 0.5, 0, range(2))

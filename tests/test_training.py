@@ -9,7 +9,7 @@ from genflow.checkpoint import CheckpointError
 from genflow.config import TrainConfig
 from genflow.data.digits import Digits
 from genflow.data.paired import PairedDataset
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.process.score_sde import VP
 from genflow.sampling import rectify
 from genflow.training import Batches, NonFiniteLossError, Trainer, train
@@ -232,7 +232,7 @@ class ExactGaussian(torch.nn.Module):
     def forward(self, x, condition):
         c = self.process.at(self.process.time(condition.double()), x)
         gain = c.a * self.scale**2 / (c.a**2 * self.scale**2 + c.b**2)
-        return self.process.predicts.encode(self.mean + gain * (x - c.a * self.mean), x, c)
+        return self.process.prediction.encode(self.mean + gain * (x - c.a * self.mean), x, c)
 
 
 @pytest.mark.parametrize("name", ["si_linear", "vp_ode", "ve_ode"])

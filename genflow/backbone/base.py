@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.checks import is_count, require
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 
 
 class Backbone(nn.Module):
@@ -25,8 +25,10 @@ class Backbone(nn.Module):
 
     classes: int = 0
 
-    told: Literal["condition", "noise_level"] = "condition"
-    """The conditioning, the second argument of a call: the process's `condition`, or its noise level, data units."""
+    conditioning: Literal["condition", "noise_level"] = "condition"
+    """What the second argument of a call is: the process's condition, or the scale of its noise, data units.
+
+    Networks written for earlier versions set it under its old name, `told`."""
 
     def __init__(self, shape: tuple[int, ...], extra_channels: int, classes: int = 0, **options: Any) -> None:
         super().__init__()
@@ -42,6 +44,15 @@ class Backbone(nn.Module):
         self.classes = int(classes)
         known = {"classes": self.classes} if self.classes else {}
         self.options = {"shape": list(self.shape), "extra_channels": self.extra_channels, **known, **options}
+
+    @property
+    def told(self) -> Literal["condition", "noise_level"]:
+        """The old name of `conditioning`."""
+        return self.conditioning
+
+    @told.setter
+    def told(self, conditioning: Literal["condition", "noise_level"]) -> None:
+        self.conditioning = conditioning
 
     def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
         """The output at x (B, *shape) and condition (B,), with `extra_channels` more entries in dimension 1.

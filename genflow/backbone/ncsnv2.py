@@ -129,7 +129,7 @@ class NCSNv2(Backbone):
         )
         _check_sides(size, shape)
         self.noise_level, self.normalise, self.centre = noise_level, normalise, centre
-        self.told = "noise_level" if noise_level == "scale" else "condition"
+        self.conditioning = "noise_level" if noise_level == "scale" else "condition"
         planes = (noise_level == "plane") + normalise
         self.begin_conv = nn.Conv2d(shape[0] + planes, features, 3, padding=1)
         self.stages, self.refines = SIZES[size], REFINE_NAMES[size]

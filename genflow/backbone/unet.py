@@ -52,7 +52,7 @@ class UNet(Backbone):
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
         super().__init__(shape, extra_channels, classes, **kept)
         self.design, self.levels = design, len(design.ch_mult)
-        self.told = "condition" if design.told == "condition" else "noise_level"
+        self.conditioning = "condition" if design.told == "condition" else "noise_level"
         here = [side in design.attn_resolutions for side in sides(self.shape, self.levels)]
         self.attends = [design.attention and attends for attends in here]
         self.scaler = Scaler(design.fir_kernel if design.fir else None)

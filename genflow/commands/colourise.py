@@ -40,7 +40,7 @@ def colourise_command(config_file: Path | None, **given: Any) -> int:
 
 def run_colourise(config: ColouriseConfig) -> str:
     """Draws, writes, and returns what to print."""
-    from genflow.control import colourise
+    from genflow.inpainting import colourise
 
     out, how, opened = open_control(config, config.out, "colourising")
     if opened.shape[0] != 3:

@@ -22,7 +22,7 @@ from genflow.config import Options, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genflow.control import Replacement
+    from genflow.inpainting import Replacement
     from genflow.opened import Opened
     from genflow.solver.base import Solution
 
@@ -50,7 +50,7 @@ def open_control(config: ControlConfig, out: str, what: str) -> tuple[Path, Repl
         out: Its file.
         what: What is done, for messages.
     """
-    from genflow.control import Replacement, check_control
+    from genflow.inpainting import Replacement, check_control
 
     place = check_out(out, (".png", ".npz"))
     solver, _ = open_solver(config.solver, config.solver_options, config.nfe)

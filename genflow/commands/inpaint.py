@@ -50,7 +50,7 @@ def run_inpaint(config: InpaintConfig) -> str:
     """Draws, writes, and returns what to print."""
     import torch
 
-    from genflow.control import inpaint
+    from genflow.inpainting import inpaint
 
     out, how, opened = open_control(config, config.out, "inpainting")
     begin, keep = given_images(config, opened), kept(config.mask, opened.shape)

@@ -29,161 +29,89 @@ CAPABILITIES = {
 
 _ALBERGO = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
 _FOLLOWUP = "Albergo et al. 2023, arXiv:2303.08797"
-_NO_DATA_EARLY = "before t = 1/2 there is no data in x_t"
 _SONG = "Song et al. 2021, arXiv:2011.13456"
+_NO_SCORE = {"score": "the base is not Gaussian, so the velocity does not determine the score"}
+_NO_DATA_EARLY = {"affine": "before t = 1/2 there is no data in x_t"}
+
+
+def _entry(
+    name: str, target: str, summary: str, source: str, family: str = "", mode: str = "ode", **facts: Any
+) -> Entry:
+    """One name; facts are options that it stands for (`preset`) and what it cannot do, with reasons (`missing`)."""
+    missing = {"missing": facts["missing"]} if "missing" in facts else {}
+    tags = {"mode": mode, **missing}
+    return Entry(name, f"genflow.process.{target}", summary, source, family or name, facts.get("preset", {}), tags=tags)
+
+
+def _pair(names: tuple[str, str], target: str, path: str, sde: str, source: str, **facts: Any) -> tuple[Entry, Entry]:
+    """The two names of one process: sampled by its ODE, and by the SDE that `sde` names."""
+    flow = "probability-flow ODE" if source == _SONG else "ODE"
+    family = names[0].removesuffix("_ode")
+    return (
+        _entry(names[0], target, f"{path}, sampled by its {flow}", source, family, **facts),
+        _entry(names[1], target, f"{path}, sampled by {sde}", source, family, "sde", preset={"mode": "sde"}, **facts),
+    )
+
 
 CATALOG = [
-    Entry(
+    _entry(
         "pfgm",
-        "genflow.process.poisson:PFGM",
+        "poisson:PFGM",
         "Poisson flow: data as charges, x_z = X + z·Cauchy, ODE in z",
         "Xu et al. 2022, arXiv:2209.11178",
-        family="pfgm",
-        tags={
-            "mode": "ode",
-            "year": 2022,
-            "missing": {"score": "the base is not Gaussian, so the velocity does not determine the score"},
-        },
+        missing=_NO_SCORE,
     ),
-    Entry(
+    _entry(
         "pfgmpp",
-        "genflow.process.poisson:PFGMPP",
+        "poisson:PFGMPP",
         "Poisson flow from D more dimensions: x_σ = X + σ·Student-t(D), ODE in σ; D = 1 is pfgm, D → ∞ is EDM",
         "Xu et al. 2023, arXiv:2302.04265",
-        family="pfgmpp",
-        tags={
-            "mode": "ode",
-            "year": 2023,
-            "missing": {"score": "the base is not Gaussian, so the velocity does not determine the score"},
-        },
+        missing=_NO_SCORE,
     ),
-    Entry(
-        "vp_ode",
-        "genflow.process.score_sde:VP",
-        "variance preserving, sampled by its probability-flow ODE",
-        _SONG,
-        family="vp",
-        tags={"mode": "ode", "year": 2021},
-    ),
-    Entry(
-        "vp_sde",
-        "genflow.process.score_sde:VP",
-        "variance preserving, sampled by its reverse SDE",
-        _SONG,
-        family="vp",
-        preset={"mode": "sde"},
-        tags={"mode": "sde", "year": 2021},
-    ),
-    Entry(
-        "si_linear",
-        "genflow.process.paths:SILinear",
-        "linear interpolant x_t = t X + (1 − t) N, sampled by its ODE",
+    *_pair(("vp_ode", "vp_sde"), "score_sde:VP", "variance preserving", "its reverse SDE", _SONG),
+    *_pair(
+        ("si_linear", "si_linear_sde"),
+        "paths:SILinear",
+        "linear interpolant x_t = t X + (1 − t) N",
+        "an SDE with ε = b (a' b − a b')",
         _ALBERGO,
-        family="si_linear",
-        tags={"mode": "ode", "year": 2022},
     ),
-    Entry(
-        "si_linear_sde",
-        "genflow.process.paths:SILinear",
-        "linear interpolant x_t = t X + (1 − t) N, sampled by an SDE with ε = b (a' b − a b')",
+    *_pair(
+        ("si_trig", "si_trig_sde"),
+        "paths:SITrig",
+        "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N",
+        "an SDE with ε = b (a' b − a b')",
         _ALBERGO,
-        family="si_linear",
-        preset={"mode": "sde"},
-        tags={"mode": "sde", "year": 2022},
     ),
-    Entry(
-        "si_trig",
-        "genflow.process.paths:SITrig",
-        "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N, sampled by its ODE",
-        _ALBERGO,
-        family="si_trig",
-        tags={"mode": "ode", "year": 2022},
-    ),
-    Entry(
-        "si_trig_sde",
-        "genflow.process.paths:SITrig",
-        "trigonometric interpolant x_t = sin(πt/2) X + cos(πt/2) N, sampled by an SDE with ε = b (a' b − a b')",
-        _ALBERGO,
-        family="si_trig",
-        preset={"mode": "sde"},
-        tags={"mode": "sde", "year": 2022},
-    ),
-    Entry(
-        "si_encdec",
-        "genflow.process.paths:SIEncDec",
-        "encoding-decoding interpolant: base to pure noise at t = 1/2 to data, sampled by its ODE",
+    *_pair(
+        ("si_encdec", "si_encdec_sde"),
+        "paths:SIEncDec",
+        "encoding-decoding interpolant: base to pure noise at t = 1/2 to data",
+        "an SDE with ε = γ²",
         _FOLLOWUP,
-        family="si_encdec",
-        tags={"mode": "ode", "year": 2023, "missing": {"affine": _NO_DATA_EARLY}},
+        missing=_NO_DATA_EARLY,
     ),
-    Entry(
-        "si_encdec_sde",
-        "genflow.process.paths:SIEncDec",
-        "encoding-decoding interpolant: base to pure noise at t = 1/2 to data, sampled by an SDE with ε = γ²",
-        _FOLLOWUP,
-        family="si_encdec",
-        preset={"mode": "sde"},
-        tags={"mode": "sde", "year": 2023, "missing": {"affine": _NO_DATA_EARLY}},
-    ),
-    Entry(
+    _entry(
         "si_mirror",
-        "genflow.process.paths:SIMirror",
+        "paths:SIMirror",
         "mirror interpolant: data to noise and back, x_t = X + γ Z, sampled by an SDE with ε = 4 γ²",
         _FOLLOWUP,
-        family="si_mirror",
-        tags={
-            "mode": "sde",
-            "year": 2023,
-            "missing": {
-                "ode": "its flow leads each example back to itself",
-                "affine": "its noise grows and shrinks again, so a noise level is no time of it",
-                "norm": "its noise grows and shrinks again, so a noise level is no time of it",
-                "likelihood": "its base is a data set, which has no density",
-            },
+        mode="sde",
+        missing={
+            "ode": "its flow leads each example back to itself",
+            "affine": "its noise grows and shrinks again, so a noise level does not belong to one time",
+            "norm": "its noise grows and shrinks again, so a noise level does not belong to one time",
+            "likelihood": "its base is a data set, which has no density",
         },
     ),
-    Entry(
+    _entry(
         "si_fourier",
-        "genflow.process.paths:SIFourier",
+        "paths:SIFourier",
         "trigonometric interpolant with Fourier terms, which can be learnt towards optimal transport; its ODE",
         _ALBERGO,
-        family="si_fourier",
-        tags={"mode": "ode", "year": 2022},
     ),
-    Entry(
-        "subvp_ode",
-        "genflow.process.score_sde:SubVP",
-        "sub-variance-preserving, sampled by its probability-flow ODE",
-        _SONG,
-        family="subvp",
-        tags={"mode": "ode", "year": 2021},
-    ),
-    Entry(
-        "subvp_sde",
-        "genflow.process.score_sde:SubVP",
-        "sub-variance-preserving, sampled by its reverse SDE",
-        _SONG,
-        family="subvp",
-        preset={"mode": "sde"},
-        tags={"mode": "sde", "year": 2021},
-    ),
-    Entry(
-        "ve_ode",
-        "genflow.process.score_sde:VE",
-        "variance exploding, sampled by its probability-flow ODE",
-        _SONG,
-        family="ve",
-        tags={"mode": "ode", "year": 2021},
-    ),
-    Entry(
-        "ve_sde",
-        "genflow.process.score_sde:VE",
-        "variance exploding, sampled by its reverse SDE",
-        _SONG,
-        family="ve",
-        preset={"mode": "sde"},
-        tags={"mode": "sde", "year": 2021},
-    ),
+    *_pair(("subvp_ode", "subvp_sde"), "score_sde:SubVP", "sub-variance-preserving", "its reverse SDE", _SONG),
+    *_pair(("ve_ode", "ve_sde"), "score_sde:VE", "variance exploding", "its reverse SDE", _SONG),
 ]
 
 _LAZY = {

@@ -30,11 +30,11 @@ from genflow.process.affine_path import AffinePath, Coefficients
 from genflow.process.base import Mode, Perturbed, Process
 from genflow.process.bases import Gaussian
 from genflow.process.distributions import Distribution
-from genflow.process.field import NO_CLASS
 from genflow.process.grids import time_of_noise_left
+from genflow.process.guidance import NO_CLASS
 from genflow.process.heads import EDM, HEADS, Head, Score
 from genflow.process.memory import Memory
-from genflow.process.oracles import Known, Oracle, make_oracle
+from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
 from genflow.process.shapes import dimension
@@ -77,9 +77,9 @@ class AffineProcess(AffinePath, Process):
         )
         if self.mode == "sde" and self.why_not("sde"):
             raise ValueError(f"{type(self).__name__}: mode = 'sde' is not possible: {self.why_not('sde')}")
-        self.predicts = self.make_head()
-        self.extra_channels = self.predicts.extra_channels
-        averages = self.objective == "stable" or not self.predicts.linear
+        self.prediction = self.make_head()
+        self.extra_channels = self.prediction.extra_channels
+        averages = self.objective == "stable" or not self.prediction.linear
         self.reference_batch = (sys.maxsize if large == "all" else int(large)) if averages else 0
 
     @property
@@ -88,7 +88,7 @@ class AffineProcess(AffinePath, Process):
         return None
 
     @property
-    def plain(self) -> bool:
+    def is_affine(self) -> bool:
         """x_t = a X + b N with this base drawn independently of X, so everything here holds."""
         return True
 
@@ -134,7 +134,7 @@ class AffineProcess(AffinePath, Process):
         return self.pairs(x, self.base_like(x, generator), t, refs)
 
     def check_batch(self, x: Tensor) -> None:
-        """Raises ValueError where x is no batch of data (B, *) in floating point with B >= 1."""
+        """Raises ValueError unless x is a batch of data (B, *) in floating point with B >= 1."""
         if x.ndim < 2 or not len(x):
             raise ValueError(f"training pairs need at least one data point of shape (B, *), got {tuple(x.shape)}")
         if not x.is_floating_point():
@@ -143,8 +143,8 @@ class AffineProcess(AffinePath, Process):
     def pairs(self, x: Tensor, noise: Tensor, t: Tensor, refs: Tensor | None = None) -> Perturbed:
         """Training pairs from given draws: data x and noise (B, *), times (B,)."""
         x_t, c = self.interpolate(x, noise, t), self.at(t, x)
-        own = self.objective == "own" and self.predicts.linear
-        target = self.predicts.encode_pair(x, noise, c) if own else self.average_target(x, x_t, t, refs)
+        own = self.objective == "own" and self.prediction.linear
+        target = self.prediction.encode_pair(x, noise, c) if own else self.average_target(x, x_t, t, refs)
         return Perturbed(x_t, t, target, self.weight(t).to(x.device, x.dtype))
 
     def weight(self, t: Tensor) -> Tensor:
@@ -154,11 +154,11 @@ class AffineProcess(AffinePath, Process):
     def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
-        return self.predicts.encode(mean, x_t, self.at(t, x_t))
+        return self.prediction.encode(mean, x_t, self.at(t, x_t))
 
     @property
     def averages(self) -> bool:
-        return self.plain and (self.objective == "stable" or not self.predicts.linear)
+        return self.is_affine and (self.objective == "stable" or not self.prediction.linear)
 
     def own_class(self, pairs: Perturbed, labels: Tensor, points: Tensor, classes: Tensor) -> Perturbed:
         """Over all classes the average would be E[X | x_t]; a row of class c is to learn E[X | x_t, c]."""
@@ -172,7 +172,7 @@ class AffineProcess(AffinePath, Process):
         return pairs._replace(target=target)
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
-        return self.predicts.residual(output, pairs.target, self.at(pairs.t, pairs.x_t)).square().mean(1)
+        return self.prediction.residual(output, pairs.target, self.at(pairs.t, pairs.x_t)).square().mean(1)
 
     # ---- sampling ----------------------------------------------------------------------------------------
 
@@ -188,13 +188,13 @@ class AffineProcess(AffinePath, Process):
 
         Kept, since a solver asks at the times of its grid in every batch; None where there is no such rule.
         """
-        if t.ndim or t.requires_grad or not (self.predicts.linear and self.plain and x.is_floating_point()):
+        if t.ndim or t.requires_grad or not (self.prediction.linear and self.is_affine and x.is_floating_point()):
             return None
 
         def make() -> Rule:
             self.check_time(t)
             one = torch.ones(1, 1, dtype=torch.float64)
-            return linear_rule(self.predicts, self.at(torch.tensor(float(t), dtype=torch.float64), one))
+            return linear_rule(self.prediction, self.at(torch.tensor(float(t), dtype=torch.float64), one))
 
         found: Rule = self._rules.get(float(t), make)
         return found
@@ -203,22 +203,22 @@ class AffineProcess(AffinePath, Process):
         if rule := self.rule(x, t):
             return mix(x, output, rule.velocity)
         self.check_time(t)
-        return self.predicts.velocity(output, x, self.at(t, x))
+        return self.prediction.velocity(output, x, self.at(t, x))
 
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
             return mix(x, output, rule.data)
         self.check_time(t)
-        return self.predicts.decode(output, x, self.at(t, x))[0]
+        return self.prediction.decode(output, x, self.at(t, x))[0]
 
-    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """a(s) X̂ + b(s) N̂."""
         if (now := self.rule(x, t)) and (then := self.rule(x, s)):
             (of_x, of_output), (base_x, base_output) = now.data, now.base
             return mix(x, output, (then.a * of_x + then.b * base_x, then.a * of_output + then.b * base_output))
         self.check_time(t)
         self.check_time(s)
-        data, base = self.predicts.decode(output, x, self.at(t, x))
+        data, base = self.prediction.decode(output, x, self.at(t, x))
         end = self.at(s, x)
         return end.a * data + end.b * base
 
@@ -230,7 +230,7 @@ class AffineProcess(AffinePath, Process):
             return mix(x, output, (-rule.base[0] / rule.b, -rule.base[1] / rule.b))
         self.check_time(t)
         c = self.at(t, x)
-        return -self.predicts.decode(output, x, c)[1] / c.b
+        return -self.prediction.decode(output, x, c)[1] / c.b
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε = ±(b b' − (a'/a) b²), positive: half of the squared diffusion of the forward SDE."""
@@ -289,7 +289,7 @@ class AffineProcess(AffinePath, Process):
 
     # ---- known answers -----------------------------------------------------------------------------------
 
-    def oracle(self, data: Tensor | Known) -> Oracle:
+    def oracle(self, data: Tensor | DataLaw) -> Oracle:
         """A backbone that answers exactly for known data.
 
         Arguments:

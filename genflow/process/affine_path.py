@@ -43,7 +43,7 @@ class AffinePath(ABC):
 
     def at(self, t: Tensor, x: Tensor) -> Coefficients:
         """The coefficients at t, in x's dtype and shaped to multiply x (B, *); those of one time are kept."""
-        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
+        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
 
         def make() -> Coefficients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -162,7 +163,7 @@ class Process(ABC):
         return self.own_clock.condition(t)
 
     def noise_level(self, t: Tensor) -> Tensor:
-        """Scale of the noise in x_t, data units, for backbones that ask for it (`told = "noise_level"`)."""
+        """Scale of the noise in x_t, data units, for backbones that ask for it (`conditioning = "noise_level"`)."""
         raise ValueError(f"{type(self).__name__} does not define a noise level; use a backbone that takes the time")
 
     def time(self, condition: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ class Process(ABC):
             noise_level: The backbone asks for `noise_level` in the place of `condition`.
         """
         make = self.noise_level if noise_level else self.condition
-        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # its tensors are no good to autograd later
+        if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return make(t.double()).to(x.device, x.dtype)
         key = (float(t), noise_level, x.dtype, x.device)
         found: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
@@ -282,9 +283,14 @@ class Process(ABC):
         """E[X | x_t = x], shape (B, *); raises ValueError where the process does not define it."""
         raise ValueError(self.why_not("data"))
 
-    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x at s if the posterior means at (x, t) did not change; raises ValueError where there are none."""
         raise ValueError(self.why_not("data"))
+
+    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The old name of `ddim_step`."""
+        warnings.warn("frozen_step is now ddim_step", FutureWarning, stacklevel=2)
+        return self.ddim_step(output, x, t, s)
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε(t) of the SDE rule dx = v dt + ε s |dt| + sqrt(2 ε |dt|) ξ that gives the published reverse SDE."""
@@ -321,7 +327,7 @@ class Process(ABC):
 
 
 def constructor_options(owner: object) -> dict[str, Any]:
-    """The dataclass fields of an object that differ from their defaults; {} where it is no dataclass."""
+    """The dataclass fields of an object that differ from their defaults; {} where it is not a dataclass."""
     if not is_dataclass(owner) or isinstance(owner, type):
         return {}
     values = {f.name: (getattr(owner, f.name), f.default) for f in fields(owner) if f.init}

@@ -45,7 +45,7 @@ class Distribution(ABC):
 
     def components(self, dim: int) -> Components:
         """The Gaussian components of N, float64; raises ValueError where it has none."""
-        raise ValueError(f"a {type(self).__name__} base is no Gaussian mixture: its exact field is not known here")
+        raise ValueError(f"a {type(self).__name__} base is not a Gaussian mixture: its exact field is not known here")
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,35 @@ A solver integrates dx/dt = v(x, t), or steps with the score s(x, t) or the post
 of processes, heads or networks: it asks a field, the field calls the network once (`Field.output`) and the process
 reads the answer. So the number of network calls, NFE, is counted here for every solver alike, rejected steps included.
 
-Guidance is combined here too, from what is read of two calls, w (v(class) − v) + v, so that it means the same for
-every head (Ho & Salimans 2022, arXiv:2207.12598, whose w is this one less 1).
+Under guidance (`genflow.process.guidance`) an evaluation is two calls, and what is read of them is combined here.
 """
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from genflow.checks import is_number, require
 from genflow.process.clock import Clock, Timed
 from genflow.process.grids import Spacing, times
+from genflow.process.guidance import NO_CLASS, check_guidance, guided
 
 BackboneLike = Callable[..., Tensor]
 """Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels.
 
 One that has an attribute `classes` above 0 also takes labels (B,), int64, with `NO_CLASS` for none."""
 
-NO_CLASS = -1
-"""The label that stands for "no class": what unconditional training and sampling tell a class-conditional backbone."""
+
+def wants_noise_level(backbone: BackboneLike) -> bool:
+    """Whether a backbone takes the noise level in the place of the process's condition.
+
+    It says so by its attribute `conditioning`; backbones written for earlier versions call it `told`.
+    """
+    return "noise_level" in (getattr(backbone, name, "") for name in ("conditioning", "told"))
 
 
 class Readable(Timed, Protocol):
@@ -36,7 +41,7 @@ class Readable(Timed, Protocol):
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
-    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+    def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
     def condition_like(self, t: Tensor, x: Tensor, *, noise_level: bool) -> Tensor: ...
     def diffusion_at(self, t: Tensor) -> Tensor: ...
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -57,30 +62,22 @@ class Field:
         process: Gives everything but the network.
         backbone: The network.
         labels: Class of each row, shape (B,), or None for no class.
-        guidance: Classifier-free guidance w: what the backbone says without a class plus w times the difference that
-            the class makes. 1 is the plain conditional field, 0 the unconditional one; anything else takes two calls
-            an evaluation. What is combined is the velocity, score or posterior mean, which are affine in one another,
-            so all heads mean the same w.
-
-    Source of guidance: Ho & Salimans 2022, arXiv:2207.12598 (whose w is this one less 1).
+        guidance: Weight w of classifier-free guidance; see `genflow.process.guidance`. 1 is the plain conditional
+            field, 0 the unconditional one; anything else takes two calls an evaluation.
     """
 
     def __init__(
         self, process: Readable, backbone: BackboneLike, labels: Tensor | None = None, guidance: float = 1.0
     ) -> None:
-        require("field", {"guidance": (guidance, is_number(guidance) and guidance >= 0, "a number of at least 0")})
-        if labels is not None and not getattr(backbone, "classes", 0):
-            raise ValueError("labels were given, but this backbone knows no classes; train one with classes=K")
-        if labels is None and guidance != 1.0:
-            raise ValueError(f"guidance = {guidance:g} needs labels: say which class to guide towards")
+        check_guidance(guidance, labels, getattr(backbone, "classes", 0))
         self.process, self.backbone = process, backbone
         self.labels = None if labels is None or guidance == 0.0 else labels
         self.guidance = float(guidance) if self.labels is not None else 1.0
         self.evaluations = 0
         self.end: float | None = None
-        self.quiet = True
+        self.noiseless_end = True
         self._last: float | None = None
-        self._wants_noise_level = getattr(backbone, "told", "") == "noise_level"
+        self._wants_noise_level = wants_noise_level(backbone)
 
     @property
     def cost(self) -> int:
@@ -97,14 +94,13 @@ class Field:
         return self.backbone(*inputs)
 
     def _read(self, readings: Sequence[Callable[..., Tensor]], x: Tensor, *times: Tensor) -> list[Tensor]:
-        """What each reading (output, x, *times) -> tensor says, guided, from one evaluation at the first time."""
+        """What each reading (output, x, *times) -> tensor finds, guided, in one evaluation at the first time."""
         output = self.output(x, times[0])
         given = [read(output, x, *times) for read in readings]
         if self.cost == 1:
             return given
         output = self.output(x, times[0], unlabelled=True)
-        plain = [read(output, x, *times) for read in readings]
-        return [p + self.guidance * (g - p) for p, g in zip(plain, given, strict=True)]
+        return [guided(read(output, x, *times), g, self.guidance) for read, g in zip(readings, given, strict=True)]
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the sampling ODE, shape (B, *)."""
@@ -123,9 +119,14 @@ class Field:
         velocity, score = self._read([self.process.velocity, self.process.score], x, t)
         return velocity, score
 
-    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x at s from x at t with its posterior means held fixed, shape (B, *); one evaluation."""
-        return self._read([self.process.frozen_step], x, t, s)[0]
+        return self._read([self.process.ddim_step], x, t, s)[0]
+
+    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The old name of `ddim_step`."""
+        warnings.warn("frozen_step is now ddim_step", FutureWarning, stacklevel=2)
+        return self.ddim_step(x, t, s)
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """a(t) and b(t); see `Process.schedule`."""
@@ -146,21 +147,21 @@ class Field:
         interval = self.process.training_interval if training else self.process.safe_interval
         return times(self.process, steps, spacing, (self.end, interval[1]))
 
-    def until(self, t: float | None, *, quiet: bool = True) -> Self:
+    def until(self, t: float | None, *, noiseless: bool = True) -> Self:
         """A copy whose grids end at native time t, None for the process's own end, with labels and a count of its own.
 
         Arguments:
-            quiet: Whether the step to the end adds no noise; else it is a step like any other.
+            noiseless: Whether the step to the end adds no noise; else it is a step like any other.
         """
         fresh = copy.copy(self)
-        fresh.end, fresh.quiet, fresh._last = t, quiet, None
+        fresh.end, fresh.noiseless_end, fresh._last = t, noiseless, None
         return fresh
 
-    def is_end(self, t: Tensor) -> bool:
-        """Whether a step to t () adds no noise: t is where the grids end, and the field is quiet there."""
+    def is_noiseless_end(self, t: Tensor) -> bool:
+        """Whether a step to t () adds no noise: t is where the grids end, and no mean is taken there."""
         if self._last is None:
             self._last = float(self.grid(1)[-1])
-        return self.quiet and float(t) == self._last
+        return self.noiseless_end and float(t) == self._last
 
     def end_time(self, noise: float) -> float:
         """The time nearest the data with that noise; see `Process.end_time`."""
@@ -180,7 +181,7 @@ class Field:
         return self.process.own_clock
 
     def keep(self, rows: Tensor) -> None:
-        """Told by a solver that only these rows (mask over the current batch) travel on."""
+        """Drops all but these rows (mask over the current batch), as a solver asks when only they travel on."""
         if self.labels is not None:
             self.labels = self.labels[rows.to(self.labels.device)]
 

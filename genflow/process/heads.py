@@ -44,7 +44,7 @@ class Head(ABC):
 
     def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
         """The output for a data point and a base draw, or for their conditional means: the training target."""
-        raise ValueError(f"the head {type(self).__name__} is no function of single pairs; its target is an average")
+        raise ValueError(f"the head {type(self).__name__} is not a function of single pairs: its target is an average")
 
     @abstractmethod
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class Head(ABC):
 
     def noise_gain(self, c: Coefficients) -> Tensor:
         """|dN̂/d residual|, shaped as c: what an error of the residual is worth as an error of N̂."""
-        raise ValueError(f"the head {type(self).__name__} has no constant gain: its loss can not be weighted by time")
+        raise ValueError(f"the head {type(self).__name__} has no constant gain: its loss cannot be weighted by time")
 
 
 class Noise(Head):
@@ -149,7 +149,7 @@ class PoissonField(Head):
             below it z/(R' + γ) with R'² = (γq/(1−q))² + z².
         z_exp: Where "published" changes its rule.
         radius: Bound on |X̂|, data units. "exact" and "projected" keep r within radius of |x|, which a posterior
-            mean can not leave; so a network's overshoot q >= 1 stays finite, and far out only its direction counts.
+            mean cannot leave; so a network's overshoot q >= 1 stays finite, and far out only its direction counts.
 
     Source: Xu et al. 2022, arXiv:2209.11178; "published" as in the authors' code; "projected" is derived in
     docs/math.md.
@@ -270,7 +270,7 @@ HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Veloci
 class FreeVelocity(Head):
     """dx/dt of a free path x_t = a X + b N + g Z, whose draws X, N and Z have no known law given x_t.
 
-    The target is a' X + b' N + g' Z itself; it says nothing of the three means apart, so there is no score.
+    The target is a' X + b' N + g' Z itself; it does not determine the three means, so there is no score.
     """
 
     def __init__(self, channels: int = 0) -> None:
@@ -310,7 +310,7 @@ class VelocityDenoiser(FreeVelocity):
         return torch.cat([super().encode_means(data, base, latent, c), self.encode_latent(latent, c)], dim=1)
 
     def encode_latent(self, latent: Tensor, c: Coefficients) -> Tensor:
-        """What the second half of the output says of Ẑ."""
+        """Ẑ from the second half of the output."""
         return latent
 
     def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:

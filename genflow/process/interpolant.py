@@ -112,13 +112,13 @@ class Interpolant(AffineProcess):
         return make_source(self.source, self.source_options)
 
     @property
-    def plain(self) -> bool:
+    def is_affine(self) -> bool:
         return self.drawn is None and self.coupling == "independent" and self.head in self.affine_heads()
 
     @property
     def free(self) -> bool:
         """Not an affine process: its base is not the standard normal, or the coupling ties it to the data."""
-        return not self.plain
+        return not self.is_affine
 
     def affine_heads(self) -> tuple[str, ...]:
         """Heads of the process while it is an affine one."""
@@ -131,10 +131,10 @@ class Interpolant(AffineProcess):
         return tuple(dict.fromkeys((*self.affine_heads(), *free)))
 
     def make_head(self) -> Head:
-        return super().make_head() if self.plain else FREE_HEADS[self.head](self.channels or 0)
+        return super().make_head() if self.is_affine else FREE_HEADS[self.head](self.channels or 0)
 
     def for_data(self, x: Tensor) -> Self:
-        if self.plain:
+        if self.is_affine:
             return super().for_data(x)
         return self if self.channels else type(self)(**{**self._options(), "channels": x.shape[1]})
 
@@ -198,7 +198,7 @@ class Interpolant(AffineProcess):
             raise ValueError(f"{type(self).__name__}: coupling = '{self.coupling}' {wants}")
         if partner is not None and partner.shape != x.shape:
             raise ValueError(f"partners have shape {tuple(partner.shape)}, the data {tuple(x.shape)}; give one a row")
-        if self.plain:
+        if self.is_affine:
             return super().perturb(x, generator=generator, refs=refs)
         self.check_batch(x)
         t = self.sample_time(len(x), generator=generator)
@@ -221,14 +221,14 @@ class Interpolant(AffineProcess):
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
 
     def _free_head(self) -> FreeVelocity:
-        assert isinstance(self.predicts, FreeVelocity)
-        return self.predicts
+        assert isinstance(self.prediction, FreeVelocity)
+        return self.prediction
 
     # ---- sampling ----------------------------------------------------------------------------------------
 
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """−N̂/b where the process is affine, −Ẑ/γ where it is free."""
-        if self.plain:
+        if self.is_affine:
             return super().score(output, x, t)
         if self.why_not("score"):
             raise ValueError(self.why_not("score"))
@@ -241,10 +241,10 @@ class Interpolant(AffineProcess):
             raise ValueError(self.why_not("data"))
         return super().data_mean(output, x, t)
 
-    def frozen_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """a(s) X̂ + b(s) N̂ + γ(s) Ẑ."""
-        if self.plain:
-            return super().frozen_step(output, x, t, s)
+        if self.is_affine:
+            return super().ddim_step(output, x, t, s)
         if self.why_not("data"):
             raise ValueError(self.why_not("data"))
         self.check_time(t)
@@ -259,10 +259,10 @@ class Interpolant(AffineProcess):
             return f"{name}: {self.drawn.no_density()}"
         if capability == "oracle" and self.coupling != "independent":
             return f"{name}: with coupling = '{self.coupling}' the exact field is not known"
-        if self.plain or capability in ("likelihood", "oracle"):
+        if self.is_affine or capability in ("likelihood", "oracle"):
             return super().why_not(capability)
         if capability in ("affine", "norm"):
-            return f"{name}: its base is not one normal drawn independently, so x_t = a X + b N + γ Z is no affine path"
+            return f"{name}: its base is not one normal drawn independently, so a X + b N + γ Z is not an affine path"
         if capability in ("score", "sde", "data") and self.head == "velocity":
             return (
                 f"{name}: with this base, coupling or path the velocity does not determine the {_SAID[capability]}; "
@@ -290,7 +290,7 @@ class Interpolant(AffineProcess):
     def sample_prior(
         self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        if self.plain:
+        if self.is_affine:
             return super().sample_prior(shape, generator=generator, dtype=dtype)
         x = torch.empty(shape, dtype=dtype, device=generator.device)
         scale, spread = self._prior_scales()
@@ -300,7 +300,7 @@ class Interpolant(AffineProcess):
         """Log density of b N + γ Z at the prior end (the data's share, a X, is left out: a = margin there)."""
         if self.why_not("likelihood"):
             raise ValueError(self.why_not("likelihood"))
-        if self.plain:
+        if self.is_affine:
             return super().log_prior(x)
         scale, spread = self._prior_scales()
         if self.drawn is not None:

@@ -38,21 +38,21 @@ class Cauchy:
     scale: float = 1.0
 
 
-Known = GaussianMixture | Cauchy
+DataLaw = GaussianMixture | Cauchy
 """Data distributions beside finite sets that have an exact field."""
 
 
 class Predicting(Protocol):
     """What an oracle needs of a process: its path, and the head whose output it gives. See `AffineProcess`."""
 
-    predicts: Head
+    prediction: Head
 
     @property
     def base(self) -> Base: ...
     @property
     def drawn(self) -> Distribution | None: ...
     @property
-    def plain(self) -> bool: ...
+    def is_affine(self) -> bool: ...
     @property
     def safe_interval(self) -> tuple[float, float]: ...
     def coefficients(self, t: Tensor) -> Any: ...
@@ -85,7 +85,7 @@ class Oracle(ABC):
     def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
         t = self.process.time(condition.double())
         data, base, latent = self.means(x, t)
-        head, c = self.process.predicts, self.process.at(t, x)
+        head, c = self.process.prediction, self.process.at(t, x)
         if isinstance(head, FreeVelocity):
             return head.encode_means(data, base, latent, c)
         return head.encode(data, x, c)
@@ -214,7 +214,7 @@ class CauchyOracle(Oracle):
         return self.process.base.log_prob(x / scale) - dimension(x) * scale.reshape(-1).log()
 
 
-def make_oracle(process: Predicting, data: Tensor | Known) -> Oracle:
+def make_oracle(process: Predicting, data: Tensor | DataLaw) -> Oracle:
     """The oracle of known data under a process; see `AffineProcess.oracle`."""
     if reason := process.why_not("oracle"):
         raise ValueError(reason)
@@ -222,12 +222,12 @@ def make_oracle(process: Predicting, data: Tensor | Known) -> Oracle:
     if isinstance(data, Tensor):
         if data.ndim < 2 or not len(data):
             raise ValueError(f"an oracle needs points of shape (M, *) with M >= 1, got shape {tuple(data.shape)}")
-        if process.plain:
+        if process.is_affine:
             return PointOracle(process, data)
         if isinstance(source, Uniform):
             return BoxOracle(process, data, source)
     if isinstance(data, Cauchy):
-        if process.base == StudentT(df=1.0) and process.plain:
+        if process.base == StudentT(df=1.0) and process.is_affine:
             return CauchyOracle(process, data)
         raise ValueError(f"Cauchy data have a known field under a Cauchy base only, not under {type(process).__name__}")
     if not isinstance(process.base, Gaussian):
@@ -280,4 +280,4 @@ def _log_phi(u: Tensor) -> Tensor:
     return -u.square() / 2 - math.log(2 * math.pi) / 2
 
 
-__all__ = ["Cauchy", "GaussianMixture", "Known", "Oracle", "make_oracle"]
+__all__ = ["Cauchy", "DataLaw", "GaussianMixture", "Oracle", "make_oracle"]

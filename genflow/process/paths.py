@@ -66,7 +66,7 @@ class SIEncDec(Interpolant):
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """γ², the same whether the process is affine or free; or the constant `epsilon`."""
-        if self.plain and self.epsilon == "natural":
+        if self.is_affine and self.epsilon == "natural":
             return self.latent(t.double())[0].square()
         return super().natural_diffusion(t)
 
@@ -130,7 +130,7 @@ class SIMirror(Interpolant):
         if capability == "ode":
             return "SIMirror: its flow leads each example back to itself; use an SDE solver"
         if capability in ("affine", "norm"):
-            return "SIMirror: its noise grows and shrinks again, so a noise level is no time of it"
+            return "SIMirror: its noise grows and shrinks again, so a noise level does not belong to one time"
         return super().why_not(capability)
 
     def sample_prior(

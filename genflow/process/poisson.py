@@ -55,7 +55,7 @@ class PFGM(AffineProcess):
             the area of the sphere in N dimensions where that in N + 1 belongs. For tables of published bits/dim.
         upper_norm: Upper clip. None: √N σ (1+τ)^M.
         perturbation: "exact": log z uniform between z_min and z_max, then one Cauchy draw. "published": z and radius
-            grow together as (1+τ)^m with m ~ U[0, M); given z that is no Cauchy near the ends, so it is only for the
+            grow together as (1+τ)^m with m ~ U[0, M); given z that is not a Cauchy near the ends, so it is only for the
             field head, whose target is right at any x_t, and goes with prior "published".
         restrict: "published" perturbation only: where m is drawn from U[0, restrict_m) instead. "absolute": where
             |z₀| < σ/2, as in the authors' last code; "signed": where z₀ < σ/2 before its sign is dropped, which is 69 %
@@ -135,8 +135,8 @@ class PFGM(AffineProcess):
             return self.sigma_end * (1 + self.tau) ** self.steps
         except OverflowError:
             raise ValueError(
-                f"PFGM: sigma_end (1 + tau)^m_max is no number with tau = {self.tau:g} and m_max = {self.steps:g}; "
-                "give a smaller m_max"
+                f"PFGM: sigma_end (1 + tau)^m_max is not a finite number with tau = {self.tau:g} and m_max = "
+                f"{self.steps:g}; give a smaller m_max"
             ) from None
 
     def published_m(self) -> int:

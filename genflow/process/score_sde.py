@@ -46,7 +46,7 @@ class ScoreSDE(AffineProcess):
         if self.weighting == "unit":
             return super().weight(t)
         c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double())))
-        return 2 * self.natural_diffusion(t) * (self.predicts.noise_gain(c) / c.b).square()
+        return 2 * self.natural_diffusion(t) * (self.prediction.noise_gain(c) / c.b).square()
 
     def published_end(self, mode: str) -> str:
         """The authors' samplers end on a step of reverse diffusion without noise, taken at the last time.

@@ -17,8 +17,8 @@ from genflow.reproduce.pfgm_studies import jackknife, opened
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genflow.control import Replacement
     from genflow.data.base import Dataset
+    from genflow.inpainting import Replacement
     from genflow.process.base import Process
 
 DISTANCE, HIDDEN, VARIETY = "distance", "rms of the hidden part", "rms between two draws"
@@ -38,7 +38,7 @@ Told = dict[str, Any]
 
 
 def _how(scale: str, correctors: int, seed: int, device: Any) -> Replacement:
-    from genflow.control import Replacement
+    from genflow.inpainting import Replacement
 
     return Replacement(nfe=NFE[scale], correctors=correctors, seed=seed, device=str(device))
 
@@ -99,7 +99,7 @@ def _distance(metric: str, x: Tensor, data: Dataset, what: str, **told: Any) -> 
 def _completed(
     work: Work, who: tuple[str, int], process: Process, backbone: Any, data: Dataset, x: Tensor, mask: Tensor
 ) -> list[Row]:
-    from genflow.control import inpaint
+    from genflow.inpainting import inpaint
 
     device = next(backbone.parameters()).device
     told: Told = {"process": who[0], "seed": who[1], "dataset": data.name, "solver": "euler_maruyama"}
@@ -254,7 +254,7 @@ def _coloured(
     """Variety and exactness of coloured test images, the images (n, draws, 3, H, W), and what rows say of them."""
     import torch
 
-    from genflow.control import colourise
+    from genflow.inpainting import colourise
     from genflow.report.pictures import save_rows
 
     device = next(backbone.parameters()).device

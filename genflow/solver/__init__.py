@@ -154,7 +154,7 @@ CATALOG = [
     Entry(
         "reverse_diffusion",
         "genflow.solver.predictor:ReverseDiffusion",
-        "weak and strong order 1, the discrete forward chain turned round, one call a step; needs a score",
+        "weak and strong order 1, the discrete forward chain reversed, one call a step; needs a score",
         "Song et al. 2021, arXiv:2011.13456",
         tags={"mode": "sde", "order": 1, "budget": True, "needs": _SCORE},
     ),

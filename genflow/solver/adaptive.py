@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,16 +12,9 @@ from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows, over
-from genflow.solver.base import (
-    FieldLike,
-    Noise,
-    NonFiniteError,
-    Observer,
-    Solution,
-    Solver,
-    StepUnderflowError,
-)
-from genflow.solver.ending import PLAIN, Finish
+from genflow.solver.base import FieldLike, NonFiniteError, Observer, Solution, Solver, StepUnderflowError
+from genflow.solver.ending import NO_FINISH, Finish
+from genflow.solver.noise import Noise
 
 Vector = np.ndarray[Any, Any]
 """One number per group, on the host."""
@@ -56,7 +49,8 @@ class _State:
         s: Clock of each group, (G,), on the host, as are all of shape (G,): numpy is quick with a few numbers.
         h: Next step, (G,).
         x: State.
-        slopes: dx/ds of all stages, of which the first is that at x.
+        slopes: dx/ds at x in the first place; the places after it are room for the other stages. Where a gradient
+            is wanted there is no such room, so that a rejected attempt leaves nothing that the gradient could reach.
         calls: Backbone calls so far, (G,).
         rejected: Whether the last attempt was, (G,).
         rows: With one group of all, the tableau's rows as tensors.
@@ -121,7 +115,7 @@ class Embedded(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
-        finish: Finish = PLAIN,
+        finish: Finish = NO_FINISH,
     ) -> Solution:
         if nfe is not None:
             raise ValueError(
@@ -180,19 +174,19 @@ class Embedded(Solver):
         """error / (atol + rtol max(|x|, |other|))."""
         return error / torch.maximum(x.abs(), other.abs()).mul_(self.rtol).add_(self.atol)
 
-    def _moved(self, now: _State, h: Vector, row: int, x: Tensor | None) -> Tensor:
-        """x + h Σ w_i k_i, the weights of one row of the tableau.
+    def _moved(self, now: _State, slopes: Tensor, h: Vector, row: int, x: Tensor | None) -> Tensor:
+        """x + h Σ w_i k_i over the slopes k_i, with the weights of one row of the tableau.
 
         Where each sample has its own h, that is by operations on entries alone, so that the batch does not matter.
         """
         if now.rows:
-            slopes = now.slopes[: len(now.rows[row])].flatten(1)
-            total = torch.mv(slopes.T, now.rows[row]).reshape(now.x.shape)
+            used = slopes[: len(now.rows[row])].flatten(1)
+            total = torch.mv(used.T, now.rows[row]).reshape(now.x.shape)
             return total.mul_(float(h[0])) if x is None else torch.add(x, total, alpha=float(h[0]))
         weights = (*self.tableau.stages, self.tableau.error)[row]
-        used = [(w, k) for w, k in zip(weights, now.slopes, strict=False) if w]
-        total = used[0][0] * used[0][1]
-        for w, k in used[1:]:
+        (w, k), *others = ((w, k) for w, k in zip(weights, slopes, strict=False) if w)
+        total = w * k
+        for w, k in others:
             total.add_(k, alpha=w)
         total.mul_(over(torch.from_numpy(h), total))
         return total if x is None else total.add_(x)
@@ -210,6 +204,7 @@ class Embedded(Solver):
         steepest = np.maximum(speed, self._norm(self._scaled(ahead - k, x, x), groups) / h0)
         shrunk = (0.01 / np.maximum(steepest, 1e-300)) ** (1 / (self.tableau.order + 1))
         h1 = np.where(steepest <= 1e-15, np.maximum(h0 * 1e-3, 1e-6), shrunk)
+        h1 = np.where(np.isfinite(steepest), h1, 1e-3 * h0)  # the probe has left the field's domain
         h = np.minimum(np.minimum(100 * h0, h1), abs(end - start))
         slopes = written(x.new_empty(len(self.tableau.error), *x.shape), 0, k)
         rows = self.tableau.rows(x) if self.control == "batch" else []
@@ -222,34 +217,43 @@ class Embedded(Solver):
         last = (now.s + now.h - end) * np.sign(now.h) >= 0
         h = np.where(last, end - now.s, now.h)
         t = field.clock.from_clock(torch.from_numpy(now.s + np.outer(tableau.times, h)))
-        x = now.x
+        x, slopes = now.x, now.slopes
         for i, (t_i, rate) in enumerate(zip(t, field.clock.rate(t), strict=True)):
-            x = self._moved(now, h, i, now.x)
-            now.slopes = written(now.slopes, i + 1, self._slope(field, x, t_i, rate))
-        error = self._moved(now, h, len(tableau.times), None)
+            x = self._moved(now, slopes, h, i, now.x)
+            slopes = written(slopes, i + 1, self._slope(field, x, t_i, rate))
+        error = self._moved(now, slopes, h, len(tableau.times), None)
         err = self._norm(self._scaled(error, now.x, x), len(h))
         calls = now.calls + len(tableau.times) * field.cost
         stuck = self._check(field, now, h, err, calls)
-        err = np.where(np.isfinite(err), err, np.inf)  # a trial step that left the field's domain is rejected
+        lost = ~np.isfinite(err)  # a trial step that left the field's domain is rejected
+        if lost.any() and not lost.all() and slopes.requires_grad:
+            return self._again(now, h, calls, lost, stuck)
+        err = np.where(lost, np.inf, err)
         ok = err <= 1
         factor = np.clip(0.9 * np.maximum(err, 1e-10) ** (-1 / (tableau.order + 1)), 0.2, 10.0)
         step = h * np.where(ok & ~now.rejected, factor, np.minimum(factor, 1.0))
-        x = self._accept(now, x, ok)
+        x, slopes = self._accept(now, x, slopes, ok)
         s = np.where(ok, np.where(last, end, now.s + h), now.s)
         if observer and ok.all():
             observer(x, float(field.clock.from_clock(torch.from_numpy(s))[0]))
-        return _State(s, step, x, now.slopes, calls, ~ok, now.rows, stuck & (s != end))
+        return _State(s, step, x, slopes, calls, ~ok, now.rows, stuck & (s != end))
 
-    def _accept(self, now: _State, x: Tensor, ok: Vector) -> Tensor:
-        """x where the step was accepted, with its slope moved to the first place, else the old x."""
+    def _again(self, now: _State, h: Vector, calls: Vector, lost: Vector, stuck: Vector) -> _State:
+        """The state before an attempt whose `lost` rows were not finite; these are to try a fifth of the step.
+
+        Masking those rows is not enough: 0 · inf makes NaN of the gradient of a parameter that all rows share. So no
+        row takes the attempt. The others repeat it with the same result, at the cost of its calls.
+        """
+        return replace(now, h=np.where(lost, 0.2 * h, now.h), calls=calls, rejected=now.rejected | lost, stuck=stuck)
+
+    def _accept(self, now: _State, x: Tensor, slopes: Tensor, ok: Vector) -> tuple[Tensor, Tensor]:
+        """x and the slope there where the step was accepted, else those before it."""
         if not ok.any():
-            return now.x
+            return now.x, now.slopes
         if ok.all():
-            now.slopes = written(now.slopes, 0, now.slopes[-1])
-            return x
+            return x, written(slopes, 0, slopes[-1])
         rows = like_rows(torch.from_numpy(ok).to(x.device), x)
-        now.slopes = written(now.slopes, 0, torch.where(rows, now.slopes[-1], now.slopes[0]))
-        return torch.where(rows, x, now.x)
+        return torch.where(rows, x, now.x), written(slopes, 0, torch.where(rows, slopes[-1], slopes[0]))
 
     def _check(self, field: FieldLike, now: _State, h: Vector, err: Vector, calls: Vector) -> Vector:
         """Which rows are stuck; raises where the field is not finite at a row's own state, or rows may not be stuck."""
@@ -272,7 +276,7 @@ class Embedded(Solver):
         if stuck.any() and self.on_stiff == "stop":
             row = int(tiny.argmax()) if tiny.any() else int(calls.argmax())
             raise StepUnderflowError(
-                f"{type(self).__name__.lower()} can not meet rtol = {self.rtol:g}, atol = {self.atol:g} near t = "
+                f"{type(self).__name__.lower()} cannot meet rtol = {self.rtol:g}, atol = {self.atol:g} near t = "
                 f"{time(row):g}: step {h[row]:g}, error {err[row]:.3g} times the tolerance after {calls[row]} calls; "
                 f"raise the tolerance or max_nfe (now {self.max_nfe}), or take what there is: on_stiff = 'return_last'"
             )
@@ -280,9 +284,9 @@ class Embedded(Solver):
 
 
 def written(slopes: Tensor, i: int, slope: Tensor) -> Tensor:
-    """The slopes with that of stage i: in place, or copied where a gradient will want those that were there before."""
+    """The slopes up to that of stage i: in place, or as a copy without later ones where a gradient will flow."""
     if slopes.requires_grad or (slope.requires_grad and torch.is_grad_enabled()):
-        return torch.cat([slopes[:i], slope[None], slopes[i + 1 :]])
+        return torch.cat([slopes[:i], slope[None]])
     slopes[i] = slope
     return slopes
 

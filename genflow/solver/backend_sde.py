@@ -12,8 +12,9 @@ from torch import Tensor
 
 from genflow.checks import require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, Noise
-from genflow.solver.sde import Epsilon, FreeDiffusion, at_the_end, needed
+from genflow.solver.base import FieldLike
+from genflow.solver.noise import Noise
+from genflow.solver.sde import Epsilon, FreeDiffusion, is_noiseless_end, needed
 
 
 class TorchSDE(FreeDiffusion):
@@ -58,7 +59,7 @@ class TorchSDE(FreeDiffusion):
         return [self.drifts] * (steps - 1) + [1]
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        if calls < self.drifts or at_the_end(field, s):
+        if calls < self.drifts or is_noiseless_end(field, s):
             return self.one_call(field, x, t, s, noise)
         from torchsde import sdeint
 
@@ -98,7 +99,7 @@ class _SDE:
 
 
 def _brownian(noise: Noise, x: Tensor, length: float, area: bool) -> Any:
-    """One increment W of variance `length`, and its time integral U where it is asked for, from the samples' own noise.
+    """One increment W of variance `length`, and its time integral U where it is wanted, from the samples' own noise.
 
     Given W, U is normal with mean length·W/2 and variance length³/12.
     """

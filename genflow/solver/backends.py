@@ -12,16 +12,9 @@ from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows
-from genflow.solver.base import (
-    FieldLike,
-    Noise,
-    NonFiniteError,
-    Observer,
-    Solution,
-    Solver,
-    StepUnderflowError,
-)
-from genflow.solver.ending import PLAIN, Finish
+from genflow.solver.base import FieldLike, NonFiniteError, Observer, Solution, Solver, StepUnderflowError
+from genflow.solver.ending import NO_FINISH, Finish
+from genflow.solver.noise import Noise
 
 
 class Slope:
@@ -88,7 +81,7 @@ class Backend(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
-        finish: Finish = PLAIN,
+        finish: Finish = NO_FINISH,
     ) -> Solution:
         if nfe is not None:
             raise ValueError(f"{self.library} chooses its own steps: it takes no nfe; set rtol and atol")

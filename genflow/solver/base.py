@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from genflow.process.clock import Clock, NativeClock
 from genflow.process.grids import Spacing, check_spacing
-from genflow.solver.ending import PLAIN, Ending, Finish
+from genflow.solver.ending import NO_FINISH, Ending, Finish
+from genflow.solver.noise import Noise
 
 Observer = Callable[[Tensor, float], None]
 """Called with (x, t) at the start and after every accepted step."""
@@ -38,10 +39,10 @@ class FieldLike(Protocol):
 
 
 @runtime_checkable
-class Freezable(Protocol):
+class HasDDIMStep(Protocol):
     """What a field gives besides, where posterior means are known."""
 
-    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+    def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
@@ -67,7 +68,7 @@ def scheduled(field: FieldLike, owner: object) -> Scheduled:
         )
     reason = field.why_not("affine")
     if reason:
-        raise ValueError(f"{type(owner).__name__} can not solve this field: {reason}")
+        raise ValueError(f"{type(owner).__name__} cannot solve this field: {reason}")
     return cast(Scheduled, field)
 
 
@@ -95,7 +96,7 @@ class CallableField:
     def natural_diffusion(self, t: Tensor) -> Tensor:
         raise ValueError("a plain callable has no diffusion; use an ODE solver")
 
-    def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Nothing but the velocity is known, so that is what is held fixed."""
         return x + float(s - t) * self.velocity(x, t)
 
@@ -104,7 +105,7 @@ class CallableField:
             raise ValueError(f"a plain callable has no grid '{spacing}'; give the times themselves to solve(grid=...)")
         return torch.linspace(*self.ends, steps + 1, dtype=torch.float64)
 
-    def is_end(self, t: Tensor) -> bool:
+    def is_noiseless_end(self, t: Tensor) -> bool:
         """Whether a step to t adds no noise: t is where the grid ends."""
         return float(t) == self.ends[1]
 
@@ -121,8 +122,8 @@ class Solution:
         nfe: Backbone calls per sample; the mean where samples differ.
         path: (t, x) pairs where a path was asked for, else empty.
         nfe_per_sample: Calls of each sample (B,), where samples differ.
-        stopped: Whether each sample (B,) was left short of the end, where a solver was told that it may; else None.
-        t: Native time of the last states, where the solver says it.
+        stopped: Whether each sample (B,) was left short of the end, where the solver may leave it there; else None.
+        t: Native time of the last states, where the solver gives it.
     """
 
     x: Tensor
@@ -139,7 +140,7 @@ class Solution:
 
 
 class SolverError(RuntimeError):
-    """A solve that can not go on; the message says where and what to try."""
+    """A solve that cannot go on; the message says where and what to try."""
 
 
 class NonFiniteError(SolverError):
@@ -150,51 +151,12 @@ class StepUnderflowError(SolverError):
     """An adaptive step that became too small, or too many steps."""
 
 
-class Noise:
-    """Standard normal draws, sample k always from its own generator, whatever the batch.
-
-    Arguments:
-        seed: The run's seed.
-        indices: Global index of each sample of the batch.
-    """
-
-    AHEAD = 16
-    """Draws made at a time: a call of a generator costs more than the numbers it gives."""
-
-    def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        self.generators = [sample_generator(seed, k) for k in indices]
-        self._ahead = torch.empty(0)
-
-    def like(self, x: Tensor) -> Tensor:
-        """A draw of x's shape, dtype and device."""
-        if not len(self._ahead) or self._ahead.shape[1:] != x.shape or self._ahead.dtype != x.dtype:
-            shape = (self.AHEAD, *x.shape[1:])
-            rows = [torch.randn(shape, generator=g, dtype=x.dtype) for g in self.generators]
-            self._ahead = torch.stack(rows, dim=1).to(x.device)
-        draw, self._ahead = self._ahead[0], self._ahead[1:]
-        return draw
-
-
-def sample_generator(seed: int, index: int) -> torch.Generator:
-    """The generator of sample `index`: seeded by both numbers, mixed so that neighbours share nothing.
-
-    torch keeps 32 bits of a seed, so the index goes through a permutation of 32 bits: no two samples of one run
-    share a generator, which random 32-bit seeds would by 50,000 samples.
-    """
-    mixed = (seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
-    mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) % 2**64
-    value = (index ^ (mixed >> 32)) % 2**32
-    for shift, odd in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        value = ((value ^ (value >> shift)) * odd) % 2**32
-    return torch.Generator().manual_seed(value ^ (value >> 16))
-
-
 class SolverType(ABCMeta):
     """Gives the constructor of every solver, whatever its own options, those of `Ending`: end and end_noise."""
 
     def __call__(cls, *args: Any, end: str = "none", end_noise: float | None = None, **options: Any) -> Any:
         ending, made = Ending(end, end_noise), super().__call__(*args, **options)
-        if not ending.plain and type(made).solve is not Solver.solve:
+        if not ending.is_default and type(made).solve is not Solver.solve:
             raise ValueError(
                 f"{cls.__name__} has a loop of its own in place of travel: it takes no end and no end_noise"
             )
@@ -258,7 +220,7 @@ class Solver(metaclass=SolverType):
             ValueError: The path cannot end as the options say, with the reason.
         """
         how: dict[str, Any] = {"nfe": nfe, "grid": grid, "noise": noise, "observer": observer}
-        if self.ending.plain:
+        if self.ending.is_default:
             return self.travel(field, x, **how)
         return self.ending.solve(self, field, x, how)
 
@@ -271,7 +233,7 @@ class Solver(metaclass=SolverType):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
-        finish: Finish = PLAIN,
+        finish: Finish = NO_FINISH,
     ) -> Solution:
         """The state at the last time; arguments and errors as in `solve`.
 
@@ -289,7 +251,7 @@ class FixedStep(Solver):
     """
 
     why_not_control: str | None = None
-    """Why samples under a constraint (`genflow.control`) can not be drawn with it; None where they can."""
+    """Why samples under a constraint (`genflow.inpainting`) cannot be drawn with it; None where they can."""
 
     def __init__(self, grid: Spacing = "process") -> None:
         check_spacing(grid)
@@ -334,7 +296,7 @@ class FixedStep(Solver):
         grid: Tensor | None = None,
         noise: Noise | None = None,
         observer: Observer | None = None,
-        finish: Finish = PLAIN,
+        finish: Finish = NO_FINISH,
     ) -> Solution:
         if (nfe is None) == (grid is None):
             raise ValueError("give either nfe or grid, one of the two")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from genflow.checks import require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise, Scheduled, scheduled
+from genflow.solver.base import FieldLike, FixedStep, Scheduled, scheduled
+from genflow.solver.noise import Noise
 
 FARTHEST = 2.0
 """How long a step in λ may be, in spacings of the means whose polynomial it follows; else fewer means are used.

@@ -17,12 +17,13 @@ from genflow.checks import is_positive, require
 from genflow.solver import ENDS
 
 if TYPE_CHECKING:
-    from genflow.solver.base import FieldLike, Noise, Observer, Solution, Solver
+    from genflow.solver.base import FieldLike, Observer, Solution, Solver
+    from genflow.solver.noise import Noise
 
 
 @runtime_checkable
 class Endable(Protocol):
-    """What a process says of its ends, and its field with it."""
+    """How a process, and so its field, can end a path."""
 
     def end_time(self, noise: float) -> float: ...
     def published_end(self, mode: str) -> str: ...
@@ -38,7 +39,7 @@ class EndableField(Endable, Protocol):
     def cost(self) -> int: ...
     def grid(self, steps: int) -> Tensor: ...
     def data(self, x: Tensor, t: Tensor) -> Tensor: ...
-    def until(self, t: float | None, *, quiet: bool) -> Self: ...
+    def until(self, t: float | None, *, noiseless: bool) -> Self: ...
     def in_data_units(self, x: Tensor, t: Tensor) -> Tensor: ...
     def rows(self, rows: Tensor) -> Self: ...
 
@@ -71,7 +72,7 @@ class Ending:
         )
 
     @property
-    def plain(self) -> bool:
+    def is_default(self) -> bool:
         """Whether it leaves everything as it is."""
         return self == Ending()
 
@@ -79,7 +80,7 @@ class Ending:
     def words(self) -> str:
         """For protocols and captions; "" for the plain end."""
         at = "" if self.end_noise is None else f" at noise {self.end_noise:g}"
-        return "" if self.plain else f"end: {self.end}{at}"
+        return "" if self.is_default else f"end: {self.end}{at}"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Ending:
@@ -92,7 +93,7 @@ class Ending:
         Raises:
             ValueError: The path cannot end so, with the reason and what it can do.
         """
-        if self.plain:
+        if self.is_default:
             return Finish()
         if not isinstance(owner, Endable):
             raise ValueError(
@@ -133,7 +134,7 @@ class Finish:
 
     def inner(self, field: AField) -> AField:
         """The field to travel on. Where the mean follows, the last step adds its noise like any other."""
-        return field.until(self.time, quiet=not self.mean)
+        return field.until(self.time, noiseless=not self.mean)
 
     def solve(
         self,
@@ -199,5 +200,5 @@ class Finish:
         return replace(part, nfe=part.nfe + field.cost * share, nfe_per_sample=each)
 
 
-PLAIN = Finish()
+NO_FINISH = Finish()
 """Nothing follows the last step."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise
+from genflow.solver.base import FieldLike, FixedStep
+from genflow.solver.noise import Noise
 from genflow.solver.ode import runge_kutta
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genflow.solver.base import FieldLike, FixedStep, Freezable, Noise
+from genflow.solver.base import FieldLike, FixedStep, HasDDIMStep
+from genflow.solver.noise import Noise
 
 
 class Euler(FixedStep):
@@ -106,6 +107,6 @@ class DDIM(FixedStep):
     order = 1
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        if not isinstance(field, Freezable):
+        if not isinstance(field, HasDDIMStep):
             raise ValueError("ddim needs posterior means, which this field does not give; use another ODE solver")
-        return field.frozen_step(x, t, s)
+        return field.ddim_step(x, t, s)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise, scheduled
+from genflow.solver.base import FieldLike, FixedStep, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step
-from genflow.solver.sde import EulerMaruyama, at_the_end, needed, transition
+from genflow.solver.noise import Noise
+from genflow.solver.sde import EulerMaruyama, is_noiseless_end, needed, transition
 
 
 def reverse_diffusion_mean(x: Tensor, score: Tensor, r: float | Tensor, variance: float | Tensor) -> Tensor:
-    """x − (r − 1) x + V s: the forward step's drift turned round. The noise that goes with it is sqrt(V) ξ.
+    """x − (r − 1) x + V s: the forward step with its drift reversed. The noise that goes with it is sqrt(V) ξ.
 
     Source: Song et al. 2021, arXiv:2011.13456.
     """
@@ -48,7 +50,7 @@ class Discrete(FixedStep):
         a, b = known.schedule(torch.stack([t, s]))
         r, variance = transition(a, b)
         mean = self.mean(x, known.score(x, t), r, variance)
-        return mean if at_the_end(field, s) else mean + self.scale(variance, *b.tolist()) * source.like(x)
+        return mean if is_noiseless_end(field, s) else mean + self.scale(variance, *b.tolist()) * source.like(x)
 
     @abstractmethod
     def mean(self, x: Tensor, score: Tensor, r: float, variance: float) -> Tensor:
@@ -91,6 +93,9 @@ class Ancestral(Discrete):
         return math.sqrt(variance) * (b_s / b_t if self.variance == "posterior" else 1.0)
 
 
+MOST_LAG = 0.03
+"""Error of a variance above which samples without a predictor come with a warning."""
+
 PREDICTORS: dict[str, type[FixedStep] | None] = {
     "reverse_diffusion": ReverseDiffusion,
     "ancestral": Ancestral,
@@ -119,7 +124,8 @@ class PredictorCorrector(FixedStep):
     A Langevin step is η = 2 α (snr b)², or 2 α (snr |ξ|/|s|)² with norms = "batch", and α = (a_t/a_t')², t' nearer the
     data by 1/1000 of the time: for VP the published 1 − β_k of 1000 noise levels, for VE 1, and defined for every other
     path. Of normal data of scale S at time t it makes S² / (1 − η/2S²), at most 1 + snr² of S². Without a predictor
-    the moves must also keep up with the path: it takes thousands of calls, or a larger snr.
+    the moves must also keep up with the path, which they do on VE alone at a sensible budget; where they do not, a
+    warning says by how much.
 
     Arguments:
         predictor: A name of `PREDICTORS`.
@@ -202,6 +208,34 @@ class PredictorCorrector(FixedStep):
     def _calls(self) -> int:
         return self.n_steps + bool(self.predictor)
 
+    def begin(self, field: FieldLike, times: Tensor) -> Self:
+        if self.predictor is None and len(times) > 1:
+            error = self.lag(field, times)
+            if abs(error) > MOST_LAG:
+                warnings.warn(
+                    f"pc: without a predictor the Langevin moves do not keep up with this path: {len(times) - 1} steps "
+                    f"at snr = {self.snr:g} would leave normal data of scale 1/2 with {1 + error:.3g} times their "
+                    "variance; take a predictor, or more calls and a larger snr",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        return self
+
+    def lag(self, field: FieldLike, times: Tensor) -> float:
+        """Relative error of the variance of normal data of scale 1/2 after correctors alone at all times but the first.
+
+        There a move is linear: with the variance S² at its time, x ← (1 − η/S²) x + sqrt(2η) ξ.
+        """
+        known = scheduled(field, self)
+        a, b = known.schedule(times)
+        want, alpha = (a / 2).square() + b.square(), (a / known.schedule(nearer(field, times))[0]).square()
+        etas = torch.minimum(torch.as_tensor(ald_size(b, self.snr, alpha)), self.limit * b.square())
+        found = float(b[0].square())
+        for right, eta in zip(want[1:].tolist(), etas[1:].tolist(), strict=True):
+            for _ in range(self.n_steps):
+                found = (1 - eta / right) ** 2 * found + 2 * eta
+        return found / float(want[-1]) - 1
+
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if self.predictor:
             for _ in range(calls - 1):
@@ -210,7 +244,7 @@ class PredictorCorrector(FixedStep):
         mean = x
         for _ in range(calls):
             x, mean = self.correct(field, x, s, noise)
-        return mean if at_the_end(field, s) else x
+        return mean if is_noiseless_end(field, s) else x
 
     def correct(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """One Langevin step at t, with its noise and without."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Noise, Scheduled
+from genflow.solver.base import FieldLike, FixedStep, Scheduled
+from genflow.solver.noise import Noise
 
 EPSILONS = {
     "natural": "the process's own ε(t), which for score SDEs gives the published reverse SDE",
@@ -82,7 +83,7 @@ class FreeDiffusion(FixedStep):
     def one_call(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None) -> Tensor:
         """One explicit Euler–Maruyama step; to the data's end it adds no noise, and ε |h| is at most that of x_t."""
         source = needed(noise, self)
-        h, last = float(s - t), at_the_end(field, s)
+        h, last = float(s - t), is_noiseless_end(field, s)
         most = noise_variance(field, t) / abs(h) if last else math.inf
         slope, epsilon = self.slope(field, x, t, math.copysign(1.0, h), most)
         mean = x + h * slope
@@ -126,16 +127,16 @@ class HeunSDE(FreeDiffusion):
 
 
 def needed(noise: Noise | None, owner: object) -> Noise:
-    """The noise, which an SDE solver can not go without."""
+    """The noise, which an SDE solver cannot do without."""
     if noise is None:
         raise ValueError(f"{type(owner).__name__} needs noise: give Noise(seed, indices), or use genflow.sample")
     return noise
 
 
-def at_the_end(field: FieldLike, s: Tensor) -> bool:
+def is_noiseless_end(field: FieldLike, s: Tensor) -> bool:
     """Whether the step to s adds no noise: s is where the field's own grid ends, and nothing follows that takes it."""
-    says = getattr(field, "is_end", None)
-    return bool(says(s)) if says else float(s) == float(field.grid(1)[-1])
+    asked = getattr(field, "is_noiseless_end", None)
+    return bool(asked(s)) if asked else float(s) == float(field.grid(1)[-1])
 
 
 def noise_variance(field: FieldLike, t: Tensor) -> float:

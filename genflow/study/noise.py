@@ -16,7 +16,7 @@ from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
 from genflow.process.shapes import dimension, like_rows
 from genflow.report.palette import palette
-from genflow.solver.base import Noise
+from genflow.solver.noise import Noise
 from genflow.study.claims import Finding
 from genflow.study.draw import Axes, Curve, curves
 from genflow.study.lab import Altered, Lab, Study

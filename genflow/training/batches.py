@@ -13,8 +13,8 @@ from genflow.data.base import Dataset
 from genflow.data.notes import note
 from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
-from genflow.process.field import NO_CLASS
-from genflow.solver.base import sample_generator
+from genflow.process.guidance import NO_CLASS
+from genflow.solver.noise import sample_generator
 
 STREAMS = {
     "order": 1,

@@ -6,7 +6,7 @@ from torch import nn
 
 import genflow
 from genflow.backbone.base import Backbone, ClassEmbedding, check_labels
-from genflow.process.field import NO_CLASS
+from genflow.process.guidance import NO_CLASS
 from genflow.registry import registries
 from genflow.testing import check_backbone
 

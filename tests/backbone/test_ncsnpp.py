@@ -311,7 +311,11 @@ def test_scale_shift_and_log_of_what_is_told():
     plain = random_net(**DDPMPP, told="noise_level", time_scale=1.0)
     moved = random_net(**DDPMPP, told="log_noise_level", time_scale=-2.5, time_shift=4.0)
     torch.testing.assert_close(moved(x, sigma), plain(x, 4.0 - 2.5 * sigma.log()))
-    assert (plain.told, moved.told, random_net().told) == ("noise_level", "noise_level", "condition")
+    assert (plain.conditioning, moved.conditioning, random_net().conditioning) == (
+        "noise_level",
+        "noise_level",
+        "condition",
+    )
 
 
 @torch.no_grad()

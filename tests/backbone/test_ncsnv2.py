@@ -65,5 +65,5 @@ def test_scaling_divides_by_the_noise_and_ignores_it_otherwise():
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.9], dtype=torch.float64)
     found = process.field(net).output(x, t)
     sigma = process.coefficients(t).b.float().reshape(-1, 1, 1, 1)
-    net.told, net.noise_level = "condition", "none"
+    net.conditioning, net.noise_level = "condition", "none"
     torch.testing.assert_close(found * sigma, process.field(net).output(x, t), rtol=1e-5, atol=1e-5)

@@ -70,7 +70,7 @@ def test_pfgm_answers_and_its_drift(imported, load, error, ema, key):
 def test_pfgm_is_recognised_with_genflows_own_rules_by_default(imported):
     process, _, config = imported(*PFGM_FILE)
     assert (process.prior, process.inverse, process.constant) == ("exact", "projected", "exact")
-    assert (process.predicts.gamma, process.steps, process.setting("dim")) == (5.0, 291, N)
+    assert (process.prediction.gamma, process.steps, process.setting("dim")) == (5.0, 291, N)
     assert process.setting("radius") == pytest.approx(math.sqrt(N))
     assert config["dataset"] == {"name": "cifar10", "options": {}}
     assert config["imported"]["file"] == PFGM_FILE[1]

@@ -39,7 +39,7 @@ def test_conversions_between_heads(paths, error, name):
     given = {"data": paths["target_in"], "noise": paths["eps_in"], "velocity": paths["vel_in"]}
     names = {"data": "target", "noise": "epsilon", "velocity": "velocity"}
     for source, process in heads.items():
-        means = process.predicts.decode(given[source], x, c)
+        means = process.prediction.decode(given[source], x, c)
         found = {"data": means[0], "noise": means[1], "velocity": process.velocity(given[source], x, t)}
         for goal in set(names) - {source}:
             assert error(found[goal], paths[f"{name}/{names[source]}_to_{names[goal]}"]) < 1e-9
@@ -54,7 +54,7 @@ def test_pfgmpp_with_one_dimension_more_has_the_field_of_forty_charges(load, err
     x, y, z = stored["x"], stored["y"], stored["z"]
     mean = posterior_mean(x, z, y, process)
     assert error(mean, stored["posterior_mean"]) < 1e-9
-    output = process.predicts.encode(mean, x, process.at(z, x))
+    output = process.prediction.encode(mean, x, process.at(z, x))
     assert error(process.velocity(output, x, z), stored["velocity_dxdz"]) < 1e-9
     log_density = [
         process.base.log_prob((row - y) / height).logsumexp(0) - torch.log(len(y) * height**6)

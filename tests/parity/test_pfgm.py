@@ -82,7 +82,7 @@ def test_target_and_its_loss(target, error, mode, tag, tolerance):
     found = process.average_target(data[:16], x_t, z, data[16:])
     want = target[f"target_{mode}_{tag}"]
     assert found.dtype == dtype
-    assert error(process.predicts.entries(found), want) < tolerance
+    assert error(process.prediction.entries(found), want) < tolerance
     # published loss: half the sum over the N + 1 entries; ours: their mean
     pairs = Perturbed(x_t, z, found, torch.ones(16))
     loss = process.loss_terms(torch.zeros_like(found), pairs).mean() * (N + 1) / 2
@@ -281,7 +281,7 @@ def published_rule(points):
 
     def velocity(x, t):
         c = process.at(t, x)
-        output = process.predicts.entries(process.predicts.encode(posterior_mean(x, t, points, process), x, c))
+        output = process.prediction.entries(process.prediction.encode(posterior_mean(x, t, points, process), x, c))
         v_x, v_z, z = output[:, :-1], output[:, -1], float(t)
         if z < 5:
             share = v_x.norm(dim=1) / math.sqrt(N)

@@ -14,7 +14,7 @@ import torch
 from genflow.backbone.ncsnpp import NCSNpp
 from genflow.backbone.unet_design import published_options
 from genflow.process.score_sde import VE, VP, SubVP
-from genflow.solver.base import Noise
+from genflow.solver.noise import Noise
 from genflow.solver.predictor import (
     Ancestral,
     PredictorCorrector,
@@ -147,7 +147,7 @@ def test_solver_step_is_near_the_published_one(steps, name, row):
     process, t = NETS[name][1], steps["t"][row]
     x, score, noise = (steps[k][row : row + 1] for k in (f"x_{name}", f"{name}_score", "noise"))
     c = process.at(t, x)
-    field = process.field(lambda x, condition: process.predicts.encode((x + c.b**2 * score) / c.a, x, c))
+    field = process.field(lambda x, condition: process.prediction.encode((x + c.b**2 * score) / c.a, x, c))
     published = {"reverse_diffusion": ReverseDiffusion(), "ancestral_sampling": Ancestral("posterior")}
     for key, solver in published.items():
         want = steps[f"{name}_{key}_pf0_x"][row : row + 1]

@@ -50,7 +50,7 @@ def test_states_and_targets(stored, error, name):
     process, t = CASES[name], stored["t"]
     want = {k.removeprefix(f"{name}/"): v for k, v in stored.items() if k.startswith(f"{name}/")}
     base = stored["eps"] if name.startswith("target") else stored["x0"]
-    if process.plain:
+    if process.is_affine:
         pairs = process.pairs(stored["x1"], base, t)
     else:
         pairs = process.free_pairs(stored["x1"], base, stored["eps"], t)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genflow.process.score_sde import VP
-from genflow.solver.base import Noise
+from genflow.solver.noise import Noise
 from genflow.solver.ode import Euler, Heun
 from genflow.solver.sde import EulerMaruyama
 

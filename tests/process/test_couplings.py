@@ -72,7 +72,7 @@ def test_sinkhorn_plans_and_pairs():
         counts[torch.arange(5), torch.cdist(paired, noise).argmin(1)] += 1
     shares, want = counts / 400, 5 * plan
     assert float((shares - want).abs().max()) < 5 * math.sqrt(0.25 / 400)
-    near = (x + 0.02 * noise).flip(0)  # so near its own row that even a blurred plan can not be wrong
+    near = (x + 0.02 * noise).flip(0)  # so near its own row that even a blurred plan cannot be wrong
     sharp = couple(x, near, "sinkhorn", generator=source, blur=0.02)
     assert torch.equal(sharp, couple(x, near, "ot", generator=source))
     assert torch.equal(sharp, near.flip(0))
@@ -160,7 +160,7 @@ def test_couplings_are_checked():
     process = SILinear(coupling="ot")
     assert "exact field is not known" in process.why_not("oracle")
     assert process.why_not("likelihood") is None
-    assert "no affine path" in process.why_not("affine")
+    assert "not an affine path" in process.why_not("affine")
 
 
 @pytest.mark.parametrize("coupling", ["ot", "sinkhorn"])

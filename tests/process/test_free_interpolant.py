@@ -14,7 +14,7 @@ from genflow.process.distributions import Distribution, Empirical, GaussianMixtu
 from genflow.process.interpolant import GAMMAS, latent
 from genflow.process.paths import SIEncDec, SIFourier, SILinear, SIMirror, SITrig
 from genflow.process.score_sde import VP
-from genflow.solver.base import Noise
+from genflow.solver.noise import Noise
 
 F64 = torch.float64
 LINE = torch.tensor([[-1.1], [0.2], [0.9]], dtype=F64)
@@ -188,13 +188,13 @@ def test_capabilities_of_a_free_path():
     for capability in ("score", "sde", "data"):
         assert "velocity_denoiser" in process.why_not(capability)
     for capability in ("affine", "norm"):
-        assert "no affine path" in process.why_not(capability)
+        assert "not an affine path" in process.why_not(capability)
     assert process.why_not("likelihood") is None
     with pytest.raises(ValueError, match="mode = 'sde' is not possible"):
         SILinear(mode="sde", **UNIFORM)
-    with pytest.raises(ValueError, match="no affine path"):
+    with pytest.raises(ValueError, match="not an affine path"):
         process.noise_ratio(torch.tensor(0.5))
-    with pytest.raises(ValueError, match="no affine path"):
+    with pytest.raises(ValueError, match="not an affine path"):
         process.schedule(torch.tensor(0.5))
     with pytest.raises(ValueError, match="objective = 'own'"):
         SILinear(objective="stable", **UNIFORM)
@@ -318,7 +318,7 @@ def test_a_mirror_needs_its_data():
     spread = float(torch.cdist(prior, LINE).amin(1).square().mean().sqrt())
     assert spread == pytest.approx(math.sqrt(10e-3 * 0.999), rel=0.2)
     for t in (0.5, 0.9):
-        with pytest.raises(ValueError, match="no time of it"):
+        with pytest.raises(ValueError, match="does not belong to one time"):
             fitted.noise_ratio(torch.tensor(t))
     with pytest.raises(ValueError, match="no density"):
         fitted.log_prior(LINE)

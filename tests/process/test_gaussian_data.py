@@ -28,7 +28,7 @@ def gaussian_backbone(process):
     def backbone(x, condition):
         c = process.at(process.time(condition.double()), x)
         gain = c.a * SCALE**2 / (c.a**2 * SCALE**2 + c.b**2)
-        return process.predicts.encode(MEAN + gain * (x - c.a * MEAN), x, c)
+        return process.prediction.encode(MEAN + gain * (x - c.a * MEAN), x, c)
 
     return backbone
 
@@ -49,7 +49,7 @@ def test_likelihood(name):
     """Along the flow the density changes from one marginal to the other; the prior is within 0.05 of the last one."""
     for head in genflow.get_process(name).heads():
         process, x = genflow.get_process(name, head=head), draws(30, 3)
-        if not process.plain:
+        if not process.is_affine:
             continue
         found = log_likelihood(process, gaussian_backbone(process), x, solver=RK45(1e-9, 1e-9), trace="exact")
         near_data, near_prior = process.training_interval

@@ -193,8 +193,8 @@ def test_bad_lists_are_refused_before_any_process_is_known(spacing):
         (VE(), "log", "use uniform"),
         (SIEncDec(), "edm", "no data"),
         (SIEncDec(), "snr", "no data"),
-        (SIMirror(), "edm", "no time of it"),
-        (SILinear(source="uniform"), "snr", "no affine path"),
+        (SIMirror(), "edm", "does not belong to one time"),
+        (SILinear(source="uniform"), "snr", "not an affine path"),
     ],
 )
 def test_grids_a_process_has_not_are_refused(process, spacing, words):

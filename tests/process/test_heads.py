@@ -78,7 +78,7 @@ def test_training_targets_say_the_draws_they_are_made_of(name):
         made = genflow.get_process(name, head=head, **mode)
         x, noise = normal(20, 4, 3), made.base_like(normal(21, 4, 3), torch.Generator().manual_seed(3))
         pairs = made.pairs(x, noise, inner(made))
-        data, base = made.predicts.decode(pairs.target, pairs.x_t, made.at(pairs.t, x))
+        data, base = made.prediction.decode(pairs.target, pairs.x_t, made.at(pairs.t, x))
         c = made.at(pairs.t, x)
         torch.testing.assert_close(c.a * data, c.a * x, rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(c.a * data + c.b * base, pairs.x_t, rtol=1e-8, atol=1e-8)
@@ -114,9 +114,9 @@ def test_data_s_scale_is_found_once():
     x = 3 * normal(4, 500, 2)
     found = genflow.get_process("vp_ode", head="edm").for_data(x)
     assert found.sigma_data == pytest.approx(float(x.std(correction=0)))
-    assert found.predicts == EDM(found.sigma_data)
+    assert found.prediction == EDM(found.sigma_data)
     assert found.for_data(2 * x).sigma_data == found.sigma_data
-    assert genflow.get_process("vp_ode", head="edm").predicts == EDM(0.5)
+    assert genflow.get_process("vp_ode", head="edm").prediction == EDM(0.5)
 
 
 # ---- free heads ------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_free_heads_give_the_same_velocity_score_and_means(path, source):
         for name, process in heads.items():
             field = process.field(process.oracle(POINTS))
             torch.testing.assert_close(field.velocity(x, t), velocity, rtol=1e-10, atol=1e-10)
-            if process.plain:  # the velocity of a standard normal base determines the rest
+            if process.is_affine:  # the velocity of a standard normal base determines the rest
                 continue
             if name == "velocity":
                 with pytest.raises(ValueError, match="velocity_denoiser"):
@@ -163,7 +163,7 @@ def test_free_heads_give_the_same_velocity_score_and_means(path, source):
             s = torch.tensor(0.5, dtype=F64)
             end = process.at(s, x)
             want = end.a * data + end.b * base + end.g * latent
-            torch.testing.assert_close(field.frozen_step(x, t, s), want, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(field.ddim_step(x, t, s), want, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("path", [SILinear, SITrig])
@@ -172,8 +172,8 @@ def test_a_free_path_from_the_normal_is_the_plain_one_with_both_noises_in_one(pa
     """b N + γ Z is one normal of scale sqrt(b² + γ²): velocity, score and data mean of both descriptions agree."""
     plain = path(gamma=gamma, gamma_scale=0.8)
     bound = path(gamma=gamma, gamma_scale=0.8, head="velocity_denoiser", channels=3)
-    assert plain.plain
-    assert not bound.plain
+    assert plain.is_affine
+    assert not bound.is_affine
     x = normal(6, 5, 3)
     one, two = (p.field(p.oracle(POINTS)) for p in (plain, bound))
     for t in inner(plain):
@@ -206,7 +206,7 @@ def test_the_backbone_emits_twice_the_channels(head, shape):
     assert type(process)(**process.config()).extra_channels == shape[0]
 
 
-# ---- what a head can not do, it says ---------------------------------------------------------------------
+# ---- what a head cannot do, it says ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", list(HEADS))
@@ -214,19 +214,19 @@ def test_linear_heads_are_affine_in_the_posterior_mean(head):
     """Then the mean of the targets at one x_t is the target of the mean, and single pairs are enough."""
     process, x, t = PFGMPP(head=head), normal(12, 4, 3), torch.tensor(0.7, dtype=F64)
     c, one, two = process.at(t, x), normal(13, 4, 3), normal(14, 4, 3)
-    middle = process.predicts.encode(0.3 * one + 0.7 * two, x, c)
-    parts = 0.3 * process.predicts.encode(one, x, c) + 0.7 * process.predicts.encode(two, x, c)
+    middle = process.prediction.encode(0.3 * one + 0.7 * two, x, c)
+    parts = 0.3 * process.prediction.encode(one, x, c) + 0.7 * process.prediction.encode(two, x, c)
     torch.testing.assert_close(middle, parts)
-    assert process.predicts.linear
+    assert process.prediction.linear
 
 
 def test_the_poisson_head_is_not():
     process, x, t = PFGM(), normal(12, 4, 3), torch.tensor(0.7, dtype=F64)
     c, one, two = process.at(t, x), normal(13, 4, 3), normal(14, 4, 3)
-    middle = process.predicts.encode((one + two) / 2, x, c)
-    parts = (process.predicts.encode(one, x, c) + process.predicts.encode(two, x, c)) / 2
+    middle = process.prediction.encode((one + two) / 2, x, c)
+    parts = (process.prediction.encode(one, x, c) + process.prediction.encode(two, x, c)) / 2
     assert float((middle - parts).abs().max()) > 1e-3
-    assert not process.predicts.linear
+    assert not process.prediction.linear
 
 
 @pytest.mark.parametrize(
@@ -238,3 +238,27 @@ def test_the_poisson_head_is_not():
 def test_heads_that_do_not_fit_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         SILinear(**options)
+
+
+def test_old_names_of_the_ddim_step_and_of_the_conditioning_still_work():
+    """A backbone from before says `told` where today's say `conditioning`."""
+    process = genflow.get_process("vp_ode")
+    x, t, s = torch.randn(3, 2), torch.tensor(0.5), torch.tensor(0.3)
+    seen = []
+
+    def old(x, level):
+        seen.append(float(level[0]))
+        return 0 * x
+
+    field = process.field(old)
+    with pytest.warns(FutureWarning, match="frozen_step is now ddim_step"):
+        assert torch.equal(field.frozen_step(x, t, s), field.ddim_step(x, t, s))
+    with pytest.warns(FutureWarning, match="frozen_step is now ddim_step"):
+        assert torch.equal(process.frozen_step(0 * x, x, t, s), process.ddim_step(0 * x, x, t, s))
+    old.told = "noise_level"
+    process.field(old).velocity(x, t)
+    assert seen[0] == pytest.approx(0.5)
+    assert seen[-1] == pytest.approx(float(process.noise_level(t)))
+    net = genflow.get_backbone("mlp", shape=(2,), extra_channels=0)
+    net.told = "noise_level"
+    assert net.conditioning == net.told == "noise_level"

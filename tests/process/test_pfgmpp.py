@@ -99,10 +99,10 @@ def test_edm_s_network_is_zero_on_gaussian_data_and_has_unit_targets():
 
 def test_sigma_data_is_found_unless_given():
     points = 3 + 2 * torch.randn(5000, 4, dtype=F64, generator=generator())
-    assert PFGMPP().for_data(points).predicts.sigma_data == pytest.approx(2, abs=0.05)
-    assert PFGMPP(sigma_data=0.5).for_data(points).predicts.sigma_data == 0.5
-    assert PFGMPP().predicts.sigma_data == 0.5
-    assert PFGMPP().for_data(torch.ones(5, 4)).predicts.sigma_data == 1.0
+    assert PFGMPP().for_data(points).prediction.sigma_data == pytest.approx(2, abs=0.05)
+    assert PFGMPP(sigma_data=0.5).for_data(points).prediction.sigma_data == 0.5
+    assert PFGMPP().prediction.sigma_data == 0.5
+    assert PFGMPP().for_data(torch.ones(5, 4)).prediction.sigma_data == 1.0
 
 
 @pytest.mark.parametrize("D", [1, 8, 1e5])

@@ -134,7 +134,7 @@ def test_projected_inverse_is_the_better_estimate_of_a_noisy_field():
         noise = 0.01 * torch.randn(500, 65, dtype=F64, generator=generator)
         for name, process in heads.items():
             c = process.at(t, x)
-            clean = process.predicts.encode(torch.zeros_like(x), x, c)
+            clean = process.prediction.encode(torch.zeros_like(x), x, c)
             velocity = process.velocity(clean + noise * 1, x, t)
             errors[name] = float((velocity - x / z).norm(dim=1).square().mean())
         assert errors["projected"] < 1.1 * min(errors["exact"], errors["ratio"]), (z, errors)

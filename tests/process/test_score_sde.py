@@ -22,7 +22,7 @@ def gaussian_backbone(process, mean, scale):
         t = process.time(condition.double())
         c = process.at(t, x)
         gain = c.a * scale**2 / (c.a**2 * scale**2 + c.b**2)
-        return process.predicts.encode(mean + gain * (x - c.a * mean), x, c)
+        return process.prediction.encode(mean + gain * (x - c.a * mean), x, c)
 
     return backbone
 
@@ -262,4 +262,4 @@ def test_the_whole_data_set_as_reference_is_the_oracle(name):
         # the batch is all of the data as well, so every point counts twice, which changes nothing
         pairs = process.perturb(data, generator=torch.Generator().manual_seed(0), refs=data)
         want = process.oracle(data)(pairs.x_t, process.condition(pairs.t))
-        assert float(process.predicts.residual(pairs.target, want, process.at(pairs.t, data)).abs().max()) < 1e-8
+        assert float(process.prediction.residual(pairs.target, want, process.at(pairs.t, data)).abs().max()) < 1e-8

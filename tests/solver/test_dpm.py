@@ -121,7 +121,7 @@ def test_errors_say_what_is_missing():
         with pytest.raises(ValueError, match=r"needs the a\(t\) and b\(t\).*use a solver of dx/dt alone"):
             solver.solve(plain, torch.ones(1, 1), nfe=3)
     early = genflow.get_process("si_encdec").for_data(POINTS)
-    with pytest.raises(ValueError, match=r"DPMpp2M can not solve this field: .*no data in x_t"):
+    with pytest.raises(ValueError, match=r"DPMpp2M cannot solve this field: .*no data in x_t"):
         DPMpp2M().solve(early.field(early.oracle(POINTS)), POINTS, nfe=3)
     broken = VP().field(lambda x, condition: x * torch.nan)
     with pytest.raises(NonFiniteError, match=r"after step 1 at t = .*try"):

@@ -8,17 +8,19 @@ import pytest
 import torch
 
 import genflow
-from genflow.control import Replacement, inpaint
+from genflow.inpainting import Replacement, inpaint
 from genflow.latent import decode, encode
 from genflow.likelihood import log_likelihood
+from genflow.process.bases import Gaussian
 from genflow.process.poisson import PFGM, PFGMPP
 from genflow.process.score_sde import VE, VP
 from genflow.registry import registries
 from genflow.sampling import check_pair, draw_prior, sample
 from genflow.solver import ENDS
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import CallableField, Noise, Solution, Solver
+from genflow.solver.base import CallableField, Solution, Solver
 from genflow.solver.ending import Ending
+from genflow.solver.noise import Noise
 from genflow.solver.ode import Heun
 
 DIM, POINTS = 8, 4.0 * torch.eye(8, dtype=torch.float64)[:3] - 1.0
@@ -59,11 +61,15 @@ def left(process, solution):
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 def test_every_process_can_end_at_the_same_noise(name, noise):
-    """By its ODE, or by its SDE where that alone makes samples."""
+    """By its ODE, or by its SDE where that alone makes samples.
+
+    The standard error of the median's noise is 3 % for 100 samples of a Gaussian base, and less for 300 of a wide one.
+    """
     process = fitted(name)
     flow = not process.why_not("ode")
     solver = RK45(end_noise=noise) if flow else genflow.get_solver("euler_maruyama", end_noise=noise)
-    found = left(process, draw(process, solver, 300 if flow else 100, None if flow else 400))
+    count = 100 if isinstance(process.base, Gaussian) else 300
+    found = left(process, draw(process, solver, count, None if flow else 400))
     assert found == pytest.approx(noise, rel=0.15)
     assert float(process.noise_left(torch.tensor(process.end_time(noise), dtype=torch.float64))) == pytest.approx(
         noise, rel=1e-6
@@ -101,9 +107,22 @@ def test_by_default_the_noise_of_the_last_time_is_left(name):
 def test_a_budget_is_spent_exactly(name, end):
     solver = genflow.get_solver(name, **end)
     process = fitted("vp_sde" if solver.mode == "sde" else "vp_ode")
-    for nfe in (1, 2, 3, 4, 5, 8, 11, 14):
+    for nfe in (1, 2, 3, 8, 11):
         solution = draw(process, solver, 1, nfe)
         assert solution.nfe == nfe, (name, nfe)
+    finish = solver.ending.on(process, solver.mode, name)
+    for nfe in range(1, 41):
+        assert sum(solver.planned(nfe, finish)) + finish.mean == nfe
+
+
+@pytest.mark.parametrize("name", [n for n in OWN if "affine" in registries()["solvers"].entry(n).tags.get("needs", ())])
+@pytest.mark.parametrize("path", ["ve_sde", "subvp_sde", "si_linear_sde"])
+def test_one_noise_is_left_by_every_exponential_and_discrete_solver(path, name):
+    """As on VP by the general ones: in 400 calls each path ends at a twentieth of a data unit."""
+    process, solver = fitted(path), genflow.get_solver(name, end_noise=0.05)
+    if not fits(process, solver):
+        process = fitted(path.replace("_sde", "_ode") if path != "si_linear_sde" else "si_linear")
+    assert left(process, draw(process, solver, 100, 400)) == pytest.approx(0.05, rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["heun", "heun_sde", "edm_churn", "dpmpp_2m", "pc"])
@@ -371,14 +390,15 @@ def test_rows_say_how_their_paths_end():
     from genflow.config import BenchConfig, build
     from genflow.data.digits import Digits
 
-    process = genflow.get_process("ve_ode").for_data(Digits().fitting_points())
+    digits = Digits()
+    process = genflow.get_process("ve_ode").for_data(digits.fitting_points())
     base = {"process": "ve_ode", "backbone": "mlp", "dataset": "digits", "solver": "heun", "nfe": "3", "samples": "20"}
     base |= {"metric": "fd", "seed": "0"}
     said = {}
     for end in ("none", "mean"):
         config = build(BenchConfig, base | {"solver_options": f"heun.end={end}"})
         backbone = genflow.get_backbone("mlp", shape=(1, 8, 8), extra_channels=0)
-        rows = SingleWorker(config, process, backbone).rows(lambda share, note: None)
+        rows = SingleWorker(config, process, backbone, digits).rows(lambda share, note: None)
         said[end] = {row["process"]: row for row in rows}
     assert said["mean"]["ve_ode"]["protocol"] == said["none"]["ve_ode"]["protocol"] + "; end: mean"
     assert said["mean"]["data"]["protocol"] == said["none"]["data"]["protocol"]

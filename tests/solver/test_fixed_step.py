@@ -157,7 +157,7 @@ def test_ddim_says_where_it_can_not_work():
     with pytest.raises(ValueError, match="ddim needs posterior means"):
         log_likelihood(process, process.oracle(POINTS), POINTS[:2], solver=DDIM(), nfe=3)
     with pytest.raises(ValueError, match="outside the interval"):
-        process.field(process.oracle(POINTS)).frozen_step(POINTS[:2], torch.tensor(0.5), torch.tensor(-0.1))
+        process.field(process.oracle(POINTS)).ddim_step(POINTS[:2], torch.tensor(0.5), torch.tensor(-0.1))
 
     class Flow(Process):
         """A process that knows its velocity alone."""
@@ -166,4 +166,4 @@ def test_ddim_says_where_it_can_not_work():
         __abstractmethods__ = frozenset()
 
     with pytest.raises(ValueError, match="Flow does not define 'data'"):
-        Flow().frozen_step(POINTS, POINTS, torch.tensor(0.0), torch.tensor(1.0))
+        Flow().ddim_step(POINTS, POINTS, torch.tensor(0.0), torch.tensor(1.0))

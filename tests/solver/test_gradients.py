@@ -9,10 +9,13 @@ import genflow
 from genflow.process.score_sde import VP
 from genflow.registry import registries
 from genflow.solver.adaptive import RK23, RK45
-from genflow.solver.base import CallableField, Noise, sample_generator
+from genflow.solver.base import CallableField
+from genflow.solver.noise import Noise, sample_generator
 from genflow.solver.ode import Heun
 
 SOLVERS = list(registries()["solvers"].entries())
+SHORT = torch.tensor([0.6, 0.25], dtype=torch.float64)
+"""Where solvers that choose their steps travel: the last part of the path would take them most of their steps."""
 START = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -31,8 +34,8 @@ class Net(torch.nn.Module):
 def end(solver, net, x):
     """A number made of where the path of x ends; the noise is the same at every call."""
     field = VP(head="data").field(net)
-    nfe = 7 if hasattr(solver, "plan") else None
-    found = solver.solve(field, x, nfe=nfe, noise=Noise(5, range(len(x))))
+    how = {"nfe": 7} if hasattr(solver, "plan") else {"grid": SHORT}
+    found = solver.solve(field, x, noise=Noise(5, range(len(x))), **how)
     return (found.x * torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)).sum()
 
 
@@ -111,3 +114,34 @@ def test_the_numbers_are_the_same_in_every_mode(solver):
         with mode():
             values.append(float(end(solver, net, START)))
     assert len(set(values)) == 1
+
+
+WIDTHS = {(RK45, "sample"): 0.08, (RK45, "batch"): 0.06, (RK23, "sample"): 0.15, (RK23, "batch"): 0.15}
+"""Of a pulse that the solver's first long step meets."""
+
+
+@pytest.mark.parametrize(("kind", "control"), WIDTHS)
+def test_a_rejected_step_out_of_the_domain_leaves_the_gradient_finite(kind, control):
+    """d√x/dt = −a/2 g(t), g a pulse: x(T) = (√x − a/2)². Long steps into it lead below 0, where √x is not finite.
+
+    The gradient of a parameter that all rows share is summed over attempts: one rejected NaN would make it NaN.
+    """
+    outside, width = [], WIDTHS[kind, control]
+
+    def rate(x, t):
+        outside.append(bool((x.detach() < 0).any()))
+        pulse = torch.exp(-(((t - 1) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+        return -a * pulse.reshape(-1, 1) * x.sqrt()
+
+    a = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    root = torch.tensor([[0.6], [3.0], [1.0], [0.7]], dtype=torch.float64)
+    x = root.square().requires_grad_()
+    solver = kind(rtol=1e-7, atol=1e-9, control=control)
+    found = solver.solve(CallableField(rate, 0.0, 2.0), x)
+    assert any(outside), "no attempt left the domain"
+    assert bool(found.x.isfinite().all())
+    slope, rows = torch.autograd.grad(found.x.sum(), [a, x])
+    assert float(slope) == pytest.approx(-float((root - 0.4).sum()), rel=1e-5)
+    torch.testing.assert_close(rows, 1 - 0.4 / root, rtol=1e-5, atol=0)
+    with torch.no_grad():
+        assert torch.equal(solver.solve(CallableField(rate, 0.0, 2.0), x).x, found.x)

@@ -13,8 +13,9 @@ from genflow.process.poisson import PFGM
 from genflow.process.score_sde import VE, VP
 from genflow.sampling import sample
 from genflow.solver.backend_sde import TorchSDE
-from genflow.solver.base import CallableField, Noise, NonFiniteError
+from genflow.solver.base import CallableField, NonFiniteError
 from genflow.solver.churn import EDMChurn, time_of_sigma
+from genflow.solver.noise import Noise
 from genflow.solver.predictor import Ancestral, PredictorCorrector, ReverseDiffusion
 from genflow.solver.sde import EPSILONS, EulerMaruyama, HeunSDE
 from genflow.testing import GaussianField
@@ -354,7 +355,7 @@ def test_errors_are_sentences(solver):
         solver.solve(CallableField(lambda x, t: -x, 1.0, 0.0), x, nfe=4, noise=Noise(0, range(2)))
     with pytest.raises(NonFiniteError, match=r"after step 1 at t = .*try"):
         solver.solve(VP().field(lambda x, condition: x * torch.nan), x, nfe=4, noise=Noise(0, range(2)))
-    with pytest.raises(ValueError, match=f"{type(solver).__name__} can not sample PFGM: .*Student"):
+    with pytest.raises(ValueError, match=f"{type(solver).__name__} cannot sample PFGM: .*Student"):
         sample(PFGM(), PFGM().oracle(POINTS), solver, 2, nfe=4)
 
 

@@ -1,13 +1,15 @@
 """Sampling under linear constraints: what is given comes back exactly, and Gaussian data have a known conditional."""
 
+import importlib
 import math
+import sys
 
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
 import genflow
-from genflow.control import WORKING, Known, Replacement, colourise, constrain, inpaint
+from genflow.inpainting import WORKING, Measurement, Replacement, colourise, constrain, inpaint
 from genflow.registry import registries
 from genflow.solver.base import FixedStep
 
@@ -25,7 +27,7 @@ def gaussian(process, covariance, shape=None):
         c = process.at(process.time(condition.double()), x)
         flat, a, b = x.flatten(1), c.a.reshape(-1, 1), c.b.reshape(-1, 1)
         mean = ((flat @ vectors) * (a * values / (a**2 * values + b**2))) @ vectors.T
-        return process.predicts.encode(mean.reshape(x.shape), x, c)
+        return process.prediction.encode(mean.reshape(x.shape), x, c)
 
     backbone.shape = shape or (len(covariance),)
     return backbone
@@ -131,7 +133,7 @@ def test_a_solver_draws_rightly_or_is_refused(name):
     process, n = genflow.get_process("vp_sde"), 1000
     solver = genflow.get_solver(name)
     if solver.why_not_control:
-        with pytest.raises(ValueError, match=r"can not be used under a constraint: .*what works: euler_maruyama"):
+        with pytest.raises(ValueError, match=r"cannot be used under a constraint: .*what works: euler_maruyama"):
             Replacement(solver=solver)
         return
     backbone = gaussian(process, torch.diag(torch.tensor([1.0, 0.25], dtype=F64)))
@@ -266,7 +268,7 @@ def test_a_sample_depends_on_its_seed_and_index_alone():
 @pytest.mark.parametrize("name", list(without_a_score()))
 def test_a_process_without_a_score_says_why(name):
     process = genflow.get_process(name)
-    with pytest.raises(ValueError, match="can not be sampled under a constraint") as error:
+    with pytest.raises(ValueError, match="cannot be sampled under a constraint") as error:
         inpaint(process, None, torch.zeros(1, 2), torch.tensor([1, 0]))
     assert process.why_not("score") in str(error.value)
 
@@ -295,8 +297,8 @@ def test_masks_that_can_not_be_used(mask, what):
         ({"corrector_step": 1.0}, "corrector_step = 1.0 is not allowed"),
         ({"solver": genflow.get_solver("heun")}, "needs a fixed-step SDE solver, and Heun is none"),
         ({"solver": genflow.get_solver("rk45")}, "needs a fixed-step SDE solver, and RK45 is none"),
-        ({"nfe": 10, "correctors": 3}, "nfe = 10 is no whole number of steps.*give 8 or 12"),
-        ({"nfe": 2, "correctors": 3}, "nfe = 2 is no whole number of steps.*give 4$"),
+        ({"nfe": 10, "correctors": 3}, "nfe = 10 is not a whole number of steps.*give 8 or 12"),
+        ({"nfe": 2, "correctors": 3}, "nfe = 2 is not a whole number of steps.*give 4$"),
         ({"nfe": 60, "correctors": 1, "solver": genflow.get_solver("heun_sde")}, "nfe = 60 .* HeunSDE .*give 59 or 61"),
     ],
 )
@@ -332,6 +334,13 @@ def test_a_measurement_given_as_a_projection():
     def project(x):
         return x.mean(1, keepdim=True).expand_as(x)
 
-    known = Known(project, torch.full((2, 3), 0.7, dtype=F64))
+    known = Measurement(project, torch.full((2, 3), 0.7, dtype=F64))
     found = Replacement(nfe=10).sample(process, backbone, known, 2)
     torch.testing.assert_close(found.x.mean(2), torch.full((2, 2), 0.7, dtype=F64), rtol=0, atol=1e-12)
+
+
+def test_the_module_s_old_name_still_works():
+    sys.modules.pop("genflow.control", None)
+    with pytest.warns(FutureWarning, match=r"genflow\.control is now genflow\.inpainting"):
+        old = importlib.import_module("genflow.control")
+    assert (old.inpaint, old.Known, old.Replacement) == (inpaint, Measurement, Replacement)
