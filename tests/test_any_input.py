@@ -17,7 +17,7 @@ from genflow.commands.options import flag
 from genflow.commands.train import ModelConfig
 from genflow.config import BenchConfig, Options, leaves
 from genflow.registry import registries
-from genflow.study.config import UNREAD, StudyConfig
+from genflow.claims.studies.config import UNREAD, StudyConfig
 
 CODES = {0, 1, 2, 3, 70, 74, 75}
 """Documented exit codes that no signal and no time limit makes."""

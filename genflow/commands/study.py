@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from genflow.claims.studies import STUDIES
+from genflow.claims.studies.config import UNREAD, StudyConfig, entry, settled
 from genflow.cli import EXIT_BUSY, EXIT_CELLS, say
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.commands.paths import check_folder
-from genflow.study import STUDIES
-from genflow.study.config import UNREAD, StudyConfig, entry, settled
 
 _NAMES = "\n".join(f"  {name:10} {one.summary}" for name, one in STUDIES.items())
 
@@ -35,9 +35,9 @@ _NAMES = "\n".join(f"  {name:10} {one.summary}" for name, one in STUDIES.items()
 def study_command(name: str, config_file: Path | None, **given: Any) -> int:
     from genflow.bench.runner import CellError, Interrupted
     from genflow.bench.store import BusyError
+    from genflow.claims.claim import summary
+    from genflow.claims.studies.run import run_study
     from genflow.commands.bench import ProgressLine
-    from genflow.study.claims import summary
-    from genflow.study.run import run_study
 
     entry(name)
     config = settled(name, *resolve(StudyConfig, config_file, given))

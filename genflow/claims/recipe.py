@@ -1,0 +1,326 @@
+"""What a recipe is: a table or figure of a paper, as benches to run, numbers to compare and claims to judge.
+
+To add a recipe:
+
+1. Write `configs/reproduce/<name>_small.yaml` and `<name>_full.yaml`: configurations of `genflow bench`, the first for
+   data that ship, the second at the paper's scale. All benches of all recipes share one cells folder, so a model is
+   trained once for all recipes whose configurations train it alike: leave `train` alone where you can.
+2. In a module of `genflow/claims/papers/` that `__init__.MODULES` lists, put a `Recipe` into RECIPES: its `comparisons`
+   (rows of the table: a published number and where the measured one is found, at each scale) and its `claims` (a
+   sentence, and a function of the results that says whether it holds, by numbers). `judge.py` has the usual ones.
+3. What a bench does not measure (a picture, a study of an exact field) is a `study`: a function of `Work` that writes
+   pictures into its folder and returns rows. It is kept like a cell. Import torch inside it, not above.
+4. Published numbers are those that were read in a paper or in its authors' repository; name the place in `source`.
+   `tests/claims/test_recipes.py` goes over all recipes: it runs the full scale's plan, and holds the rest to this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genflow.bench.cells import REAL
+from genflow.bench.tables import Row
+from genflow.estimates import NOT_MEASURED, Estimate, Judgement, Word, of_rows
+
+if TYPE_CHECKING:
+    from genflow.bench.cells import Cell
+    from genflow.bench.store import Store
+    from genflow.config import BenchConfig
+
+SCALES = ("small", "full")
+"""small: data that ship, some minutes on two CPU cores. full: the paper's."""
+
+
+# ---- what is compared ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number as its authors give it.
+
+    Arguments:
+        value: The number.
+        metric: What it is, e.g. "FID".
+        protocol: Data, solver, NFE, samples: what the source says of how it was measured, and what it leaves open.
+        source: Where it was read.
+    """
+
+    value: float
+    metric: str
+    protocol: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of the table.
+
+    Arguments:
+        what: Model and sampler, in words.
+        published: The published number; None where there is none that was verified.
+        find: By scale, what the measured row says of itself: fields of results.csv ("process", "solver", "metric",
+            "budget", ...) and "part", the configuration it is from. A scale that is not named was not run.
+    """
+
+    what: str
+    published: Published | None
+    find: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Number(Estimate):
+    """A measured number over its seeds, and the rows that it was made of."""
+
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def nfe(self) -> float:
+        """Mean backbone calls per sample; NaN where it has none."""
+        return calls(self).value
+
+    def __str__(self) -> str:
+        return super().__str__()
+
+
+def number(rows: Sequence[Row]) -> Number:
+    """Rows of one thing at several seeds as one number."""
+    return Number(**vars(of_rows(rows)), rows=tuple(rows))
+
+
+def calls(one: Number) -> Estimate:
+    """Backbone calls per sample behind a number; with several seeds, their standard error is over those."""
+    rows = [row for row in one.rows if row.get("nfe") is not None]
+    return of_rows(rows, "nfe") if rows else Estimate(math.nan)
+
+
+@dataclass
+class Results:
+    """All that a recipe measured.
+
+    Arguments:
+        scale: "small" or "full".
+        rows: Rows of results.csv, each with the "part" (configuration or study) it is from.
+        arrays: What the studies of norms left, by part and process, first seed.
+        losses: Lines of stats.jsonl of the trained models, by part and "process" or "process seed k".
+    """
+
+    scale: str
+    rows: list[Row] = field(default_factory=list)
+    arrays: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
+    losses: dict[str, dict[str, Sequence[Mapping[str, float]]]] = field(default_factory=dict)
+
+    def select(self, **wanted: Any) -> list[Row]:
+        """Rows with a finite number whose fields are as wanted; "metric" may end in * for any ending."""
+        return [row for row in self.rows if _has_number(row) and all(_is(row, k, v) for k, v in wanted.items())]
+
+    def find(self, **wanted: Any) -> Number | None:
+        """The number of the rows as wanted, over seeds; None where there is none.
+
+        Raises:
+            ValueError: They differ in more than the seed, so that a mean would mix things.
+        """
+        rows = self.select(**wanted)
+        if not rows:
+            return None
+        kinds = {tuple(row.get(k) for k in ("part", "process", "solver", "metric", "budget")) for row in rows}
+        if len(kinds) > 1:
+            raise ValueError(f"{wanted} means several numbers: {sorted(map(str, kinds))}; say more")
+        return number(rows)
+
+    def values(self, field_name: str, **wanted: Any) -> list[Any]:
+        """What a field has in the rows as wanted, each value once, in order."""
+        return list(dict.fromkeys(row.get(field_name) for row in self.select(**wanted)))
+
+
+def _has_number(row: Row) -> bool:
+    return row["value"] is not None and math.isfinite(row["value"])
+
+
+def _is(row: Row, name: str, wanted: Any) -> bool:
+    found = row.get(name)
+    if isinstance(wanted, str) and wanted.endswith("*"):
+        return str(found).startswith(wanted[:-1])
+    return bool(found == wanted)
+
+
+# ---- what is judged --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim.
+
+    Arguments:
+        judgement: By `genflow.estimates`.
+        evidence: The numbers, in a sentence.
+        gap: The difference that was tested, where it is one.
+    """
+
+    judgement: Judgement
+    evidence: str
+    gap: Estimate | None = None
+
+    @property
+    def word(self) -> Word:
+        """In words."""
+        return self.judgement.word
+
+
+def unmeasured(why: str = "not measured") -> Verdict:
+    """The verdict where numbers are missing."""
+    return Verdict(Judgement(NOT_MEASURED), why)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper in our words, and how it is judged from numbers."""
+
+    text: str
+    judge: Callable[[Results], Verdict]
+
+
+# ---- what is run -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published file that stands for training at full scale.
+
+    Arguments:
+        file: Name it is looked for by, in the folder --published.
+        preset: Published configuration, as `genflow import --preset` takes it.
+        process: Processes that it is measured as.
+        origin: Where it is published, in words.
+        as_published: Whether to take the authors' sampler, where that differs.
+    """
+
+    file: str
+    preset: str
+    process: tuple[str, ...]
+    origin: str
+    as_published: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration under another name and with changes: for recipes that run one with several values.
+
+    Arguments:
+        name: Of the part.
+        config: The configuration in configs/reproduce, without .yaml.
+        changes: key=value, values as YAML has them.
+    """
+
+    name: str
+    config: str
+    changes: tuple[str, ...] = ()
+
+
+@dataclass
+class Work:
+    """What a study sees.
+
+    Arguments:
+        scale: "small" or "full".
+        folder: For pictures.
+        benches: The finished benches: configuration, store and cells, by part.
+        results: What they measured.
+        changes: What was changed from the configurations, "key=value".
+        captions: Of pictures, by file name; see `picture`.
+    """
+
+    scale: str
+    folder: Path
+    benches: Mapping[str, Bench]
+    results: Results
+    changes: tuple[str, ...] = ()
+    captions: dict[str, str] = field(default_factory=dict)
+
+    def picture(self, name: str, caption: str) -> Path:
+        """Where to draw a picture, whose caption is noted for the table."""
+        self.captions[name] = caption
+        return self.folder / name
+
+    def models(self, part: str | None = None) -> Iterator[tuple[str, int, str]]:
+        """(process, seed, checkpoint folder) of every model of a part, or of the first part."""
+        bench = self.benches[part or next(iter(self.benches))]
+        seen = set()
+        for cell in bench.cells:
+            folder = cell.folder or (str(bench.store.folder(cell.parents[0])) if cell.parents else "")
+            who = cell.labels["process"], cell.labels["seed"], folder
+            if cell.model and cell.kind != "train" and who not in seen:
+                seen.add(who)
+                yield who
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A configuration that was run: its bench, the shared store, and its finished cells."""
+
+    config: BenchConfig
+    store: Store
+    cells: list[Cell]
+
+
+Study = Callable[[Work], list[Row]]
+"""Computes, draws into `Work.folder`, and returns rows with the fields of results.csv; see `row`."""
+
+Draw = Callable[[Results, Path], list[tuple[str, str]]]
+"""Draws into a folder; returns (file name, caption) of each picture."""
+
+
+EXACT = "exact field"
+"""The backbone in rows of a study that trains nothing."""
+
+
+def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row:
+    """A row of a study: fields of results.csv that it does not give are empty.
+
+    Its `training` is its seed, and None where nothing was trained: for real data and under the exact field.
+    """
+    empty = {"process": "", "backbone": "", "dataset": "", "solver": "", "nfe": None, "budget": None, "seed": 0}
+    told = {"metric": metric, "value": value, "stderr": None, "n": n, "protocol": protocol, "seconds": 0.0}
+    made = {**empty, **told, **more}
+    untrained = made["backbone"] == EXACT or made["process"] == REAL
+    return {"training": None if untrained else made["seed"], **made}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A table or figure of a paper.
+
+    Arguments:
+        name: On the command line.
+        title: What it shows.
+        paper: Authors, year, arXiv number.
+        claim: What the paper says of it, in our words.
+        comparisons: Rows of its table.
+        claims: What is judged.
+        parts: By scale, configurations of benches in configs/reproduce, without .yaml, or variants of them. None:
+            <name>_<scale>.
+        weights: Published files that take the place of training, by part.
+        study: What the benches do not measure, or None.
+        draw: Pictures of the measured numbers, or None.
+        notes: What a reader must know of the difference between the scales, or to the paper.
+    """
+
+    name: str
+    title: str
+    paper: str
+    claim: str
+    comparisons: tuple[Comparison, ...]
+    claims: tuple[Claim, ...]
+    parts: Mapping[str, tuple[str | Variant, ...]] | None = None
+    weights: Mapping[str, tuple[Weights, ...]] = field(default_factory=dict)
+    study: Study | None = None
+    draw: Draw | None = None
+    notes: tuple[str, ...] = ()
+
+    def parts_of(self, scale: str) -> list[Variant]:
+        """Its configurations at a scale."""
+        found = (f"{self.name}_{scale}",) if self.parts is None else self.parts.get(scale, ())
+        return [Variant(one, one) if isinstance(one, str) else one for one in found]

@@ -1,0 +1,189 @@
+"""Runs a recipe: its benches in one shared cells folder, its study, and then its table, findings and pictures.
+
+Imports no torch; the benches' workers do, and a study where there is one to compute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genflow.bench.cells import Cell, code_digest
+from genflow.bench.choose import Plan, prepare
+from genflow.bench.pool import open_pool
+from genflow.bench.runner import CellError, Report, Runner, Start
+from genflow.bench.store import Store
+from genflow.bench.tables import Row, collect
+from genflow.checkpoint import write_file
+from genflow.claims.parts import Done, Part, Settings, absences, open_parts
+from genflow.claims.recipe import Bench, Recipe, Results, Weights, Work
+from genflow.claims.write import write_all
+from genflow.config import BenchConfig, ConfigError
+
+Show = Callable[[Report], None]
+
+
+def run_recipe(
+    recipe: Recipe,
+    settings: Settings,
+    show: Show = lambda report: None,
+    start: Start = open_pool,
+    command: str = "",
+) -> Done:
+    """Runs what is missing of a recipe, and writes its outputs.
+
+    Arguments:
+        recipe: What to reproduce.
+        settings: How.
+        show: Told now and then how far the bench at hand is.
+        start: Gives the workers of a bench.
+        command: What was typed, for the table.
+
+    Raises:
+        ConfigError: Files are missing, or a part refuses its options.
+        BusyError: Another bench holds the shared folder.
+        Interrupted: A signal came; finished cells are kept.
+    """
+    parts = open_parts(recipe, settings)
+    absent = absences(parts, settings) if settings.scale == "full" else []
+    if absent:
+        raise ConfigError(f"{recipe.name} at full scale needs files that are not here:\n  " + "\n  ".join(absent))
+    done = Done(Results(settings.scale), {})
+    for part in parts:
+        bench, failures = _run_part(part, settings, show, start)
+        done.benches[part.name] = bench
+        done.failures |= failures
+        _gather(done.results, part.name, bench)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    if recipe.study:
+        work = Work(settings.scale, settings.out, done.benches, done.results, settings.changes)
+        rows, pictures = _kept(recipe, work)
+        done.results.rows += rows
+        done.pictures += pictures.items()
+    write_all(recipe, settings, parts, done, command)
+    return done
+
+
+def _run_part(part: Part, settings: Settings, show: Show, start: Start) -> tuple[Bench, dict[str, str]]:
+    config = part.config
+    if part.weights and not part.lacking:
+        for one, path in part.weights:
+            _import(one, path, part.folder(one))
+        config = part.measuring()
+    store = Store(Path(config.out))
+    store.prepare()
+    with store.lock():
+        plan, failures = _finish(config, start, show)
+    return Bench(config, store, store.finished(plan.cells)), failures
+
+
+def _finish(config: BenchConfig, start: Start, show: Show) -> tuple[Plan, dict[str, str]]:
+    """Does what is missing of a bench; a cell that fails leaves the rest to be done."""
+    plan = prepare(config)
+    plan.store.sweep()
+    runner = Runner(config, plan.store, start, show, keep_going=True)
+    try:
+        runner.run(plan.cells, plan.todo)
+    except CellError:
+        return plan, runner.failures
+    return plan, {}
+
+
+def _import(one: Weights, path: Path, folder: Path) -> None:
+    """Makes the checkpoint of a published file, once for each content."""
+    from genflow.published.importer import import_checkpoint
+
+    mark = folder.parent / f"{folder.name}.source"
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not (folder.exists() and mark.exists() and mark.read_text() == content):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        import_checkpoint(path, folder, preset_name=one.preset, as_published=one.as_published)
+        write_file(mark, content)
+
+
+def _gather(results: Results, part: str, bench: Bench) -> None:
+    """Rows, arrays and losses of a finished bench."""
+    results.rows += [row | {"part": part} for row in collect(bench.store, bench.cells)]
+    arrays = results.arrays.setdefault(part, {})
+    losses = results.losses.setdefault(part, {})
+    for cell in bench.cells:
+        if cell.kind == "metric" and cell.labels["process"] not in arrays:
+            found = _arrays(bench.store, cell)
+            if found:
+                arrays[cell.labels["process"]] = found
+        if cell.kind == "train":
+            lines = bench.store.files(cell.key).get("stats.jsonl", b"").decode().splitlines()
+            several = len(bench.config.seed) > 1
+            name = cell.labels["process"] + (f" seed {cell.labels['seed']}" if several else "")
+            losses[name] = [json.loads(line) for line in lines]
+
+
+def _arrays(store: Store, cell: Cell) -> Mapping[str, Any]:
+    path = store.folder(cell.key) / "arrays.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        return dict(file)
+
+
+# ---- studies are kept, too -------------------------------------------------------------------------------------------
+
+
+def _kept(recipe: Recipe, work: Work) -> tuple[list[Row], dict[str, str]]:
+    """Rows and pictures of a recipe's study: computed where they, or a picture of theirs, are not there yet."""
+    assert recipe.study is not None
+    mark = work.folder / "study.json"
+    digest = _study_digest(recipe, work)
+    if mark.exists():
+        held = json.loads(mark.read_text())
+        if held["digest"] == digest and all((work.folder / name).exists() for name in held["pictures"]):
+            return list(held["rows"]), dict(held["pictures"])
+    before = {path: path.stat().st_mtime_ns for path in _pictures(work.folder)}
+    rows = [{"part": "study", **row} for row in recipe.study(work)]
+    drawn = sorted(p.name for p in _pictures(work.folder) if before.get(p) != p.stat().st_mtime_ns)
+    pictures = {name: work.captions[name] for name in drawn}
+    found = {"digest": digest, "pictures": pictures, "rows": rows}
+    write_file(mark, json.dumps(found, indent=1, ensure_ascii=False))
+    return rows, pictures
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [*folder.glob("*.png"), *folder.glob("*.gif")]
+
+
+def _study_digest(recipe: Recipe, work: Work) -> str:
+    """Hash of all that a study's rows depend on: scale, changes, the models it may read, and the code."""
+    assert recipe.study is not None
+    models = [
+        cell.spec["checkpoint"] if cell.folder else cell.key
+        for bench in work.benches.values()
+        for cell in bench.cells
+        if cell.folder or cell.kind in ("train", "sample")
+    ]
+    facts = [recipe.name, work.scale, work.changes, sorted(set(models)), _source(recipe.study.__module__)]
+    facts += [code_digest("model"), code_digest("sample"), code_digest("metric")]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _source(module: str) -> list[str]:
+    """Hashes of a module's file and, where it is one of this package, of those of the package that it imports."""
+    package, seen, look = __package__, dict[str, str](), [module]
+    while look:
+        name = look.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or name in seen:
+            continue
+        content = Path(file).read_bytes()
+        seen[name] = hashlib.sha256(content).hexdigest()
+        if name.startswith(f"{package}."):
+            used = re.findall(rf"from {package}((?:\.\w+)*) import \(?([\w,\s]+)", content.decode())
+            look += [package + part for part, _ in used]
+            look += [f"{package}{part}.{word.strip()}" for part, words in used for word in words.split(",")]
+    return sorted(seen.values())

@@ -1,0 +1,243 @@
+"""What a recipe leaves in its folder: table.md, table.csv, findings.md, results.csv, configs/ and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from genflow.bench.cells import REAL
+from genflow.bench.tables import COLUMNS, Row
+from genflow.checkpoint import write_file
+from genflow.claims.recipe import Claim, Comparison, Number, Recipe, Results, Verdict, number, unmeasured
+from genflow.config import to_dict
+from genflow.estimates import chance, holm, least_seen, meaning, short, together
+from genflow.evaluate.protocol import is_missing, reason
+from genflow.report.environment import environment
+from genflow.report.words import FLOOR
+
+if TYPE_CHECKING:
+    from genflow.claims.parts import Done, Part, Settings
+
+NOT_RUN, SEVERAL, STUDY = "not run at this scale", "several numbers: see results.csv", "study"
+VERDICTS = (
+    "Verdicts are by two-sided t tests at 5 %, paired by seed where both numbers have the same seeds, with Holm's "
+    "correction for the number of claims; p is after it. One training seed gets no verdict on a process."
+)
+FLOOR_NOTE = (
+    f"Rows of the {FLOOR} are measured here, not published: what real data get by the same measure. Their n is theirs, "
+    "which the protocol says."
+)
+TABLE = (
+    *("what", "published_metric", "published", "published_protocol", "source"),
+    *("metric", "measured", "error", "nfe", "n", "seeds", "protocol"),
+)
+
+
+def write_all(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: Done, command: str) -> None:
+    """Writes every output of a recipe."""
+    out = settings.out
+    (out / "configs").mkdir(parents=True, exist_ok=True)
+    _draw(recipe, done, out)
+    found: list[tuple[Comparison, Number | str]] = [(line, measured(line, done.results)) for line in recipe.comparisons]
+    found += floors(done.results, [one for _, one in found if isinstance(one, Number)])
+    write_file(out / "table.csv", _csv(TABLE, [csv_row(line, number) for line, number in found]))
+    write_file(out / "results.csv", _csv(("part", *COLUMNS), done.results.rows))
+    write_file(out / "table.md", table(recipe, settings, found, done, command))
+    write_file(out / "findings.md", findings(recipe, settings, done, command))
+    for part in parts:
+        bench = done.benches[part.name]
+        told = to_dict(bench.config)
+        write_file(out / "configs" / f"{part.name}.yaml", yaml.safe_dump(told, sort_keys=False))
+
+
+def _draw(recipe: Recipe, done: Done, out: Path) -> None:
+    """A recipe's pictures; where one can not be drawn that is a failure like another, and the rest is written."""
+    try:
+        done.pictures += recipe.draw(done.results, out) if recipe.draw else []
+    except (ValueError, LookupError) as error:
+        done.failures["the picture"] = str(error)
+
+
+def measured(line: Comparison, results: Results) -> Number | str:
+    """The measured number of a row of the table, or why there is none: not run at this scale, or not one number."""
+    wanted = line.find.get(results.scale)
+    try:
+        return NOT_RUN if wanted is None else results.find(**wanted) or NOT_RUN
+    except ValueError:
+        return SEVERAL
+
+
+def floors(results: Results, shown: Sequence[Number]) -> list[tuple[Comparison, Number]]:
+    """Rows of the table for the real test split: what real data get by each metric of the table, once a data set.
+
+    Arguments:
+        results: All that was measured.
+        shown: Numbers that the table has already.
+    """
+    known = {_of_real(row) for one in shown for row in one.rows}
+    metrics = {one.rows[0]["metric"].partition("@")[0] for one in shown}
+    fresh: dict[tuple[object, ...], Row] = {}
+    for row in results.select(process=REAL):
+        if row["part"] != STUDY and row["metric"] in metrics and _of_real(row) not in known:
+            fresh.setdefault(_of_real(row), row)
+    return [(Comparison(f"{FLOOR}, {row['dataset']}", None, {}), number([row])) for row in fresh.values()]
+
+
+def _of_real(row: Row) -> tuple[object, ...]:
+    """What a measurement of real data is known by: parts with the same data repeat it."""
+    return tuple(row.get(name) for name in ("process", "dataset", "metric", "value", "n", "protocol"))
+
+
+def csv_row(line: Comparison, number: Number | str) -> dict[str, object]:
+    """A row of table.csv, numbers in full precision."""
+    row: dict[str, object] = {"what": line.what}
+    if line.published:
+        told = line.published
+        row |= {"published_metric": told.metric, "published": told.value}
+        row |= {"published_protocol": told.protocol, "source": told.source}
+    if isinstance(number, str):
+        return row | {"protocol": number}
+    first = number.rows[0]
+    row |= {"metric": first["metric"], "measured": number.value, "error": _known(number.error)}
+    row |= {"nfe": _known(number.nfe), "n": first["n"], "seeds": _seeds(number), "protocol": _protocol(number)}
+    return row
+
+
+def _seeds(number: Number) -> int:
+    return len({row["seed"] for row in number.rows})
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _protocol(number: Number) -> str:
+    first = number.rows[0]
+    told = [first["dataset"], first["backbone"], first["solver"], first["protocol"]]
+    seeds = f"seed{'s' * (_seeds(number) > 1)} {', '.join(str(row['seed']) for row in number.rows)}"
+    return "; ".join([*(str(word) for word in told if word), f"n = {first['n']}", seeds])
+
+
+def _csv(columns: Sequence[str], rows: Sequence[dict[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+# ---- table.md --------------------------------------------------------------------------------------------------------
+
+
+class _Notes:
+    """Protocols by their mark: p1, p2, ... for published ones, m1, m2, ... for measured ones."""
+
+    def __init__(self, letter: str) -> None:
+        self.letter, self.known = letter, dict[str, str]()
+
+    def mark(self, text: str) -> str:
+        return self.known.setdefault(text, f"{self.letter}{len(self.known) + 1}")
+
+    def lines(self) -> list[str]:
+        return [f"* **{mark}**: {text}" for text, mark in self.known.items()]
+
+
+def table(
+    recipe: Recipe, settings: Settings, found: Sequence[tuple[Comparison, Number | str]], done: Done, command: str
+) -> str:
+    """table.md: published and measured side by side, each with the mark of its protocol."""
+    published, own = _Notes("p"), _Notes("m")
+    body = [_line(line, number, published, own) for line, number in found]
+    header = ["", "published", "protocol", "measured", "NFE", "protocol"]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in body]
+    text = [f"# {recipe.title}", "", f"{recipe.paper}. Scale: {settings.scale}.", ""]
+    if body:
+        text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *rows, ""]
+        words = meaning(one for _, one in found if isinstance(one, Number))
+        text += [f"{words}; as the protocol says where it is of one measurement.", ""] if words else []
+        text += [FLOOR_NOTE, ""] if any(line.what.startswith(FLOOR) for line, _ in found) else []
+    if published.known:
+        text += ["Published:", "", *published.lines(), ""]
+    if own.known:
+        text += ["Measured:", "", *own.lines(), ""]
+    text += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in done.pictures]
+    return "\n".join([*text, *_made(settings, command)])
+
+
+def _line(line: Comparison, number: Number | str, published: _Notes, own: _Notes) -> list[str]:
+    cells = [line.what]
+    if line.published:
+        told = line.published
+        cells += [f"{told.metric} {told.value:g}", published.mark(f"{told.protocol}. Source: {told.source}")]
+    else:
+        cells += ["–", ""]
+    if isinstance(number, str):
+        return [*cells, number, "", ""]
+    calls = short(number.nfe) if math.isfinite(number.nfe) else ""
+    return [*cells, f"{number.rows[0]['metric']} {number}", calls, own.mark(_protocol(number))]
+
+
+def _made(settings: Settings, command: str) -> list[str]:
+    lines = [f"Made by `{command}`." if command else ""]
+    if settings.changes:
+        lines.append("Changed from the recipe: " + ", ".join(f"`{change}`" for change in settings.changes) + ".")
+    told = environment()
+    kept = ("genflow", "Python", "CPU", "cores this process may use", "torch")
+    lines.append("Environment: " + ", ".join(f"{name} {told[name]}" for name in kept if name in told) + ".")
+    return [*lines, ""]
+
+
+# ---- findings.md -----------------------------------------------------------------------------------------------------
+
+
+def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> str:
+    """findings.md: what the paper says, and which claims hold at this scale by the numbers."""
+    text = [f"# {recipe.title}", "", f"**Paper**: {recipe.paper}. {recipe.claim}", ""]
+    text += [f"**Scale**: {settings.scale}. " + " ".join(recipe.notes), ""]
+    text += ["| claim | at this scale | evidence |", "| --- | --- | --- |"]
+    verdicts = family(recipe.claims, done.results)
+    for claim, verdict in zip(recipe.claims, verdicts, strict=True):
+        cells = (claim.text, f"**{verdict.word}**", verdict.evidence)
+        text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    text += ["", VERDICTS, "", *(f"* {line}" for line in gaps(done)), "", *_made(settings, command)]
+    return "\n".join(text)
+
+
+def family(claims: Sequence[Claim], results: Results) -> list[Verdict]:
+    """The verdicts on a recipe's claims, with Holm's correction for their number and the p that each was given."""
+    found = [judged(claim, results) for claim in claims]
+    adjusted, kept = holm([one.judgement.p for one in found]), together([one.judgement for one in found])
+    tests = sum(not math.isnan(p) for p in adjusted)
+    return [
+        Verdict(judgement, one.evidence + _test(one, p, tests))
+        for one, judgement, p in zip(found, kept, adjusted, strict=True)
+    ]
+
+
+def _test(verdict: Verdict, p: float, tests: int) -> str:
+    """What stands behind the evidence: p, and the smallest difference that would have been seen among so many tests."""
+    if math.isnan(p):
+        return ""
+    seen = least_seen(verdict.gap, tests=tests) if verdict.gap else math.nan
+    return f"; p = {chance(p)}" + (f", {short(seen)} apart would be seen" if seen > 0 else "")
+
+
+def judged(claim: Claim, results: Results) -> Verdict:
+    """A claim's verdict; where its question means several numbers, that is the reason why it is not judged."""
+    try:
+        return claim.judge(results)
+    except (ValueError, LookupError) as error:
+        return unmeasured(str(error))
+
+
+def gaps(done: Done) -> list[str]:
+    """What failed or could not be measured, each once, with the reason."""
+    failed = [f"{name} failed: {why}" for name, why in done.failures.items()]
+    lacking = [f"{row['metric']} was not measured: {reason(row)}" for row in done.results.rows if is_missing(row)]
+    return list(dict.fromkeys([*failed, *lacking]))
