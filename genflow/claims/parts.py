@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genflow.bench.checkpoints import settle
-from genflow.claims.recipe import SCALES, Bench, Recipe, Results, Variant, Weights
+from genflow.claims.recipe import SCALES, Bench, Recipe, Variant, Weights
+from genflow.claims.results import Results
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
 from genflow.kinds import Scalar

@@ -16,15 +16,14 @@ To add a recipe:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genflow.bench.cells import REAL
 from genflow.bench.tables import Row
-from genflow.estimates import NOT_MEASURED, Estimate, Judgement, Word, of_rows
+from genflow.claims.claim import Claim
+from genflow.claims.results import Results
 
 if TYPE_CHECKING:
     from genflow.bench.cells import Cell
@@ -69,118 +68,6 @@ class Comparison:
     what: str
     published: Published | None
     find: Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Number(Estimate):
-    """A measured number over its seeds, and the rows that it was made of."""
-
-    rows: tuple[Row, ...] = ()
-
-    @property
-    def nfe(self) -> float:
-        """Mean backbone calls per sample; NaN where it has none."""
-        return calls(self).value
-
-    def __str__(self) -> str:
-        return super().__str__()
-
-
-def number(rows: Sequence[Row]) -> Number:
-    """Rows of one thing at several seeds as one number."""
-    return Number(**vars(of_rows(rows)), rows=tuple(rows))
-
-
-def calls(one: Number) -> Estimate:
-    """Backbone calls per sample behind a number; with several seeds, their standard error is over those."""
-    rows = [row for row in one.rows if row.get("nfe") is not None]
-    return of_rows(rows, "nfe") if rows else Estimate(math.nan)
-
-
-@dataclass
-class Results:
-    """All that a recipe measured.
-
-    Arguments:
-        scale: "small" or "full".
-        rows: Rows of results.csv, each with the "part" (configuration or study) it is from.
-        arrays: What the studies of norms left, by part and process, first seed.
-        losses: Lines of stats.jsonl of the trained models, by part and "process" or "process seed k".
-    """
-
-    scale: str
-    rows: list[Row] = field(default_factory=list)
-    arrays: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
-    losses: dict[str, dict[str, Sequence[Mapping[str, float]]]] = field(default_factory=dict)
-
-    def select(self, **wanted: Any) -> list[Row]:
-        """Rows with a finite number whose fields are as wanted; "metric" may end in * for any ending."""
-        return [row for row in self.rows if _has_number(row) and all(_is(row, k, v) for k, v in wanted.items())]
-
-    def find(self, **wanted: Any) -> Number | None:
-        """The number of the rows as wanted, over seeds; None where there is none.
-
-        Raises:
-            ValueError: They differ in more than the seed, so that a mean would mix things.
-        """
-        rows = self.select(**wanted)
-        if not rows:
-            return None
-        kinds = {tuple(row.get(k) for k in ("part", "process", "solver", "metric", "budget")) for row in rows}
-        if len(kinds) > 1:
-            raise ValueError(f"{wanted} means several numbers: {sorted(map(str, kinds))}; say more")
-        return number(rows)
-
-    def values(self, field_name: str, **wanted: Any) -> list[Any]:
-        """What a field has in the rows as wanted, each value once, in order."""
-        return list(dict.fromkeys(row.get(field_name) for row in self.select(**wanted)))
-
-
-def _has_number(row: Row) -> bool:
-    return row["value"] is not None and math.isfinite(row["value"])
-
-
-def _is(row: Row, name: str, wanted: Any) -> bool:
-    found = row.get(name)
-    if isinstance(wanted, str) and wanted.endswith("*"):
-        return str(found).startswith(wanted[:-1])
-    return bool(found == wanted)
-
-
-# ---- what is judged --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a claim.
-
-    Arguments:
-        judgement: By `genflow.estimates`.
-        evidence: The numbers, in a sentence.
-        gap: The difference that was tested, where it is one.
-    """
-
-    judgement: Judgement
-    evidence: str
-    gap: Estimate | None = None
-
-    @property
-    def word(self) -> Word:
-        """In words."""
-        return self.judgement.word
-
-
-def unmeasured(why: str = "not measured") -> Verdict:
-    """The verdict where numbers are missing."""
-    return Verdict(Judgement(NOT_MEASURED), why)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of a paper in our words, and how it is judged from numbers."""
-
-    text: str
-    judge: Callable[[Results], Verdict]
 
 
 # ---- what is run -----------------------------------------------------------------------------------------------------
@@ -271,22 +158,6 @@ Study = Callable[[Work], list[Row]]
 
 Draw = Callable[[Results, Path], list[tuple[str, str]]]
 """Draws into a folder; returns (file name, caption) of each picture."""
-
-
-EXACT = "exact field"
-"""The backbone in rows of a study that trains nothing."""
-
-
-def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row:
-    """A row of a study: fields of results.csv that it does not give are empty.
-
-    Its `training` is its seed, and None where nothing was trained: for real data and under the exact field.
-    """
-    empty = {"process": "", "backbone": "", "dataset": "", "solver": "", "nfe": None, "budget": None, "seed": 0}
-    told = {"metric": metric, "value": value, "stderr": None, "n": n, "protocol": protocol, "seconds": 0.0}
-    made = {**empty, **told, **more}
-    untrained = made["backbone"] == EXACT or made["process"] == REAL
-    return {"training": None if untrained else made["seed"], **made}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Runs a recipe: its benches in one shared cells folder, its study, and then its table, findings and pictures.
+"""Runs a recipe (its benches in one shared cells folder, then what they do not measure) or a study, and writes it.
 
-Imports no torch; the benches' workers do, and a study where there is one to compute.
+Imports no torch; the benches' workers do, and what is computed here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
 import sys
@@ -23,8 +24,11 @@ from genflow.bench.store import Store
 from genflow.bench.tables import Row, collect
 from genflow.checkpoint import write_file
 from genflow.claims.parts import Done, Part, Settings, absences, open_parts
-from genflow.claims.recipe import Bench, Recipe, Results, Weights, Work
-from genflow.claims.write import write_all
+from genflow.claims.recipe import Bench, Recipe, Weights, Work
+from genflow.claims.results import Results
+from genflow.claims.studies import Outcome, entry
+from genflow.claims.studies.config import StudyConfig
+from genflow.claims.write import write_recipe, write_study
 from genflow.config import BenchConfig, ConfigError
 
 Show = Callable[[Report], None]
@@ -67,8 +71,34 @@ def run_recipe(
         rows, pictures = _kept(recipe, work)
         done.results.rows += rows
         done.pictures += pictures.items()
-    write_all(recipe, settings, parts, done, command)
+    write_recipe(recipe, settings, parts, done, command)
     return done
+
+
+def run_study(name: str, config: StudyConfig, command: str, show: Show = lambda report: None) -> Outcome:
+    """Measures what is not stored yet, and writes everything anew.
+
+    Arguments:
+        name: Of the study.
+        config: As `settled` gives it.
+        command: What was typed, for the files.
+        show: Called with the progress.
+
+    Raises:
+        ConfigError: The configuration does not fit the study, or its folder cannot be written.
+        CellError, Interrupted, BusyError: From the training of models that were missing.
+    """
+    from genflow.claims.studies.experiment import Experiment
+
+    known, folder = entry(name), Path(config.out)
+    module = importlib.import_module(known.module)
+    found: Outcome = module.run(Experiment(name, config, show, getattr(module, "CODE", ())))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out = '{folder}' cannot be written: {error.strerror}; choose another folder") from None
+    write_study(name, known, found, folder, command)
+    return found
 
 
 def _run_part(part: Part, settings: Settings, show: Show, start: Start) -> tuple[Bench, dict[str, str]]:

@@ -1,11 +1,12 @@
-"""What a recipe leaves in its folder: table.md, table.csv, findings.md, results.csv, configs/ and pictures."""
+"""What a recipe leaves in its folder (table.md, table.csv, findings.md, results.csv, configs/, pictures), and what a
+study does (results.csv, table.md, README.md, pictures)."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,12 @@ import yaml
 from genflow.bench.cells import REAL
 from genflow.bench.tables import COLUMNS, Row
 from genflow.checkpoint import write_file
-from genflow.claims.recipe import Claim, Comparison, Number, Recipe, Results, Verdict, number, unmeasured
+from genflow.claims.claim import Verdict, family, summary
+from genflow.claims.recipe import Comparison, Recipe
+from genflow.claims.results import Number, Results, number
+from genflow.claims.studies import Outcome, StudyEntry
 from genflow.config import to_dict
-from genflow.estimates import chance, holm, least_seen, meaning, short, together
+from genflow.estimates import meaning, short
 from genflow.evaluate.protocol import is_missing, reason
 from genflow.report.environment import environment
 from genflow.report.words import FLOOR
@@ -39,15 +43,21 @@ TABLE = (
 )
 
 
-def write_all(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: Done, command: str) -> None:
+STUDY_COLUMNS = (
+    *("study", "process", "backbone", "dataset", "solver", "nfe", "setting", "level", "metric", "value", "stderr"),
+    *("n", "seed", "protocol", "seconds"),
+)
+
+
+def write_recipe(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: Done, command: str) -> None:
     """Writes every output of a recipe."""
     out = settings.out
     (out / "configs").mkdir(parents=True, exist_ok=True)
     _draw(recipe, done, out)
     found: list[tuple[Comparison, Number | str]] = [(line, measured(line, done.results)) for line in recipe.comparisons]
     found += floors(done.results, [one for _, one in found if isinstance(one, Number)])
-    write_file(out / "table.csv", _csv(TABLE, [csv_row(line, number) for line, number in found]))
-    write_file(out / "results.csv", _csv(("part", *COLUMNS), done.results.rows))
+    write_file(out / "table.csv", csv_text(TABLE, [csv_row(line, number) for line, number in found]))
+    write_file(out / "results.csv", csv_text(("part", *COLUMNS), done.results.rows))
     write_file(out / "table.md", table(recipe, settings, found, done, command))
     write_file(out / "findings.md", findings(recipe, settings, done, command))
     for part in parts:
@@ -124,12 +134,19 @@ def _protocol(number: Number) -> str:
     return "; ".join([*(str(word) for word in told if word), f"n = {first['n']}", seeds])
 
 
-def _csv(columns: Sequence[str], rows: Sequence[dict[str, object]]) -> str:
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows under their columns, numbers in full precision; what is not known is empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for one in rows:
+        writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in one.items()})
     return buffer.getvalue()
+
+
+def pictures(captions: Mapping[str, str]) -> list[str]:
+    """Markdown that shows pictures, by file, with their captions."""
+    return [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in captions.items()]
 
 
 # ---- table.md --------------------------------------------------------------------------------------------------------
@@ -155,10 +172,9 @@ def table(
     published, own = _Notes("p"), _Notes("m")
     body = [_line(line, number, published, own) for line, number in found]
     header = ["", "published", "protocol", "measured", "NFE", "protocol"]
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in body]
     text = [f"# {recipe.title}", "", f"{recipe.paper}. Scale: {settings.scale}.", ""]
     if body:
-        text += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *rows, ""]
+        text += [_cells(header), _cells(["---"] * len(header)), *map(_cells, body), ""]
         words = meaning(one for _, one in found if isinstance(one, Number))
         text += [f"{words}; as the protocol says where it is of one measurement.", ""] if words else []
         text += [FLOOR_NOTE, ""] if any(line.what.startswith(FLOOR) for line, _ in found) else []
@@ -166,7 +182,7 @@ def table(
         text += ["Published:", "", *published.lines(), ""]
     if own.known:
         text += ["Measured:", "", *own.lines(), ""]
-    text += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in done.pictures]
+    text += pictures(dict(done.pictures))
     return "\n".join([*text, *_made(settings, command)])
 
 
@@ -200,40 +216,19 @@ def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> st
     """findings.md: what the paper says, and which claims hold at this scale by the numbers."""
     text = [f"# {recipe.title}", "", f"**Paper**: {recipe.paper}. {recipe.claim}", ""]
     text += [f"**Scale**: {settings.scale}. " + " ".join(recipe.notes), ""]
-    text += ["| claim | at this scale | evidence |", "| --- | --- | --- |"]
-    verdicts = family(recipe.claims, done.results)
-    for claim, verdict in zip(recipe.claims, verdicts, strict=True):
-        cells = (claim.text, f"**{verdict.word}**", verdict.evidence)
-        text.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    text += verdict_table([claim.verdict(done.results) for claim in recipe.claims])
     text += ["", VERDICTS, "", *(f"* {line}" for line in gaps(done)), "", *_made(settings, command)]
     return "\n".join(text)
 
 
-def family(claims: Sequence[Claim], results: Results) -> list[Verdict]:
-    """The verdicts on a recipe's claims, with Holm's correction for their number and the p that each was given."""
-    found = [judged(claim, results) for claim in claims]
-    adjusted, kept = holm([one.judgement.p for one in found]), together([one.judgement for one in found])
-    tests = sum(not math.isnan(p) for p in adjusted)
-    return [
-        Verdict(judgement, one.evidence + _test(one, p, tests))
-        for one, judgement, p in zip(found, kept, adjusted, strict=True)
-    ]
+def verdict_table(found: Sequence[Verdict]) -> list[str]:
+    """A line of markdown for each claim of one recipe or study, corrected together."""
+    lines = [_cells((one.claim, f"**{one.word}**", one.evidence)) for one in family(found)]
+    return [_cells(("claim", "verdict", "evidence")), _cells(["---"] * 3), *lines]
 
 
-def _test(verdict: Verdict, p: float, tests: int) -> str:
-    """What stands behind the evidence: p, and the smallest difference that would have been seen among so many tests."""
-    if math.isnan(p):
-        return ""
-    seen = least_seen(verdict.gap, tests=tests) if verdict.gap else math.nan
-    return f"; p = {chance(p)}" + (f", {short(seen)} apart would be seen" if seen > 0 else "")
-
-
-def judged(claim: Claim, results: Results) -> Verdict:
-    """A claim's verdict; where its question means several numbers, that is the reason why it is not judged."""
-    try:
-        return claim.judge(results)
-    except (ValueError, LookupError) as error:
-        return unmeasured(str(error))
+def _cells(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def gaps(done: Done) -> list[str]:
@@ -241,3 +236,49 @@ def gaps(done: Done) -> list[str]:
     failed = [f"{name} failed: {why}" for name, why in done.failures.items()]
     lacking = [f"{row['metric']} was not measured: {reason(row)}" for row in done.results.rows if is_missing(row)]
     return list(dict.fromkeys([*failed, *lacking]))
+
+
+# ---- a study's folder ------------------------------------------------------------------------------------------------
+
+PAIRED = (
+    "Blocks of two settings begin at the same draws of the prior, and growths and differences are taken block by "
+    "block, so their errors are smaller than those of the distances themselves. With one training seed ± is over "
+    "blocks; with several, it is over seeds, and growths and differences are paired by seed."
+)
+
+
+def write_study(name: str, entry: StudyEntry, found: Outcome, out: Path, command: str) -> None:
+    """Writes every output of a study."""
+    write_file(out / "results.csv", csv_text(STUDY_COLUMNS, found.rows))
+    write_file(out / "table.md", "\n".join(one.markdown() for one in found.tables))
+    for file, words in found.files.items():
+        write_file(out / file, words)
+    captions = found.draw(out)
+    for file in captions:
+        shrink(out / file)
+    write_file(out / "README.md", study_page(name, entry, found, captions, command))
+
+
+def shrink(path: Path) -> None:
+    """Writes a picture with 256 colours, which is enough for lines and letters and takes a third of the room."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    small.save(path, optimize=True)
+
+
+def study_page(name: str, entry: StudyEntry, found: Outcome, captions: Mapping[str, str], command: str) -> str:
+    """README.md: the command, what is claimed, what was found, the tables and the pictures."""
+    parts = [
+        f"# Study {name}: {entry.summary}",
+        f"Made by `{command}`. Every number with its protocol is in `results.csv`.",
+        f"**Claimed.** {entry.claimed}",
+        " ".join(filter(None, ("**Found.**", summary(family(found.verdicts))))),
+        "\n".join(f"* {remark}" for remark in found.remarks),
+        "\n".join(verdict_table(found.verdicts)) if found.verdicts else "",
+        f"**Protocol.** {' '.join([*found.notes, PAIRED, *([VERDICTS] if found.verdicts else [])])}",
+        "\n".join(pictures(captions)).rstrip(),
+        "\n".join(one.markdown() for one in found.tables).rstrip(),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"

@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import inline_workers
 
 from genflow.claims import parts
+from genflow.claims.claim import Claim
 from genflow.claims.judge import less, quality
-from genflow.claims.recipe import Claim, Comparison, Published, Recipe, row
+from genflow.claims.recipe import Comparison, Published, Recipe
+from genflow.claims.results import row
 
 TOY = """
 process: [vp_ode, si_linear]

@@ -11,7 +11,8 @@ import torch
 import genflow
 from genflow.claims.papers import interpolants, interpolants_plane
 from genflow.claims.papers import interpolants_measures as studies
-from genflow.claims.recipe import EXACT, Results, Work, row
+from genflow.claims.recipe import Work
+from genflow.claims.results import EXACT, Results, row
 from genflow.data.base import ToyDataset
 from genflow.estimates import NOT_MEASURED, ONE_SEED
 

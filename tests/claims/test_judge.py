@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genflow.claims.judge import asked, every, fewer_calls, grows_less, less, near, quality
-from genflow.claims.recipe import EXACT, Results, calls, row
+from genflow.claims.results import EXACT, Results, calls, row
 from genflow.estimates import NOT_MEASURED, ONE_SEED, ratio
 
 

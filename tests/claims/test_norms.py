@@ -8,7 +8,7 @@ import torch
 
 import genflow
 from genflow.claims.studies.config import StudyConfig
-from genflow.claims.studies.experiment import Lab
+from genflow.claims.studies.experiment import Experiment
 from genflow.claims.studies.norm_numbers import band, correlation
 from genflow.claims.studies.norm_z import measure
 from genflow.config import BenchConfig, build
@@ -69,9 +69,9 @@ def test_a_push_by_one_is_the_plain_path_and_the_count_can_be_chosen(name):
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 def test_the_rescaled_norm_is_the_native_one_over_a(name):
     config = StudyConfig(process=(name,), oracle=True, samples=60, solver=("euler",), nfe=(8,), sample_batch=60)
-    lab = Lab("norm_z", config)
-    norms = measure(lab, lab.exact()[0])
-    a, b = lab.exact()[0].process.schedule(lab.exact()[0].process.grid(4))
+    experiment = Experiment("norm_z", config)
+    norms = measure(experiment, experiment.exact()[0])
+    a, b = experiment.exact()[0].process.schedule(experiment.exact()[0].process.grid(4))
     assert norms.moves == (name == "vp_ode")
     native, rescaled = (norms.in_coordinates("path", r) for r in (False, True))
     assert torch.allclose(rescaled * norms.a[:, None], native.double())

@@ -9,7 +9,8 @@ import pytest
 from genflow.bench.cells import plan
 from genflow.claims.papers import get_recipe, recipes
 from genflow.claims.parts import Settings, absences, open_parts
-from genflow.claims.recipe import SCALES, Results
+from genflow.claims.recipe import SCALES
+from genflow.claims.results import Results
 from genflow.commands.reproduce import plan_lines
 from genflow.config import ConfigError
 from genflow.estimates import NOT_MEASURED

@@ -8,7 +8,8 @@ import torch
 import genflow
 from genflow.claims.papers import score_sde, score_sde_control
 from genflow.claims.papers import score_sde_images as studies
-from genflow.claims.recipe import EXACT, Results, Work, row
+from genflow.claims.recipe import Work
+from genflow.claims.results import EXACT, Results, row
 from genflow.estimates import NOT_MEASURED, ONE_SEED
 
 README = {

@@ -15,18 +15,17 @@ from inline_workers import TINY
 
 from genflow.bench.cells import plan
 from genflow.bench.worker import Worker
-from genflow.claims.studies import STUDIES, subjects
-from genflow.claims.studies.config import UNREAD, StudyConfig, bench_of, entry, settled
-from genflow.claims.studies.dimension import verdict
-from genflow.claims.studies.experiment import Lab
+from genflow.claims.papers import get_recipe
+from genflow.claims.run import run_study
+from genflow.claims.studies import STUDIES, entry, subjects
+from genflow.claims.studies.config import UNREAD, StudyConfig, bench_of, settled
+from genflow.claims.studies.experiment import Experiment
 from genflow.claims.studies.measure import Blocks
 from genflow.claims.studies.quantise import early
-from genflow.claims.studies.run import run_study
 from genflow.claims.studies.split import parts
 from genflow.claims.studies.step_size import check_budget
 from genflow.commands.options import resolve
 from genflow.config import ConfigError, TrainConfig, build
-from genflow.estimates import FAILS, HOLDS, UNDECIDED
 from genflow.registry import UnknownNameError
 
 TOY = {
@@ -71,8 +70,9 @@ def test_a_study_writes_its_folder_and_measures_nothing_twice(tmp_path, name, gi
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     text = (folder / "README.md").read_text()
     assert f"`genflow study {name}`" in text
-    assert found.claim in text
-    assert all(one.text in text for one in found.findings)
+    assert entry(name).claimed in text
+    assert all(remark in text for remark in found.remarks)
+    assert all(one.claim.replace("|", "\\|") in text for one in found.verdicts)
     assert "| real test split |" in (folder / "table.md").read_text()
     before = (folder / "results.csv").read_text()
     points = {file: file.stat().st_mtime_ns for file in folder.glob("points/*")}
@@ -170,21 +170,21 @@ def test_a_checkpoint_is_studied_as_its_cell_is(tmp_path, trains_in_place):
 
 def test_an_early_model_is_the_run_at_that_step(tmp_path, trains_in_place):
     asked = config("quantise", tmp_path, **{**SMALL, "process": "vp_ode"})
-    lab = Lab("quantise", asked)
-    (subject,) = lab.subjects()
-    found = early(lab, subject, [0.25, 0.5])
+    experiment = Experiment("quantise", asked)
+    (subject,) = experiment.subjects()
+    found = early(experiment, subject, [0.25, 0.5])
     assert sorted(found) == [0.25, 0.5]
-    process, backbone = lab.loader.fresh("vp_ode")
+    process, backbone = experiment.loader.fresh("vp_ode")
     from genflow.training.loop import Trainer
 
-    trainer = Trainer(process, backbone, lab.dataset, asked.train, 0, "cpu")
+    trainer = Trainer(process, backbone, experiment.dataset, asked.train, 0, "cpu")
     for step in range(1, 9):
         trainer.advance()
         if step in (4, 8):
             for name, weight in found[step / 16].named_parameters():
                 assert torch.equal(weight, trainer.ema[name]), (step, name)
     stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "bench" / "early").rglob("*.safetensors")}
-    early(lab, subject, [0.25, 0.5])
+    early(experiment, subject, [0.25, 0.5])
     assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path / "bench" / "early").rglob("*.safetensors")}
 
 
@@ -208,18 +208,18 @@ def pictures(path, seed):
     return {"dataset": "images", "dataset_options": f"images.path={path}", "process": "vp_ode", "nfe": "2"}
 
 
-def points(lab, subject):
+def points(experiment, subject):
     """The distance of a subject's plain samples, and the names of what is kept."""
-    (value,) = {lab.changed(subject, "euler", 2, {}, lambda rows: subject.process, subject.backbone).values}
-    return value, {file.name for file in Path(lab.config.out).glob("points/*")}
+    (value,) = {experiment.changed(subject, "euler", 2, {}, lambda rows: subject.process, subject.backbone).values}
+    return value, {file.name for file in Path(experiment.config.out).glob("points/*")}
 
 
 def test_other_images_under_the_same_path_are_measured_anew(tmp_path):
     """An exact field is of the images, not of their name."""
     found = []
     for seed in (0, 1, 0):
-        lab = Lab("noise", config("noise", tmp_path, **pictures(tmp_path / "images.npy", seed)))
-        found.append(points(lab, *lab.subjects()))
+        experiment = Experiment("noise", config("noise", tmp_path, **pictures(tmp_path / "images.npy", seed)))
+        found.append(points(experiment, *experiment.subjects()))
     assert found[0][0] != found[1][0]
     assert found[2] == (found[0][0], found[1][1])
     assert len(found[1][1]) == 2
@@ -227,37 +227,37 @@ def test_other_images_under_the_same_path_are_measured_anew(tmp_path):
 
 def test_a_checkpoint_is_measured_anew_against_other_images(tmp_path, trains_in_place):
     given = {**SMALL, **pictures(tmp_path / "images.npy", 0)}
-    Lab("noise", config("noise", tmp_path, **given)).subjects()
+    Experiment("noise", config("noise", tmp_path, **given)).subjects()
     (folder,) = (tmp_path / "bench" / "cells").iterdir()
     found = []
     for seed in (0, 1):
         own = {**pictures(tmp_path / "images.npy", seed), "oracle": None, "checkpoint": str(folder)}
-        lab = Lab("noise", config("noise", tmp_path, **own))
-        found.append(points(lab, *lab.subjects()))
+        experiment = Experiment("noise", config("noise", tmp_path, **own))
+        found.append(points(experiment, *experiment.subjects()))
     assert found[0][0] != found[1][0]
     assert len(found[1][1]) == 2
 
 
 def test_damaged_samples_of_a_bench_are_drawn_again(tmp_path, trains_in_place):
     """Studies that draw nothing in the bench's folder read what is there, if it is whole."""
-    lab = Lab("noise", config("noise", tmp_path, **{**SMALL, "process": "vp_ode", "nfe": "4"}))
-    (subject,) = lab.subjects(draw=True)
-    whole = lab.plain(subject, "heun", 4)
-    assert not list(Path(lab.config.out).glob("points/*"))
+    experiment = Experiment("noise", config("noise", tmp_path, **{**SMALL, "process": "vp_ode", "nfe": "4"}))
+    (subject,) = experiment.subjects(draw=True)
+    whole = experiment.plain(subject, "heun", 4)
+    assert not list(Path(experiment.config.out).glob("points/*"))
     (store,) = {tmp_path / "bench" / "cells" / key for key in subject.sampled.values()}
     (store / "samples.npz").write_bytes((store / "samples.npz").read_bytes()[:-7])
-    again = lab.plain(subject, "heun", 4)
+    again = experiment.plain(subject, "heun", 4)
     assert again.values == pytest.approx(whole.values, rel=1e-6)
     assert again.nfe == whole.nfe
-    assert len(list(Path(lab.config.out).glob("points/*"))) == 1
+    assert len(list(Path(experiment.config.out).glob("points/*"))) == 1
 
 
 # ---- the parts -----------------------------------------------------------------------------------------------
 
 
 def test_the_parts_of_an_error_add_up():
-    oracle = ({5: Blocks((3.0, 5.0))}, Blocks((1.0, 2.0)))
-    network = ({5: Blocks((9.0, 12.0))}, Blocks((4.0, 6.0)))
+    oracle = {5: Blocks((3.0, 5.0)), None: Blocks((1.0, 2.0))}
+    network = {5: Blocks((9.0, 12.0)), None: Blocks((4.0, 6.0))}
     found = {name: one.value for name, one in parts(oracle, network, 5).items()}
     assert found["solver"] == 2.5
     assert found["network"] == 3.5
@@ -265,18 +265,12 @@ def test_the_parts_of_an_error_add_up():
     assert found["solver"] + found["network"] + found["beyond their sum"] == found["together"]
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({1: (5, 6), 8: (2, 3), 64: (4, 5.2)}, HOLDS),
-        ({1: (5, 6), 8: (4, 5), 64: (2, 3.1)}, FAILS),
-        ({1: (5, 6), 8: (4, 5.2), 64: (4, 5.4)}, UNDECIDED),
-        ({1: (5, 6), 8: (3, 9), 64: (2, 3)}, UNDECIDED),
-    ],
-)
-def test_a_best_dimension_is_told_block_by_block(values, expected):
-    """The spread that blocks share does not count, the spread of differences does."""
-    assert verdict({dim: Blocks(tuple(map(float, one))) for dim, one in values.items()}).word == expected
+@pytest.mark.parametrize("name", [name for name, one in STUDIES.items() if one.recipe])
+def test_what_a_recipe_claims_is_judged_by_the_recipe_alone(name):
+    """The study says where; what it claims itself no recipe does."""
+    recipe = get_recipe(entry(name).recipe)
+    assert f"`genflow reproduce {recipe.name}` alone" in entry(name).claimed
+    assert recipe.claim in entry(name).claimed
 
 
 def test_an_unknown_study_names_the_nearest():

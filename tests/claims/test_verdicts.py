@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from genflow.bench.cells import plan
+from genflow.claims.claim import Claim
 from genflow.claims.judge import less, quality
 from genflow.claims.papers import pfgm, pfgm_figures, pfgm_larger, pfgm_latents, pfgm_plane, pfgmpp, recipes
 from genflow.claims.parts import Settings, open_parts
-from genflow.claims.recipe import EXACT, SCALES, Claim, Results, number, row
+from genflow.claims.recipe import SCALES
+from genflow.claims.results import EXACT, Results, number, row
 from genflow.claims.write import NOT_RUN, family, floors, judged, measured
 from genflow.estimates import NOT_MEASURED, ONE_SEED, UNDECIDED
 from genflow.evaluate.features import own_space

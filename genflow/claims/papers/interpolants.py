@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genflow.claims.claim import Claim, Verdict
 from genflow.claims.judge import fewer_calls, less, near
 from genflow.claims.papers import interpolants_plane
 from genflow.claims.papers.interpolants_measures import GAUSSIAN, fitted_gaussians
-from genflow.claims.recipe import Claim, Comparison, Published, Recipe, Results, Variant, Verdict
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant
+from genflow.claims.results import Results
 from genflow.estimates import all_of
 
 PAPER = interpolants_plane.PAPER

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from genflow.claims.claim import Claim, Verdict, unmeasured
 from genflow.claims.judge import NOT_MEASURED, asked, below, less, near
 from genflow.claims.papers import interpolants_measures as studies
-from genflow.claims.recipe import Claim, Comparison, Recipe, Results, Variant, Verdict, unmeasured
+from genflow.claims.recipe import Comparison, Recipe, Variant
+from genflow.claims.results import Results
 from genflow.estimates import FAILS, all_of, exact, ratio
 from genflow.estimates import below as is_below
 

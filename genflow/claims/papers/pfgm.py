@@ -8,19 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genflow.claims.judge import (
-    NOT_MEASURED,
-    Judge,
-    Query,
-    asked,
-    distance,
-    every,
-    floor,
-    grows_less,
-    less,
-    near,
-    quality,
-)
+from genflow.claims.claim import Claim, Judge, Verdict, unmeasured
+from genflow.claims.judge import NOT_MEASURED, Query, asked, distance, every, floor, grows_less, less, near, quality
 from genflow.claims.papers import pfgm_figures, pfgm_larger
 from genflow.claims.papers.pfgm_larger import calls as _calls
 from genflow.claims.papers.sources import (
@@ -34,17 +23,8 @@ from genflow.claims.papers.sources import (
     VP_ODE,
     XU_README,
 )
-from genflow.claims.recipe import (
-    Claim,
-    Comparison,
-    Published,
-    Recipe,
-    Results,
-    Variant,
-    Verdict,
-    calls,
-    unmeasured,
-)
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant
+from genflow.claims.results import Results, calls
 from genflow.estimates import all_of, below, exact, lowest, ratio
 
 PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genflow.claims.judge import NOT_MEASURED, Judge, asked, below, least, less
+from genflow.claims.claim import Claim, Judge, Verdict
+from genflow.claims.judge import NOT_MEASURED, asked, below, least, less
 from genflow.claims.papers import pfgm_latents, pfgm_plane
 from genflow.claims.papers.sources import POISSON, VE_ODE
-from genflow.claims.recipe import Claim, Comparison, Number, Recipe, Results, Verdict
+from genflow.claims.recipe import Comparison, Recipe
+from genflow.claims.results import Number, Results
 from genflow.estimates import all_of, any_of, exact, ratio
 from genflow.estimates import below as is_below
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from genflow.claims.claim import Claim, Verdict
 from genflow.claims.judge import NOT_MEASURED, asked, below, less, quality
 from genflow.claims.papers.pfgm_latents import SIDES, calls_against_size
 from genflow.claims.papers.sources import INCEPTION, POISSON_BEDROOM, POISSON_CELEBA, XU_README
-from genflow.claims.recipe import SCALES, Claim, Comparison, Published, Recipe, Results, Verdict
-from genflow.claims.recipe import calls as calls_of
+from genflow.claims.recipe import SCALES, Comparison, Published, Recipe
+from genflow.claims.results import Results
+from genflow.claims.results import calls as calls_of
 from genflow.estimates import ratio
 
 PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genflow.bench.tables import Row
-from genflow.claims.recipe import EXACT, Results, Work, row
+from genflow.claims.recipe import Work
+from genflow.claims.results import EXACT, Results, row
 from genflow.estimates import mean
 
 if TYPE_CHECKING:

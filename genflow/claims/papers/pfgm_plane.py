@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
-from genflow.claims.recipe import EXACT, Work, row
+from genflow.claims.recipe import Work
+from genflow.claims.results import EXACT, row
 from genflow.estimates import bootstrap
 
 if TYPE_CHECKING:

@@ -6,18 +6,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from genflow.claims.judge import NOT_MEASURED, Judge, asked, distance
-from genflow.claims.recipe import (
-    Claim,
-    Comparison,
-    Number,
-    Published,
-    Recipe,
-    Results,
-    Variant,
-    Verdict,
-    unmeasured,
-)
+from genflow.claims.claim import Claim, Judge, Verdict, unmeasured
+from genflow.claims.judge import NOT_MEASURED, asked, distance
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant
+from genflow.claims.results import Number, Results
 from genflow.estimates import FAILS, UNDECIDED, Estimate, Judgement, below, ratio
 
 PAPER = "Xu, Liu, Tian, Tong, Tegmark & Jaakkola 2023, arXiv:2302.04265"

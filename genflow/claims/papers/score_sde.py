@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genflow.claims.claim import Claim, Verdict, unmeasured
 from genflow.claims.judge import asked, distance, every, less, quality
 from genflow.claims.papers import score_sde_control
 from genflow.claims.papers.score_sde_images import sampler_curves
 from genflow.claims.papers.sources import INCEPTION, SONG_README, SUBVP, SUBVP_ODE, VE_ODE, VP, VP_ODE, score_sde
-from genflow.claims.recipe import Claim, Comparison, Published, Recipe, Results, Variant, Verdict, Weights, unmeasured
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant, Weights
+from genflow.claims.results import Results
 from genflow.estimates import all_of, below, lowest
 
 PAPER = score_sde_control.PAPER

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from genflow.claims.judge import NOT_MEASURED, Judge, asked, below, less
+from genflow.claims.claim import Claim, Judge, Verdict
+from genflow.claims.judge import NOT_MEASURED, asked, below, less
 from genflow.claims.papers import score_sde_images as studies
 from genflow.claims.papers.sources import score_sde
-from genflow.claims.recipe import Claim, Comparison, Recipe, Results, Verdict
+from genflow.claims.recipe import Comparison, Recipe
+from genflow.claims.results import Results
 from genflow.estimates import exact, judge
 
 PAPER = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole 2021, arXiv:2011.13456"

@@ -11,7 +11,8 @@ import numpy as np
 
 from genflow.bench.tables import Row
 from genflow.claims.papers.pfgm_latents import jackknife, opened
-from genflow.claims.recipe import Work, row
+from genflow.claims.recipe import Work
+from genflow.claims.results import row
 from genflow.estimates import mean
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import Any
 
 from genflow.bench.checkpoints import settle
 from genflow.bench.pairs import check_names
-from genflow.claims.studies import STUDIES, Entry
+from genflow.claims.studies import entry
 from genflow.config import BenchConfig, ConfigError, build, flatten, option
 from genflow.registry import registries, unknown
 
 UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm")
-"""Keys of a bench that no study heeds; `nfe` says what the pushed paths of norm_z spend, too."""
+"""Keys of a bench that no study reads; `nfe` is also the budget of the pushed paths of norm_z."""
 
 MOST_BITS = 24
 """Bits of a float32's significand."""
@@ -59,13 +59,6 @@ class StudyConfig(BenchConfig):
     )
     reference: str = option("rk45", "split: solver that takes a field to its end", registry="solvers")
     out: str = option("", "output folder  [default: runs/studies/NAME]", place=True)
-
-
-def entry(name: str) -> Entry:
-    """A study by name; raises UnknownNameError with the nearest one."""
-    if name not in STUDIES:
-        raise unknown("study", name, STUDIES)
-    return STUDIES[name]
 
 
 def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyConfig:

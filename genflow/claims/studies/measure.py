@@ -1,4 +1,4 @@
-"""Distances of samples in blocks, with their standard errors, and what is kept of them on disk."""
+"""Distances of samples in blocks, with their standard errors, and their store on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from genflow.bench.cells import code_digest
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
-from genflow.estimates import Estimate, log_ratio, mean
+from genflow.estimates import Estimate, mean
 from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import Gaussian, frechet
 from genflow.evaluate.passes import feature_pass
@@ -52,17 +52,9 @@ class Blocks:
         """Over blocks, which are paired with those of other settings."""
         return mean(dict(enumerate(self.values)), BLOCKS, 1 if self.trained else None)
 
-    def over(self, other: Blocks) -> Estimate:
-        """ln of the ratio to another setting's, block by block: draws of the prior that both share cancel."""
-        return log_ratio(self.mean, other.mean)
-
-    def less(self, other: Blocks) -> Estimate:
-        """The difference to another setting's, block by block."""
-        return self.mean - other.mean
-
 
 @dataclass
-class Ruler:
+class BlockDistance:
     """Fréchet distances to the training split, in blocks as large as the test split.
 
     Arguments:
@@ -125,29 +117,26 @@ class Ruler:
 
 
 @dataclass
-class Kept:
-    """Points that are measured already, a small file each, known by all that they depend on.
+class PointStore:
+    """Points that are measured already, a small file each, identified by all that they depend on.
 
     Arguments:
-        folder: Where they lie.
-        code: Classes and functions of this package that make them.
+        folder: Where the files are.
+        code: Classes and functions of this package that make the points.
     """
 
     folder: Path
     code: Sequence[Any] = ()
-    again: bool = False
-    done: int = field(default=0, init=False)
 
     def get(self, identity: Mapping[str, Any], make: Callable[[], Blocks]) -> Blocks:
         """The point of that identity, measured where it is not there."""
         path = self.folder / f"{self.key(identity)}.json"
-        if path.exists() and not self.again:
+        if path.exists():
             try:
                 found = json.loads(path.read_text())
                 return Blocks(tuple(found["values"]), found["nfe"], found["seconds"])
             except (ValueError, KeyError, TypeError):
                 pass  # cut off by a kill: made again
-        self.done += 1
         made = make()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps({**vars(made), "identity": dict(identity)}, indent=1))
@@ -156,5 +145,5 @@ class Kept:
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of what was asked for and of the code that answers."""
         parts = {"what": identity, "code": [code_digest("sample"), code_digest("model"), code_digest("metric")]}
-        parts["own"] = [inspect.getsource(one) for one in (Ruler.blocks, *self.code)]
+        parts["own"] = [inspect.getsource(one) for one in (BlockDistance.blocks, *self.code)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,4 +1,4 @@
-"""Pictures of the norm study: bands of |x| against σ, what becomes of pushed paths, and what it costs."""
+"""Pictures of the norm study: bands of |x| against σ, and what becomes of pushed paths."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genflow.claims.draw import Axes, Curve, curves
 from genflow.claims.studies.norm_numbers import Norms, band
 from genflow.report.palette import GREY, palette
 from genflow.report.style import SOFT, legend_above, log_axis, new_axes, panels, save_figure, styled
@@ -76,15 +75,3 @@ def draw_fates(found: Mapping[str, Norms], folder: Path) -> dict[str, str]:
     legend_above(figure, entries)
     save_figure(figure, folder / "fates.png")
     return {"fates.png": "Norm of paths after |x| was multiplied, over that of the same paths left alone; median."}
-
-
-def draw_pushes(found: Mapping[str, Norms], metric: str, real: float, folder: Path) -> dict[str, str]:
-    """The distance against the factor of the push."""
-    colours = palette(found)
-    lines = [
-        Curve(name, list(norms.pushed), [b.mean for b in norms.pushed.values()], colours[name], i % 4)
-        for i, (name, norms) in enumerate(found.items())
-    ]
-    places = list(next(iter(found.values())).pushed)
-    curves(folder / "pushes.png", {"": lines}, Axes("factor on |x|", metric, real, places))
-    return {"pushes.png": f"{metric} after |x| was multiplied mid-way. Bars are one standard error over blocks."}

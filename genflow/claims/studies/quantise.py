@@ -14,23 +14,12 @@ from torch import Tensor, nn
 import genflow
 from genflow.bench.store import Store
 from genflow.checkpoint import Checkpoints, describe
-from genflow.claims.claim import Finding
-from genflow.claims.draw import Axes, Curve, curves
-from genflow.claims.studies.experiment import Lab, Study
-from genflow.claims.studies.measure import Blocks
-from genflow.claims.studies.results import Found, distance_row, floor_row, grid_table
-from genflow.claims.studies.step_size import growths, label
+from genflow.claims.studies import Outcome
+from genflow.claims.studies.experiment import Experiment
+from genflow.claims.studies.series import Series, label
 from genflow.claims.studies.subjects import Subject
 from genflow.config import ConfigError
-from genflow.estimates import short
-from genflow.report.palette import palette
 from genflow.training.run import Keeping, Run, train
-
-CLAIM = (
-    "Poisson flow tolerates the estimation errors of a weak network better than score-based models (Xu et al. 2022, "
-    "arXiv:2209.11178, abstract). The paper does not quantise; here coarse weights and too little training make a "
-    "network weak."
-)
 
 
 def quantised(weight: Tensor, bits: int, per: str) -> Tensor:
@@ -57,27 +46,27 @@ def quantised_network(network: nn.Module, bits: int, per: str) -> nn.Module:
     return changed
 
 
-def early(lab: Lab, subject: Subject, stages: Sequence[float]) -> dict[float, nn.Module]:
+def early(experiment: Experiment, subject: Subject, stages: Sequence[float]) -> dict[float, nn.Module]:
     """The network as it was at shares of the training steps, its averaged weights, by share.
 
     Trained again from the start as far as is needed and kept in the bench's folder, under `early`; the same seeds make
     it the same run. None for checkpoints: they bring no earlier state.
     """
-    cell, config = subject.trained, lab.bench
+    cell, config = subject.trained, experiment.bench
     if cell is None or not stages:
         return {}
     steps = {stage: max(1, round(stage * config.train.steps)) for stage in stages}
     root, last = Store(Path(config.out)).root / "early" / cell.key, max(steps.values())
-    kept = Checkpoints(root, keep=len(steps) + 1)
-    if set(steps.values()) - set(kept.steps()):
-        _train_to(lab, subject, root, set(steps.values()), last)
-    return {stage: genflow.load(kept.folder(step))[1].to(config.device) for stage, step in steps.items()}
+    saved = Checkpoints(root, keep=len(steps) + 1)
+    if set(steps.values()) - set(saved.steps()):
+        _train_to(experiment, subject, root, set(steps.values()), last)
+    return {stage: genflow.load(saved.folder(step))[1].to(config.device) for stage, step in steps.items()}
 
 
-def _train_to(lab: Lab, subject: Subject, root: Path, wanted: set[int], last: int) -> None:
+def _train_to(experiment: Experiment, subject: Subject, root: Path, wanted: set[int], last: int) -> None:
     """Trains until step `last`, a checkpoint at each wanted step."""
-    config, reached = lab.bench, 0
-    process, backbone = lab.loader.fresh(subject.entry)
+    config, reached = experiment.bench, 0
+    process, backbone = experiment.loader.fresh(subject.entry)
     about = describe(subject.entry, process, config.backbone, backbone)
 
     def watch(run: Run) -> None:
@@ -89,124 +78,92 @@ def _train_to(lab: Lab, subject: Subject, root: Path, wanted: set[int], last: in
     train(
         process,
         backbone,
-        lab.dataset,
+        experiment.dataset,
         replace(config.train, save_seconds=1e9),
         seed=subject.seed,
         device=config.device,
         state=Keeping(root, about, keep=len(wanted) + 1),
         watch=watch,
         should_stop=lambda: reached >= last,
-        progress=lambda step, steps, loss: lab.hear(f"{subject.name} early, loss {loss:.4f}", step / last),
+        progress=lambda step, steps, loss: experiment.progress(f"{subject.name} early, loss {loss:.4f}", step / last),
     )
 
 
-Points = dict[tuple[str, str], dict[float, Blocks]]
-"""Distances by (process, what was done) and level."""
+CODE = (quantised, quantised_network, _train_to)
 EARLY = "early in training"
-
-
-class QuantiseStudy(Study):
-    """FD against bits of the weights, and against the share of training."""
-
-    code = (quantised, quantised_network, _train_to)
-
-    def run(self, lab: Lab) -> Found:
-        config = lab.config
-        if config.oracle:
-            raise ConfigError("oracle: an exact field has no weights to quantise; leave it out")
-        stages = [stage for stage in sorted(config.stages) if stage]
-        rows, points, spent = [floor_row(lab.name, lab.ruler)], Points(), set()
-        subjects = lab.subjects()
-        lab.expect(len(subjects) * (1 + len(config.per) * len(config.bits) + len(stages)))
-        for subject in subjects:
-            solver, nfe = lab.setting(subject)
-            spent.add(f"{solver}, NFE {nfe}")
-            whole = lab.plain(subject, solver, nfe)
-            given = {"solver": solver, "setting": "none", "level": 1}
-            rows.append(distance_row(lab.name, lab.ruler, subject, whole, protocol="weights as trained", **given))
-            for what, level, network, said in _networks(lab, subject, stages):
-                change = {what: level, "network": said}
-                found = lab.changed(subject, solver, nfe, change, lambda rows: subject.process, network)  # noqa: B023  # called at once
-                given = {"solver": solver, "setting": what, "level": level}
-                rows.append(distance_row(lab.name, lab.ruler, subject, found, protocol=said, **given))
-                own = points.setdefault((label(subject, subjects), what), {FULL[what == EARLY]: whole})
-                own[level] = found
-        how = f"{lab.ruler.protocol}; {'; '.join(sorted(spent))}"
-        notes = [
-            "Weights of two or more dimensions are quantised symmetrically, s·round(w/s), s = max|w|/(2^(bits−1) − 1), "
-            "s shared by a tensor or by an output channel; biases, norm scales and activations stay in float32."
-        ]
-        if stages and not any(what == EARLY for _, what in points):
-            notes.append("Checkpoints bring no earlier state, so models from early in training were not measured.")
-        draw = lambda folder: _draw(lab, points, folder)  # noqa: E731
-        return Found(rows, _tables(lab, points, how), CLAIM, _findings(points), draw, notes)
-
-
 FULL = (32.0, 1.0)
 """The level of what was not changed: 32 bits, and all of training."""
 
 
-def _networks(lab: Lab, subject: Subject, stages: Sequence[float]) -> Iterator[tuple[str, float, Any, str]]:
+def run(experiment: Experiment) -> Outcome:
+    """FD against bits of the weights, and against the share of training."""
+    config = experiment.config
+    if config.oracle:
+        raise ConfigError("oracle: an exact field has no weights to quantise; leave it out")
+    stages, subjects = [stage for stage in sorted(config.stages) if stage], experiment.subjects()
+    experiment.expect(len(subjects) * (1 + len(config.per) * len(config.bits) + len(stages)))
+    series = Series(experiment.distance)
+    for subject in subjects:
+        solver, nfe = experiment.setting(subject)
+        whole, name = experiment.plain(subject, solver, nfe), label(subject, subjects)
+        experiment.add_distance(subject, whole, solver, "none", 1, "weights as trained")
+        for what, level, network, how in _networks(experiment, subject, stages):
+            change = {what: level, "network": how}
+            found = experiment.changed(subject, solver, nfe, change, lambda rows: subject.process, network)  # noqa: B023  # called at once
+            experiment.add_distance(subject, found, solver, what, level, how)
+            series.add(what, name, FULL[what == EARLY], whole)
+            series.add(what, name, level, found)
+    notes = [
+        "Weights of two or more dimensions are quantised symmetrically, s·round(w/s), s = max|w|/(2^(bits−1) − 1), "
+        "s shared by a tensor or by an output channel; biases, norm scales and activations stay in float32."
+    ]
+    if stages and EARLY not in series.panels:
+        notes.append("Checkpoints bring no earlier state, so models from early in training were not measured.")
+    each = {what: replace(series.only(what), word=_word_of(what)) for what in series.panels}
+    return Outcome(
+        experiment.rows,
+        [one.table(what, "process", experiment.protocol, falling=True) for what, one in each.items()],
+        lambda out: _draw(series, out),
+        verdicts=[
+            verdict
+            for what, one in each.items()
+            for level in one.levels()[-2::-1]
+            for verdict in one.growths(what, level, FULL[what == EARLY], f"with {_change(what, level)}")
+        ],
+        notes=notes,
+    )
+
+
+def _networks(
+    experiment: Experiment, subject: Subject, stages: Sequence[float]
+) -> Iterator[tuple[str, float, Any, str]]:
     """(what was done, its level, the network, words for the protocol), one at a time."""
-    for per in lab.config.per:
-        for bits in sorted(lab.config.bits, reverse=True):
-            said = f"weights of {bits} bits, symmetric per {per}"
-            yield f"bits per {per}", bits, quantised_network(subject.backbone, bits, per), said  # type: ignore[arg-type]
-    for stage, network in early(lab, subject, stages).items():
+    for per in experiment.config.per:
+        for bits in sorted(experiment.config.bits, reverse=True):
+            how = f"weights of {bits} bits, symmetric per {per}"
+            yield f"bits per {per}", bits, quantised_network(subject.backbone, bits, per), how  # type: ignore[arg-type]
+    for stage, network in early(experiment, subject, stages).items():
         yield EARLY, stage, network, f"averaged weights after {stage:g} of the training steps"
 
 
-def _groups(points: Points) -> dict[str, dict[str, dict[float, Blocks]]]:
-    """What was done -> name -> level -> distance."""
-    found: dict[str, dict[str, dict[float, Blocks]]] = {}
-    for (name, what), by in points.items():
-        found.setdefault(what, {})[name] = by
-    return found
+def _word_of(what: str) -> Any:
+    unit = "of the steps" if what == EARLY else "bits"
+    return lambda level: "as trained" if level == FULL[what == EARLY] else f"{level:g} {unit}"
 
 
-def _word(what: str, level: float) -> str:
-    if level == FULL[what == EARLY]:
-        return "as trained"
-    return f"{level:g} of the steps" if what == EARLY else f"{level:.0f} bits"
+def _change(what: str, level: float) -> str:
+    """What was done to the network, in words."""
+    return f"{level:g} of the training steps" if what == EARLY else f"{level:g} {what}"
 
 
-def _findings(points: Points) -> list[Finding]:
-    said: list[Finding] = []
-    for what, own in _groups(points).items():
-        full = FULL[what == EARLY]
-        for level in [level for level in next(iter(own.values())) if level != full]:
-            where = f"{what}, {_word(what, level)}: against the weights as trained the distance grows"
-            said += growths(where, {name: (by[level], by[full]) for name, by in own.items()})
-    return said
-
-
-def _tables(lab: Lab, points: Points, caption: str) -> list[Any]:
-    found = []
-    for what, own in _groups(points).items():
-        levels = sorted({level for by in own.values() for level in by}, reverse=True)
-        lines = {"real test split": [short(lab.ruler.floor)] * len(levels)}
-        lines |= {name: [str(by[level].mean) for level in levels] for name, by in own.items()}
-        places = [_word(what, level) for level in levels]
-        found.append(grid_table(f"{lab.ruler.name}, {what}", "process", lines, places, caption))
-    return found
-
-
-def _draw(lab: Lab, points: Points, folder: Path) -> dict[str, str]:
+def _draw(series: Series, folder: Path) -> dict[str, str]:
     pictures = {}
-    for name, wanted in (("bits.png", False), ("early.png", True)):
-        groups = {what: own for what, own in _groups(points).items() if (what == EARLY) == wanted}
-        if not groups:
-            continue
-        what = next(iter(groups))
-        levels = sorted({level for own in groups.values() for by in own.values() for level in by}, reverse=True)
-        colours, panels = palette(name for name, _ in points), {}
-        for title, own in groups.items():
-            panels[title] = [
-                Curve(n, [levels.index(v) for v in by], [b.mean for b in by.values()], colours[n], i % 4)
-                for i, (n, by) in enumerate((n, dict(sorted(by.items(), reverse=True))) for n, by in own.items())
-            ]
-        names = [_word(what, level).replace(" of the steps", "").replace(" bits", "") for level in levels]
-        x = "share of the training steps" if wanted else "bits of a weight"
-        curves(folder / name, panels, Axes(x, lab.ruler.name, lab.ruler.floor, names=names))
-        pictures[name] = f"{lab.ruler.name} against the {x}. Bars are one standard error."
+    for name, wanted, x in (
+        ("bits.png", False, "bits of a weight"),
+        ("early.png", True, "share of the training steps"),
+    ):
+        panels = [what for what in series.panels if (what == EARLY) == wanted]
+        if panels:
+            shown = replace(series.only(*panels), word=lambda level: "as trained" if level in FULL else f"{level:g}")
+            pictures |= shown.draw(folder / name, x, named=True, falling=True)
     return pictures

@@ -1,4 +1,4 @@
-"""What is studied: a process under a network of a bench, of a checkpoint, or under the exact field of its data."""
+"""What is studied: a process under a network of a bench or checkpoint, or under the exact field of its data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from genflow.bench.contents import contents, listing
 from genflow.bench.runner import Report, Runner
 from genflow.bench.store import Store, missing
 from genflow.bench.worker import Worker
+from genflow.claims.results import EXACT
 from genflow.config import BenchConfig, ConfigError, to_dict
 from genflow.data.base import Dataset
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
 from genflow.registry import registries
 
-Tell = Callable[[Report], None]
+Show = Callable[[Report], None]
 """Called a few times a second while a bench works."""
-
-EXACT = "exact field"
-"""What stands in the backbone column where the training data's own field takes the network's place."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,17 @@ class Loader(Worker):
         self._loaded = None
         return self._model(cell.to_json())
 
-    def told(self, rows: range, backbone: Any) -> Tensor | None:
-        """Classes that samples of those numbers are told; None for none."""
+    def labels(self, rows: range, backbone: Any) -> Tensor | None:
+        """Classes that samples of those numbers are conditioned on; None for none."""
         return self._labels((rows.start, rows.stop), backbone)[0]
 
 
-def trained(config: BenchConfig, tell: Tell = lambda report: None, draw: bool = False) -> list[Subject]:
+def trained(config: BenchConfig, show: Show = lambda report: None, draw: bool = False) -> list[Subject]:
     """The models of a bench, one for each process and seed; those it lacks are trained in its folder first.
 
     Arguments:
         config: The bench; what it would measure is left alone.
-        tell: Hears how training goes.
+        show: Called with the progress of training.
         draw: Also draw the bench's samples there, several models at once.
 
     Raises:
@@ -100,7 +98,7 @@ def trained(config: BenchConfig, tell: Tell = lambda report: None, draw: bool = 
     if todo:
         store.prepare()
         with store.lock():
-            Runner(config, store, report=tell).run(cells, todo)
+            Runner(config, store, report=show).run(cells, todo)
     return list(_subjects(config, cells))
 
 
@@ -138,9 +136,9 @@ def exact(config: BenchConfig, dataset: Dataset) -> list[Subject]:
         process = genflow.get_process(name, **options).for_data(dataset.fitting_points())
         if process.why_not("oracle"):
             raise ConfigError(f"process '{name}' has no exact field here: {process.why_not('oracle')}")
-        told = {"oracle": name, "options": process.config(), "data": [config.dataset, config.dataset_options]}
+        identity = {"oracle": name, "options": process.config(), "data": [config.dataset, config.dataset_options]}
         how = f"exact field of the {len(points)} training examples"
-        oracle, plain = process.oracle(points), json.loads(json.dumps(told))
+        oracle, plain = process.oracle(points), json.loads(json.dumps(identity))
         found += [Subject(name, entry.name, process, oracle, EXACT, seed, how, plain) for seed in config.seed]
     return found
 
@@ -150,5 +148,5 @@ def settings_of(config: BenchConfig) -> dict[str, Any]:
     whole = to_dict(config)
     listing.cache_clear()
     files = contents(config.dataset_options.get(config.dataset, {}))
-    told = {key: whole[key] for key in ("samples", "dataset", "dataset_options", "device")}
-    return told | ({"files": files} if files else {})
+    own = {key: whole[key] for key in ("samples", "dataset", "dataset_options", "device")}
+    return own | ({"files": files} if files else {})
