@@ -16,7 +16,7 @@ To add a recipe:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,28 @@ class Comparison:
     what: str
     published: Published | None
     find: Mapping[str, Mapping[str, Any]]
+
+
+def both(query: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What `Comparison.find` says of a number that both scales measure alike."""
+    return dict.fromkeys(SCALES, query)
+
+
+def at_scales(small: str, full: str, part: str, **common: Any) -> dict[str, Mapping[str, Any]]:
+    """What `Comparison.find` says of a number that has another metric at each scale.
+
+    Arguments:
+        small, full: The metric there; "" for a scale that does not measure it.
+        part: The full scale's configuration.
+        common: Further fields of the rows.
+    """
+    found = {"small": {**common, "metric": small}, "full": {**common, "metric": full, "part": part}}
+    return {scale: query for scale, query in found.items() if query["metric"]}
+
+
+def unpublished(found: Iterable[tuple[str, Mapping[str, Mapping[str, Any]]]]) -> tuple[Comparison, ...]:
+    """Rows of the table without a published number: (in words, where the measured one is)."""
+    return tuple(Comparison(what, None, find) for what, find in found)
 
 
 # ---- what is run -----------------------------------------------------------------------------------------------------

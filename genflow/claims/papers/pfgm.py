@@ -9,11 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from genflow.claims.claim import Claim, Judge, Verdict, unmeasured
-from genflow.claims.judge import NOT_MEASURED, Query, asked, distance, every, floor, grows_less, less, near, quality
+from genflow.claims.judge import Query, distance, every, floor, grows_less, less, near, of, of_numbers, quality
 from genflow.claims.papers import pfgm_figures, pfgm_larger
 from genflow.claims.papers.pfgm_larger import calls as _calls
 from genflow.claims.papers.sources import (
+    BEST,
+    FD,
+    FLOW,
     INCEPTION,
+    LIKELIHOOD,
     POISSON,
     POISSON_DEEP,
     SONG_README,
@@ -22,68 +26,41 @@ from genflow.claims.papers.sources import (
     VP,
     VP_ODE,
     XU_README,
+    quality_lines,
 )
-from genflow.claims.recipe import Comparison, Published, Recipe, Variant
-from genflow.claims.results import Results, calls
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant, at_scales, both, unpublished
+from genflow.claims.results import Number, Results, calls
 from genflow.estimates import all_of, below, exact, lowest, ratio
 
 PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
 _RK45 = f"CIFAR-10, RK45 at 1e-4; {INCEPTION}; number of samples not said (the code's default is 10,000)"
-_SDE = f"CIFAR-10, 50,000 samples of the best checkpoint, Euler–Maruyama by the configuration; {INCEPTION}"
-_ODE = f"CIFAR-10, probability-flow ODE of the last checkpoint, RK45 at 1e-5; {INCEPTION}"
-_NLL = "CIFAR-10 test split, uniformly dequantised, probability-flow ODE of the last checkpoint, RK45 at 1e-5"
+_SDE = f"{BEST}; Euler–Maruyama by the configuration"
 
 # ---- sample quality --------------------------------------------------------------------------------------------------
 
-FD, CS = "FD[digits]", "CS[digits]"
 MODEL = "pfgm"
 SCORES = ("vp_ode", "subvp_ode", "ve_ode")
 """PFGM, and what it is compared with."""
-
-
-def _both(process: str, solver: str, full: str, metric: str = "FID", small: str = FD) -> dict[str, dict[str, object]]:
-    """Where a number of a process is, at both scales; `full` is the full scale's part."""
-    here = {"process": process, "solver": solver}
-    return {"small": {**here, "metric": small}, "full": {**here, "metric": metric, "part": full}}
-
-
-def _quality(
-    what: str, find: tuple[str, str, str], fid: float, score: float | None, how: str, source: str
-) -> list[Comparison]:
-    """A model's two rows, FID and Inception Score."""
-    rows = [Comparison(f"{what}: Fréchet distance", Published(fid, "FID", how, source), _both(*find))]
-    told = None if score is None else Published(score, "IS", how, source)
-    return [*rows, Comparison(f"{what}: class score", told, _both(*find, "IS", CS))]
-
+_FULL, _DEEP, _FULL_SDE = "pfgm_cifar10_full", "pfgm_cifar10_deep_full", "pfgm_cifar10_sde_full"
 
 _TABLE = (
-    *_quality("PFGM, DDPM++, RK45", ("pfgm", "rk45", "pfgm_cifar10_full"), 2.48, 9.65, _RK45, XU_README),
-    *_quality(
-        "VP, DDPM++, reverse SDE", ("vp_sde", "euler_maruyama", "pfgm_cifar10_sde_full"), 2.55, 9.58, _SDE, SONG_README
-    ),
-    *_quality(
-        "sub-VP, DDPM++, reverse SDE",
-        ("subvp_sde", "euler_maruyama", "pfgm_cifar10_sde_full"),
-        2.61,
-        9.56,
-        _SDE,
-        SONG_README,
-    ),
-    *_quality("VP, DDPM++, ODE", ("vp_ode", "rk45", "pfgm_cifar10_sde_full"), 3.93, None, _ODE, SONG_README),
-    *_quality("sub-VP, DDPM++, ODE", ("subvp_ode", "rk45", "pfgm_cifar10_sde_full"), 3.16, None, _ODE, SONG_README),
-    Comparison("VE, ODE: Fréchet distance", None, {"small": {"process": "ve_ode", "solver": "rk45", "metric": FD}}),
+    *quality_lines("PFGM, DDPM++, RK45", ("pfgm", "rk45", _FULL), 2.48, 9.65, _RK45, XU_README),
+    *quality_lines("VP, DDPM++, reverse SDE", ("vp_sde", "euler_maruyama", _FULL_SDE), 2.55, 9.58, _SDE),
+    *quality_lines("sub-VP, DDPM++, reverse SDE", ("subvp_sde", "euler_maruyama", _FULL_SDE), 2.61, 9.56, _SDE),
+    *quality_lines("VP, DDPM++, ODE", ("vp_ode", "rk45", _FULL_SDE), 3.93, None, FLOW),
+    *quality_lines("sub-VP, DDPM++, ODE", ("subvp_ode", "rk45", _FULL_SDE), 3.16, None, FLOW),
+    *unpublished([("VE, ODE: Fréchet distance", {"small": {**of("ve_ode", FD), "solver": "rk45"}})]),
 )
 
 
 def _deep(metric: str, value: float) -> Comparison:
-    find = {"full": {"part": "pfgm_cifar10_deep_full", "process": "pfgm", "solver": "rk45", "metric": metric}}
+    find = at_scales("", metric, _DEEP, process=MODEL, solver="rk45")
     return Comparison(f"PFGM, DDPM++ deep, RK45: {metric}", Published(value, metric, _RK45, XU_README), find)
 
 
 def _drawn(process: str, solver: str = "rk45") -> Query:
     """The distance of a process by a solver; at full scale that of the plain network, not of the deep one."""
-    part = "pfgm_cifar10_full" if process == MODEL else "pfgm_cifar10_sde_full"
-    return quality(process, {"full": part}, solver=solver)
+    return quality(process, {"full": _FULL if process == MODEL else _FULL_SDE}, solver=solver)
 
 
 _SDE_DRAWN = _drawn("vp_sde", "euler_maruyama")
@@ -91,18 +68,19 @@ _SDE_DRAWN = _drawn("vp_sde", "euler_maruyama")
 
 def _fewer_calls(results: Results) -> Verdict:
     """The paper's speed: an adaptive ODE solver's calls against a thousand of the SDE."""
-    ode, sde = asked(_drawn(MODEL), results), asked(_SDE_DRAWN, results)
-    if ode is None or sde is None:
-        return NOT_MEASURED
-    few, many = calls(ode), calls(sde)
-    faster, worse = ratio(many, few), ratio(ode, sde)
-    text = (
-        f"NFE {few} by RK45 against {many} of the SDE ({faster} times, at least 9 wanted), {distance(results)} "
-        f"{ode} against {sde} ({worse} times, 1.1 allowed)"
-    )
-    if results.scale != "full":
-        return unmeasured(f"{text}; the SDE is not run with the paper's thousand steps at this scale")
-    return Verdict(all_of([below(exact(9), faster), below(worse, exact(1.1))]), text)
+
+    def decide(ode: Number, sde: Number) -> Verdict:
+        few, many = calls(ode), calls(sde)
+        faster, worse = ratio(many, few), ratio(ode, sde)
+        text = (
+            f"NFE {few} by RK45 against {many} of the SDE ({faster} times, at least 9 wanted), {distance(results)} "
+            f"{ode} against {sde} ({worse} times, 1.1 allowed)"
+        )
+        if results.scale != "full":
+            return unmeasured(f"{text}; the SDE is not run with the paper's thousand steps at this scale")
+        return Verdict(all_of([below(exact(9), faster), below(worse, exact(1.1))]), text)
+
+    return of_numbers({"PFGM's ODE": _drawn(MODEL), "VP's SDE": _SDE_DRAWN}, decide)(results)
 
 
 cifar10 = Recipe(
@@ -115,20 +93,15 @@ cifar10 = Recipe(
         *_TABLE,
         _deep("FID", 2.35),
         _deep("IS", 9.68),
-        _calls("PFGM, DDPM++, RK45", 104, _both("pfgm", "rk45", "pfgm_cifar10_full"), _RK45),
+        _calls("PFGM, DDPM++, RK45", 104, at_scales(FD, "FID", _FULL, process=MODEL, solver="rk45"), _RK45),
     ),
     claims=(
-        Claim(
-            "PFGM's ODE makes better samples than VP's ODE.",
-            less(_drawn(MODEL), _drawn("vp_ode"), ("PFGM", "VP ODE")),
-        ),
-        Claim(
-            "PFGM's ODE makes better samples than sub-VP's ODE.",
-            less(_drawn(MODEL), _drawn("subvp_ode"), ("PFGM", "sub-VP ODE")),
-        ),
-        Claim(
-            "PFGM's ODE makes better samples than VE's ODE.",
-            less(_drawn(MODEL), _drawn("ve_ode"), ("PFGM", "VE ODE")),
+        *(
+            Claim(
+                f"PFGM's ODE makes better samples than {title}'s ODE.",
+                less(_drawn(MODEL), _drawn(process), ("PFGM", f"{title} ODE")),
+            )
+            for title, process in (("VP", "vp_ode"), ("sub-VP", "subvp_ode"), ("VE", "ve_ode"))
         ),
         Claim(
             "PFGM's ODE is as good as VP's reverse SDE, within a tenth.",
@@ -139,26 +112,22 @@ cifar10 = Recipe(
     parts={
         "small": ("pfgm_cifar10_small",),
         "full": (
-            "pfgm_cifar10_full",
+            _FULL,
             Variant(
-                "pfgm_cifar10_deep_full",
-                "pfgm_cifar10_full",
+                _DEEP,
+                _FULL,
                 (
                     "backbone=ddpmpp_deep",
                     "backbone_options={ddpmpp_deep: {size: cifar10, told: noise_level, normalise: false}}",
                 ),
             ),
-            "pfgm_cifar10_sde_full",
+            _FULL_SDE,
         ),
     },
-    weights={
-        "pfgm_cifar10_full": (POISSON,),
-        "pfgm_cifar10_deep_full": (POISSON_DEEP,),
-        "pfgm_cifar10_sde_full": (VP, SUBVP),
-    },
+    weights={_FULL: (POISSON,), _DEEP: (POISSON_DEEP,), _FULL_SDE: (VP, SUBVP)},
     notes=(
         "The small scale has digits for CIFAR-10, NCSNv2 of 0.18 million parameters for DDPM++, FD[digits] for FID "
-        "and CS[digits] for the Inception Score; numbers of the two scales can not be compared, orders can.",
+        "and CS[digits] for the Inception Score; numbers of the two scales cannot be compared, orders can.",
         "VE's ODE is not part of the full scale, so its claim is judged at the small one alone.",
     ),
 )
@@ -168,18 +137,17 @@ ncsnv2 = Recipe(
     title="PFGM: a weaker network, NCSNv2",
     paper=PAPER,
     claim="With the older network NCSNv2 the ODEs of VP and sub-VP break down, while PFGM keeps making good samples.",
-    comparisons=tuple(
-        Comparison(f"{what}, NCSNv2, RK45", None, _both(process, "rk45", "pfgm_ncsnv2_full"))
+    comparisons=unpublished(
+        (f"{what}, NCSNv2, RK45", at_scales(FD, "FID", "pfgm_ncsnv2_full", process=process, solver="rk45"))
         for what, process in (("PFGM", "pfgm"), ("VP", "vp_ode"), ("sub-VP", "subvp_ode"), ("VE", "ve_ode"))
     ),
     claims=(
-        Claim(
-            "PFGM's samples are better than those of VP's ODE.",
-            less(quality("pfgm"), quality("vp_ode"), ("PFGM", "VP ODE")),
-        ),
-        Claim(
-            "PFGM's samples are better than those of sub-VP's ODE.",
-            less(quality("pfgm"), quality("subvp_ode"), ("PFGM", "sub-VP ODE")),
+        *(
+            Claim(
+                f"PFGM's samples are better than those of {title}'s ODE.",
+                less(quality("pfgm"), quality(process), ("PFGM", f"{title} ODE")),
+            )
+            for title, process in (("VP", "vp_ode"), ("sub-VP", "subvp_ode"))
         ),
         Claim("VP's and sub-VP's ODEs break down: more than ten times PFGM's distance.", lambda r: _breakdown(r)),
     ),
@@ -192,20 +160,19 @@ ncsnv2 = Recipe(
 
 
 def _breakdown(results: Results) -> Verdict:
-    found = [asked(quality(name), results) for name in (MODEL, *SCORES[:2])]
-    known = [one for one in found if one is not None]
-    if len(known) < len(found):
-        return NOT_MEASURED
-    vp, subvp = (ratio(other, known[0]) for other in known[1:])
-    text = f"{distance(results)} over PFGM's: VP {vp}, sub-VP {subvp}; {floor(results)}"
-    return Verdict(lowest("ten", {"ten": exact(10), "VP": vp, "sub-VP": subvp}), text)
+    def decide(ours: Number, *others: Number) -> Verdict:
+        vp, subvp = (ratio(other, ours) for other in others)
+        text = f"{distance(results)} over PFGM's: VP {vp}, sub-VP {subvp}; {floor(results)}"
+        return Verdict(lowest("ten", {"ten": exact(10), "VP": vp, "sub-VP": subvp}), text)
+
+    return of_numbers({name: quality(name) for name in (MODEL, *SCORES[:2])}, decide)(results)
 
 
 # ---- likelihood ------------------------------------------------------------------------------------------------------
 
 
 def _bpd(process: str) -> dict[str, str]:
-    return {"process": process, "metric": "bits/dim"}
+    return of(process, "bits/dim")
 
 
 bpd = Recipe(
@@ -215,15 +182,9 @@ bpd = Recipe(
     claim="PFGM gives likelihoods like any ODE; of the three, sub-VP's are best and PFGM's come after, with better "
     "samples.",
     comparisons=(
-        Comparison("PFGM", None, {scale: _bpd("pfgm") for scale in ("small", "full")}),
-        Comparison(
-            "VP", Published(3.16, "bits/dim", _NLL, SONG_README), {scale: _bpd("vp_ode") for scale in ("small", "full")}
-        ),
-        Comparison(
-            "sub-VP",
-            Published(3.02, "bits/dim", _NLL, SONG_README),
-            {scale: _bpd("subvp_ode") for scale in ("small", "full")},
-        ),
+        Comparison("PFGM", None, both(_bpd("pfgm"))),
+        Comparison("VP", Published(3.16, "bits/dim", LIKELIHOOD, SONG_README), both(_bpd("vp_ode"))),
+        Comparison("sub-VP", Published(3.02, "bits/dim", LIKELIHOOD, SONG_README), both(_bpd("subvp_ode"))),
     ),
     claims=(
         Claim(
@@ -244,11 +205,6 @@ bpd = Recipe(
 
 
 # ---- budgets ---------------------------------------------------------------------------------------------------------
-
-
-def _at(process: str, budget: int, full: str) -> dict[str, dict[str, object]]:
-    here = {"process": process, "solver": "euler", "budget": budget}
-    return {"small": {**here, "metric": FD}, "full": {**here, "metric": "FID", "part": full}}
 
 
 def _curves(results: Results, folder: Path) -> list[tuple[str, str]]:
@@ -273,25 +229,32 @@ def _others(results: Results) -> tuple[str, ...]:
     return SCORES if results.scale == "small" else tuple(process for _, process, _ in _ODES[1:])
 
 
-def _loses_least(few: int) -> Judge:
-    return lambda results: grows_less(MODEL, _others(results), few, 100)(results)
+def _loses_least(few: int, factor: bool) -> Judge:
+    return lambda results: grows_less(MODEL, _others(results), few, 100, factor)(results)
+
+
+def _at(process: str, budget: int, part: str) -> dict[str, dict[str, object]]:
+    """Where a distance is; the full scale has no VE."""
+    full = "FID" if part else ""
+    return at_scales(FD, full, part, process=process, solver="euler", budget=budget)  # type: ignore[return-value]
 
 
 nfe = Recipe(
     name="pfgm_nfe",
     title="PFGM: FID against the number of Euler steps",
     paper=PAPER,
-    claim="PFGM bears coarse Euler steps better than the ODEs of VE, VP and sub-VP.",
-    comparisons=(
-        *(
-            Comparison(f"{what}, Euler, NFE {budget}", None, _at(process, budget, full))
-            for budget in (10, 20, 50, 100)
-            for what, process, full in _ODES
-        ),
-        *(Comparison(f"VE, Euler, NFE {b}", None, {"small": _at("ve_ode", b, "")["small"]}) for b in (10, 20, 50, 100)),
+    claim="PFGM loses less than the ODEs of VE, VP and sub-VP when Euler's steps are few.",
+    comparisons=unpublished(
+        (f"{what}, Euler, NFE {budget}", _at(process, budget, full))
+        for what, process, full in (*_ODES, ("VE", "ve_ode", ""))
+        for budget in (10, 20, 50, 100)
     ),
     claims=(
-        *(Claim(f"From 100 to {few} steps PFGM loses the least, as a ratio.", _loses_least(few)) for few in (10, 20)),
+        *(
+            Claim(f"From 100 to {few} steps PFGM loses the least, as a {how}.", _loses_least(few, how == "ratio"))
+            for how in ("ratio", "difference")
+            for few in (10, 20)
+        ),
         Claim("At 10 steps PFGM's samples are the best.", lambda results: _best_at_ten(results)),
     ),
     parts={"small": ("pfgm_nfe_small",), "full": ("pfgm_nfe_full", "pfgm_nfe_sde_full")},

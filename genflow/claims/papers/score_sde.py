@@ -10,22 +10,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genflow.claims.claim import Claim, Verdict, unmeasured
-from genflow.claims.judge import asked, distance, every, less, quality
+from genflow.claims.claim import Claim, Verdict
+from genflow.claims.judge import Query, distance, every, less, of_numbers, quality
 from genflow.claims.papers import score_sde_control
 from genflow.claims.papers.score_sde_images import sampler_curves
-from genflow.claims.papers.sources import INCEPTION, SONG_README, SUBVP, SUBVP_ODE, VE_ODE, VP, VP_ODE, score_sde
-from genflow.claims.recipe import Comparison, Published, Recipe, Variant, Weights
-from genflow.claims.results import Results
+from genflow.claims.papers.sources import (
+    BEST,
+    CORRECTED,
+    EULER,
+    FD,
+    FLOW,
+    LIKELIHOOD,
+    SONG_README,
+    SUBVP,
+    SUBVP_ODE,
+    VE_ODE,
+    VP,
+    VP_ODE,
+    quality_lines,
+    score_sde,
+)
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant, Weights, at_scales, unpublished
+from genflow.claims.results import Number, Results
 from genflow.estimates import all_of, below, lowest
 
 PAPER = score_sde_control.PAPER
-_BEST = f"CIFAR-10, 50,000 samples of the checkpoint of best FID; {INCEPTION}"
-_EM = f"{_BEST}; Euler–Maruyama, 1,000 steps"
-_PC = f"{_BEST}; 1,000 steps of reverse diffusion and of Langevin dynamics, snr 0.16"
-_ODE = f"CIFAR-10, probability-flow ODE of the last checkpoint, RK45 at 1e-5; {INCEPTION}"
-_NLL = "CIFAR-10 test split, uniformly dequantised, probability-flow ODE of the last checkpoint, RK45 at 1e-5"
-FD, CS = "FD[digits]", "CS[digits]"
 
 VE = score_sde("ve/cifar10_ncsnpp_continuous", "ve_sde")
 _DEEP = "backbone={0}_deep", "backbone_options={{{0}_deep: {1}}}"
@@ -40,44 +49,29 @@ def _deep(part: str, config: str, backbone: str, options: str) -> Variant:
     return Variant(part, config, tuple(word.format(backbone, options) for word in _DEEP))
 
 
-def _find(process: str, solver: str, full: str, metric: str, small: str | None) -> dict[str, Mapping[str, Any]]:
-    """Where a number of a process is, at full scale and, with the metric `small`, at small scale."""
-    here = {"process": process, "solver": solver}
-    found: dict[str, Mapping[str, Any]] = {"full": {**here, "metric": metric, "part": full}}
-    return {"small": {**here, "metric": small}, **found} if small else found
-
-
 # ---- sample quality --------------------------------------------------------------------------------------------------
-
-
-def _quality(
-    what: str, process: str, solver: str, part: str, told: tuple[float, float | None], how: str, small: bool
-) -> list[Comparison]:
-    """A model's two rows: Fréchet distance and class score."""
-    fid, score = told
-    first = Published(fid, "FID", how, SONG_README)
-    second = None if score is None else Published(score, "IS", how, SONG_README)
-    return [
-        Comparison(f"{what}: Fréchet distance", first, _find(process, solver, part, "FID", FD if small else None)),
-        Comparison(f"{what}: class score", second, _find(process, solver, part, "IS", CS if small else None)),
-    ]
-
 
 _FULL, _FULL_VE = "sde_cifar10_full", "sde_cifar10_ve_full"
 _FULL_DEEP, _FULL_VE_DEEP = "sde_cifar10_deep_full", "sde_cifar10_ve_deep_full"
 _TABLE = (
-    *_quality("VE, NCSN++, predictor–corrector", "ve_sde", "pc", _FULL_VE, (2.38, 9.83), _PC, True),
-    *_quality("VP, DDPM++, reverse SDE", "vp_sde", "euler_maruyama", _FULL, (2.55, 9.58), _EM, True),
-    *_quality("sub-VP, DDPM++, reverse SDE", "subvp_sde", "euler_maruyama", _FULL, (2.61, 9.56), _EM, True),
-    *_quality("VP, DDPM++, ODE", "vp_ode", "rk45", _FULL, (3.93, None), _ODE, True),
-    *_quality("sub-VP, DDPM++, ODE", "subvp_ode", "rk45", _FULL, (3.16, None), _ODE, True),
-    *_quality("VE, NCSN++ deep, predictor–corrector", "ve_sde", "pc", _FULL_VE_DEEP, (2.20, 9.89), _PC, False),
-    *_quality("VP, DDPM++ deep, reverse SDE", "vp_sde", "euler_maruyama", _FULL_DEEP, (2.41, 9.68), _EM, False),
-    *_quality("sub-VP, DDPM++ deep, reverse SDE", "subvp_sde", "euler_maruyama", _FULL_DEEP, (2.41, 9.57), _EM, False),
-    *_quality("VP, DDPM++ deep, ODE", "vp_ode", "rk45", _FULL_DEEP, (3.08, None), _ODE, False),
-    *_quality("sub-VP, DDPM++ deep, ODE", "subvp_ode", "rk45", _FULL_DEEP, (2.92, None), _ODE, False),
+    *quality_lines("VE, NCSN++, predictor–corrector", ("ve_sde", "pc", _FULL_VE), 2.38, 9.83, CORRECTED),
+    *quality_lines("VP, DDPM++, reverse SDE", ("vp_sde", "euler_maruyama", _FULL), 2.55, 9.58, EULER),
+    *quality_lines("sub-VP, DDPM++, reverse SDE", ("subvp_sde", "euler_maruyama", _FULL), 2.61, 9.56, EULER),
+    *quality_lines("VP, DDPM++, ODE", ("vp_ode", "rk45", _FULL), 3.93, None, FLOW),
+    *quality_lines("sub-VP, DDPM++, ODE", ("subvp_ode", "rk45", _FULL), 3.16, None, FLOW),
     *(
-        Comparison(f"{what}: Fréchet distance", None, {"small": {"process": process, "solver": solver, "metric": FD}})
+        line
+        for what, process, solver, part, fid, score, how in (
+            ("VE, NCSN++ deep, predictor–corrector", "ve_sde", "pc", _FULL_VE_DEEP, 2.20, 9.89, CORRECTED),
+            ("VP, DDPM++ deep, reverse SDE", "vp_sde", "euler_maruyama", _FULL_DEEP, 2.41, 9.68, EULER),
+            ("sub-VP, DDPM++ deep, reverse SDE", "subvp_sde", "euler_maruyama", _FULL_DEEP, 2.41, 9.57, EULER),
+            ("VP, DDPM++ deep, ODE", "vp_ode", "rk45", _FULL_DEEP, 3.08, None, FLOW),
+            ("sub-VP, DDPM++ deep, ODE", "subvp_ode", "rk45", _FULL_DEEP, 2.92, None, FLOW),
+        )
+        for line in quality_lines(what, (process, solver, part), fid, score, how, small=False)
+    ),
+    *unpublished(
+        (f"{what}: Fréchet distance", {"small": {"process": process, "solver": solver, "metric": FD}})
         for what, process, solver in (
             ("VE, reverse SDE", "ve_sde", "euler_maruyama"),
             ("VE, ODE", "ve_ode", "rk45"),
@@ -93,14 +87,9 @@ _LIKELIHOOD_PART_OF = {"ve_ode": "sde_likelihood_ve_full"}
 """Parts of the full scale that a process has to itself, since its network is another."""
 
 
-def _of(process: str, solver: str) -> Any:
+def _of(process: str, solver: str) -> Query:
     """The distance of a process by a solver, in the part of the plain networks."""
-
-    def query(results: Results) -> Mapping[str, Any]:
-        part = {} if results.scale == "small" else {"part": _PART_OF.get(process, _FULL)}
-        return {"process": process, "solver": solver, "metric": distance(results), **part}
-
-    return query
+    return quality(process, {"full": _PART_OF.get(process, _FULL)}, solver=solver)
 
 
 cifar10 = Recipe(
@@ -159,20 +148,25 @@ FAMILIES = (("VP", "vp"), ("VE", "ve"))
 _NCSNPP, _DDPM = (score_sde(f, f"{f[:2]}_sde", f"{f[:2]}_ode") for f in ("ve/cifar10_ncsnpp", "vp/ddpm/cifar10"))
 _README_PC = {
     ("vp", "ancestral", "", 1): Published(
-        3.24, "FID", f"{_BEST}; DDPM's network at 1,000 levels, ancestral sampling", SONG_README
+        3.24, "FID", f"{BEST}; DDPM's network at 1,000 levels, ancestral sampling", SONG_README
     ),
-    ("ve", "pc", "", 2): Published(2.45, "FID", f"{_PC}; NCSN++ at 1,000 levels", SONG_README),
+    ("ve", "pc", "", 2): Published(2.45, "FID", f"{CORRECTED}; NCSN++ at 1,000 levels", SONG_README),
 }
 
 
 def pc_query(family: str, solver: str, variant: str = "", doubled: int = 2) -> dict[str, dict[str, Any]]:
     """Where a sampler's number is: at the small scale 100 calls, at the full one 1,000, or twice as many."""
     process = f"{family}_{'ode' if solver == 'euler' else 'sde'}"
-    found: dict[str, dict[str, Any]] = {}
-    for scale, metric, calls in (("small", FD, 100), ("full", "FID", 1000)):
-        found[scale] = {"part": f"sde_pc_{family}{variant}_{scale}", "process": process, "solver": solver}
-        found[scale] |= {"metric": metric, "budget": calls * doubled}
-    return found
+    return {
+        scale: {
+            "part": f"sde_pc_{family}{variant}_{scale}",
+            "process": process,
+            "solver": solver,
+            "metric": metric,
+            "budget": calls * doubled,
+        }
+        for scale, metric, calls in (("small", FD, 100), ("full", "FID", 1000))
+    }
 
 
 def _ask(family: str, solver: str, variant: str = "", doubled: int = 2) -> Any:
@@ -190,9 +184,9 @@ def _pc_lines() -> list[Comparison]:
             ("reverse diffusion with corrector", "pc", "", 2),
         ]
         for name, solver, variant, n in samplers:
-            told = _README_PC.get((family, solver, variant, n))
+            known = _README_PC.get((family, solver, variant, n))
             what = f"{title}, {name}, {'N' if n == 1 else '2N'} calls"
-            lines.append(Comparison(what, told, pc_query(family, solver, variant, n)))
+            lines.append(Comparison(what, known, pc_query(family, solver, variant, n)))
     return lines
 
 
@@ -322,11 +316,8 @@ def _bpd(process: str) -> Any:
 
 
 def _bits(what: str, process: str, value: float | None, part: str, small: bool) -> Comparison:
-    told = None if value is None else Published(value, "bits/dim", _NLL, SONG_README)
-    find = {"full": {"process": process, "metric": "bits/dim", "part": part}}
-    if small:
-        find["small"] = {"process": process, "metric": "bits/dim"}
-    return Comparison(what, told, find)
+    known = None if value is None else Published(value, "bits/dim", LIKELIHOOD, SONG_README)
+    return Comparison(what, known, at_scales("bits/dim" if small else "", "bits/dim", part, process=process))
 
 
 _NLL_FULL, _NLL_DEEP, _NLL_DDPM = "sde_likelihood_full", "sde_likelihood_deep_full", "sde_likelihood_ddpm_full"
@@ -380,17 +371,19 @@ likelihood = Recipe(
 def _ranks_differ(results: Results) -> Verdict:
     """Whether the best of three by bits is another than the best by samples (small scale: of the same models)."""
     names = ("ve_ode", "vp_ode", "subvp_ode")
-    bits = {name: asked(_bpd(name), results) for name in names}
-    samples = {name: asked(quality(name), results) for name in names}
-    if None in bits.values() or None in samples.values():
-        return unmeasured("samples or bits were not measured")
-    told = (("bits/dim", bits), (f"{distance(results)} at NFE 10", samples))
-    text = "; ".join(f"{what}: " + ", ".join(f"{name} {found[name]}" for name in names) for what, found in told)
-    first, second = (min(names, key=lambda name: found[name].value) for _, found in told)  # type: ignore[union-attr]
-    if first == second:
-        return Verdict(all_of(lowest(first, found) for _, found in told).opposite, text)  # type: ignore[arg-type]
-    gaps = [below(bits[first], bits[second]), below(samples[second], samples[first])]  # type: ignore[arg-type]
-    return Verdict(all_of(gaps), text)
+
+    def decide(*found: Number) -> Verdict:
+        bits, samples = (dict(zip(names, own, strict=True)) for own in (found[:3], found[3:]))
+        known = (("bits/dim", bits), (f"{distance(results)} at NFE 10", samples))
+        text = "; ".join(f"{what}: " + ", ".join(f"{name} {own[name]}" for name in names) for what, own in known)
+        first, second = (min(names, key=lambda name: own[name].value) for _, own in known)
+        if first == second:
+            return Verdict(all_of(lowest(first, own) for _, own in known).opposite, text)
+        gaps = [below(bits[first], bits[second]), below(samples[second], samples[first])]
+        return Verdict(all_of(gaps), text)
+
+    queries: dict[str, Query] = {f"{name}, bits": _bpd(name) for name in names}
+    return of_numbers(queries | {f"{name}, samples": quality(name) for name in names}, decide)(results)
 
 
 RECIPES = (cifar10, pc, likelihood, score_sde_control.inpainting, score_sde_control.colourisation)

@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 from genflow.claims.claim import Claim, Judge, Verdict
-from genflow.claims.judge import NOT_MEASURED, asked, below, less
+from genflow.claims.judge import NOT_MEASURED, below, less, of, of_numbers
 from genflow.claims.papers import score_sde_images as studies
 from genflow.claims.papers.sources import score_sde
-from genflow.claims.recipe import Comparison, Recipe
-from genflow.claims.results import Results
+from genflow.claims.recipe import Recipe, both, unpublished
+from genflow.claims.results import Number, Results
 from genflow.estimates import exact, judge
 
 PAPER = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole 2021, arXiv:2011.13456"
 
 
-def _both(query: dict[str, str]) -> dict[str, dict[str, str]]:
-    return dict.fromkeys(("small", "full"), query)
-
-
-def _row(process: str, metric: str) -> dict[str, str]:
-    return {"process": process, "metric": metric}
-
-
 _CONTROLLED = (("VP", "vp_sde"), ("sub-VP", "subvp_sde"), ("VE", "ve_sde"))
+
+
+def _small(process: str, metric: str) -> dict[str, dict[str, str]]:
+    return {"small": of(process, metric)}
+
+
 inpainting = Recipe(
     name="sde_inpainting",
     title="Score SDEs: inpainting",
     paper=PAPER,
     claim="One unconditional model completes images of which a part is known, without training for it, and in many "
     "ways that all fit.",
-    comparisons=(
-        *(
-            Comparison(f"{what}, {how}: {metric}", None, {"small": _row(process, f"{metric}, {how}")})
-            for what, process in _CONTROLLED
-            for metric in (studies.DISTANCE, studies.HIDDEN, studies.VARIETY)
-            for how in studies.HOWS
-        ),
-        *(
-            Comparison(
-                f"{what}, unconditional samples pasted in: {studies.DISTANCE}", None, {"small": _row(p, studies.PASTED)}
-            )
-            for what, p in _CONTROLLED
-        ),
-        Comparison(f"as many real test images: {studies.DISTANCE}", None, {"small": _row("data", studies.DISTANCE)}),
-        Comparison(f"other real images: {studies.HIDDEN}", None, _both(_row("data", studies.HIDDEN))),
-        *(
-            Comparison(f"VE, bedrooms, {how}: {metric}", None, {"full": _row("ve_sde", f"{metric}, {how}")})
-            for metric in (studies.HIDDEN, studies.VARIETY)
-            for how in studies.HOWS
-        ),
+    comparisons=unpublished(
+        [
+            *(
+                (f"{what}, {how}: {metric}", _small(process, f"{metric}, {how}"))
+                for what, process in _CONTROLLED
+                for metric in (studies.DISTANCE, studies.HIDDEN, studies.VARIETY)
+                for how in studies.HOWS
+            ),
+            *(
+                (f"{what}, unconditional samples pasted in: {studies.DISTANCE}", _small(process, studies.PASTED))
+                for what, process in _CONTROLLED
+            ),
+            (f"as many real test images: {studies.DISTANCE}", _small("data", studies.DISTANCE)),
+            (f"other real images: {studies.HIDDEN}", both(of("data", studies.HIDDEN))),
+            *(
+                (f"VE, bedrooms, {how}: {metric}", {"full": of("ve_sde", f"{metric}, {how}")})
+                for metric in (studies.HIDDEN, studies.VARIETY)
+                for how in studies.HOWS
+            ),
+        ]
     ),
     claims=(
         *(
             Claim(
                 f"{what}: completed images are more like data than unconditional samples pasted in.",
-                less(
-                    _row(p, f"{studies.DISTANCE}, {studies.HOWS[0]}"), _row(p, studies.PASTED), ("completed", "pasted")
-                ),
+                less(of(p, f"{studies.DISTANCE}, {studies.HOWS[0]}"), of(p, studies.PASTED), ("completed", "pasted")),
             )
             for what, p in _CONTROLLED
         ),
@@ -63,8 +59,8 @@ inpainting = Recipe(
             Claim(
                 f"{what}: completions are nearer to what was hidden than other images are.",
                 less(
-                    _row(p, f"{studies.HIDDEN}, {studies.HOWS[0]}"),
-                    _row("data", studies.HIDDEN),
+                    of(p, f"{studies.HIDDEN}, {studies.HOWS[0]}"),
+                    of("data", studies.HIDDEN),
                     ("completions", "other"),
                 ),
             )
@@ -73,8 +69,8 @@ inpainting = Recipe(
         Claim(
             "Correctors, at as many calls, make completions more like data (VP).",
             less(
-                _row("vp_sde", f"{studies.DISTANCE}, {studies.HOWS[1]}"),
-                _row("vp_sde", f"{studies.DISTANCE}, {studies.HOWS[0]}"),
+                of("vp_sde", f"{studies.DISTANCE}, {studies.HOWS[1]}"),
+                of("vp_sde", f"{studies.DISTANCE}, {studies.HOWS[0]}"),
                 ("with", "without"),
             ),
         ),
@@ -100,60 +96,52 @@ def grey_is_kept(results: Results) -> Verdict:
 def beyond_chance(process: str) -> Judge:
     """Claims that more hues fit than would by chance, by standard errors over images."""
 
-    def decide(results: Results) -> Verdict:
-        found = asked(_row(process, studies.FITTING), results)
-        if found is None:
-            return NOT_MEASURED
-        text = f"{found} % fit, {studies.CHANCE:g} % by chance"
-        return Verdict(judge(found - exact(studies.CHANCE)), text)
+    def decide(found: Number) -> Verdict:
+        return Verdict(judge(found - exact(studies.CHANCE)), f"{found} % fit, {studies.CHANCE:g} % by chance")
 
-    return decide
+    return of_numbers({process: of(process, studies.FITTING)}, decide)
 
 
 def both_occur(process: str) -> Judge:
     """Claims that both hues of a shape occur among the draws for most images."""
 
-    def decide(results: Results) -> Verdict:
-        found = asked(_row(process, studies.EITHER), results)
-        if found is None:
-            return NOT_MEASURED
+    def decide(found: Number) -> Verdict:
         text = f"for {found} % of the images among {studies.DRAWS} draws; the rule's own 99 %"
         return Verdict(judge(found - exact(50)), text)
 
-    return decide
+    return of_numbers({process: of(process, studies.EITHER)}, decide)
 
 
+_COLOURED = (_CONTROLLED[0], _CONTROLLED[2])
 colourisation = Recipe(
     name="sde_colourisation",
     title="Score SDEs: colouring grey images",
     paper=PAPER,
     claim="One unconditional model of colour images colours grey ones, without training for it, and in many ways that "
     "all fit.",
-    comparisons=(
-        *(
-            Comparison(f"{what}: {metric}", None, {"small": _row(process, metric)})
-            for what, process in (_CONTROLLED[0], _CONTROLLED[2])
-            for metric in (studies.FITTING, studies.EITHER, studies.VARIETY, studies.GREY)
-        ),
-        *(
-            Comparison(f"{what}: {metric}", None, {"small": _row(process, metric)})
-            for what, process in (("VP, samples of its own", "vp_sde"), ("VE, samples of its own", "ve_sde"))
-            for metric in (studies.PURE,)
-        ),
-        *(
-            Comparison(f"VE, bedrooms: {metric}", None, {"full": _row("ve_sde", metric)})
-            for metric in (studies.VARIETY, studies.GREY)
-        ),
+    comparisons=unpublished(
+        [
+            *(
+                (f"{what}: {metric}", _small(process, metric))
+                for what, process in _COLOURED
+                for metric in (studies.FITTING, studies.EITHER, studies.VARIETY, studies.GREY)
+            ),
+            *((f"{what}, samples of its own: {studies.PURE}", _small(p, studies.PURE)) for what, p in _COLOURED),
+            *(
+                (f"VE, bedrooms: {metric}", {"full": of("ve_sde", metric)})
+                for metric in (studies.VARIETY, studies.GREY)
+            ),
+        ]
     ),
     claims=(
         Claim("The grey image is kept, within a hundredth of a level.", grey_is_kept),
         *(
             Claim(f"{what}: the colours fit the shape, beyond chance.", beyond_chance(process))
-            for what, process in (_CONTROLLED[0], _CONTROLLED[2])
+            for what, process in _COLOURED
         ),
         *(
             Claim(f"{what}: draws differ, both colours of a shape occur.", both_occur(process))
-            for what, process in (_CONTROLLED[0], _CONTROLLED[2])
+            for what, process in _COLOURED
         ),
     ),
     parts={"small": (), "full": ("sde_colourisation_full",)},
