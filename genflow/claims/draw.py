@@ -11,17 +11,7 @@ import numpy as np
 
 from genflow.estimates import Estimate
 from genflow.report.palette import GREY
-from genflow.report.style import (
-    LINES,
-    MARKERS,
-    SOFT,
-    legend_above,
-    log_axis,
-    panels,
-    save_figure,
-    spans,
-    styled,
-)
+from genflow.report.style import LINES, MARKERS, SOFT, legend_above, log_axis, panels, save_figure, spans, styled
 
 
 @dataclass(frozen=True)

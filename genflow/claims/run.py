@@ -35,11 +35,7 @@ Show = Callable[[Report], None]
 
 
 def run_recipe(
-    recipe: Recipe,
-    settings: Settings,
-    show: Show = lambda report: None,
-    start: Start = open_pool,
-    command: str = "",
+    recipe: Recipe, settings: Settings, show: Show = lambda report: None, start: Start = open_pool, command: str = ""
 ) -> Done:
     """Runs what is missing of a recipe, and writes its outputs.
 

@@ -59,9 +59,7 @@ inpainting = Recipe(
             Claim(
                 f"{what}: completions are nearer to what was hidden than other images are.",
                 less(
-                    of(p, f"{studies.HIDDEN}, {studies.HOWS[0]}"),
-                    of("data", studies.HIDDEN),
-                    ("completions", "other"),
+                    of(p, f"{studies.HIDDEN}, {studies.HOWS[0]}"), of("data", studies.HIDDEN), ("completions", "other")
                 ),
             )
             for what, p in _CONTROLLED
