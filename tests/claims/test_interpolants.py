@@ -110,7 +110,7 @@ def test_light_squares_are_half_of_the_board(tmp_path):
     np.savez(buffer, raw=x.astype(np.float32))
     cell = SimpleNamespace(kind="sample", key="k", labels={"process": "si_trig", "solver": "rk45", "seed": 0})
     store = SimpleNamespace(files=lambda key: {"samples.npz": buffer.getvalue()})
-    bench = SimpleNamespace(cells=[cell], store=store, config=SimpleNamespace(backbone="mlp"))
+    bench = SimpleNamespace(cells=[cell], store=store, config=SimpleNamespace(backbone="mlp", dataset="checkerboard"))
     benches = {"si_checkerboard_small": bench, "si_checkerboard_map_small": bench}
     rows = studies.board(Work("small", tmp_path, benches, Results("small")))
     assert [one["process"] for one in rows] == ["si_trig", studies.MAPPED]
@@ -158,7 +158,7 @@ def test_a_held_path_stays_where_it_was():
 def test_least_length(length, word):
     rows = [measured(studies.BOUND, 1.0, "data", 0.01)]
     rows += [] if length is None else [measured(studies.LENGTH, length, "learnt path", 0.01)]
-    assert interpolants_plane._above_bound(results(*rows)).word == word
+    assert interpolants_plane.within_a_tenth(results(*rows)).word == word
 
 
 @pytest.mark.parametrize(("third", "word"), [(1.0, "holds"), (9.0, "does not hold"), (2.0, "undecided")])

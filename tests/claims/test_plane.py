@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from genflow.claims.papers.pfgm_latents import jackknife
+from genflow.claims.papers.measuring import jackknife
 from genflow.claims.papers.pfgm_plane import flat_ends, lifted_ends
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from genflow.bench.cells import plan
-from genflow.claims.claim import Claim
+from genflow.claims.claim import Claim, family
 from genflow.claims.judge import less, quality
 from genflow.claims.papers import pfgm, pfgm_figures, pfgm_larger, pfgm_latents, pfgm_plane, pfgmpp, recipes
 from genflow.claims.parts import Settings, open_parts
 from genflow.claims.recipe import SCALES
 from genflow.claims.results import EXACT, Results, number, row
-from genflow.claims.write import NOT_RUN, family, floors, judged, measured
+from genflow.claims.write import NOT_RUN, floors, measured
 from genflow.estimates import NOT_MEASURED, ONE_SEED, UNDECIDED
 from genflow.evaluate.features import own_space
 
@@ -107,7 +107,7 @@ def test_a_question_that_means_several_numbers_is_not_judged():
     """A finished run is never lost to a claim that can not be put: its reason stands in the findings."""
     rows = [row("FD[digits]", 1.0, protocol="", n=5, process="pfgm", budget=b) | {"part": "one"} for b in (1, 2)]
     claim = Claim("one", less(quality("pfgm"), quality("vp_ode"), ("PFGM", "VP")))
-    verdict = judged(claim, Results("small", rows))
+    verdict = claim.verdict(Results("small", rows))
     assert verdict.word == NOT_MEASURED
     assert "means several numbers" in verdict.evidence
 
@@ -269,8 +269,8 @@ def test_the_claims_of_a_recipe_are_corrected_together():
     """Alone each has p = 0.03; of two, Holm makes it 0.06."""
     rows = [fd(name, value, 1.0, seed=0) for name, value in (("a", 10.0), ("b", 10.0 + 2.17 * math.sqrt(2)))]
     claim = Claim("one", less(quality("a"), quality("b"), ("A", "B")))
-    assert [one.word for one in family([claim], made(*rows))] == ["holds"]
-    both = family([claim, claim], made(*rows))
+    assert [one.word for one in family([claim.verdict(made(*rows))])] == ["holds"]
+    both = family([claim.verdict(made(*rows))] * 2)
     assert [one.word for one in both] == [UNDECIDED] * 2
     assert all("; p = 0.06, 3.17 apart would be seen" in one.evidence for one in both)  # at 2.5 %: 2.2414 √2
 
@@ -278,4 +278,25 @@ def test_the_claims_of_a_recipe_are_corrected_together():
 def test_a_claim_of_one_training_seed_stays_unjudged():
     rows = [fd(name, value, 0.01, backbone="mlp") for name, value in (("a", 1.0), ("b", 9.0))]
     claim = Claim("one", less(quality("a"), quality("b"), ("A", "B")))
-    assert [one.word for one in family([claim], made(*rows))] == [ONE_SEED]
+    assert [one.word for one in family([claim.verdict(made(*rows))])] == [ONE_SEED]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"1": (5, 6), "8": (2, 3), "∞": (4, 5.2)}, ("holds", "holds")),
+        ({"1": (5, 6), "8": (4, 5), "∞": (2, 3.1)}, ("does not hold", "holds")),
+        ({"1": (5, 6), "8": (4, 5.2), "∞": (4, 5.4)}, (UNDECIDED, UNDECIDED)),
+        ({"1": (5, 6), "8": (3, 9), "∞": (2, 3)}, (UNDECIDED, UNDECIDED)),
+    ],
+)
+def test_the_best_dimension_is_compared_seed_by_seed(values, expected):
+    """The spread that seeds share does not count, the spread of differences does."""
+    rows = [
+        row("FD[digits]", float(value), protocol="", n=500, process="pfgmpp", backbone="mlp", seed=seed)
+        | {"part": pfgmpp.part("small", name), "solver": "heun", "budget": 35}
+        for name, own in values.items()
+        for seed, value in enumerate(own)
+    ]
+    results = Results("small", rows)
+    assert tuple(pfgmpp._inner_best(end)(results).word for end in ("∞", "1")) == expected

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from genflow.claims.claim import Claim, Verdict
-from genflow.claims.judge import fewer_calls, less, near
-from genflow.claims.papers import interpolants_plane
+from genflow.claims.judge import fewer_calls, less, near, of
+from genflow.claims.papers import interpolants_measures, interpolants_plane
 from genflow.claims.papers.interpolants_measures import GAUSSIAN, fitted_gaussians
-from genflow.claims.recipe import Comparison, Published, Recipe, Variant
+from genflow.claims.recipe import Comparison, Published, Recipe, Variant, unpublished
 from genflow.claims.results import Results
 from genflow.estimates import all_of
 
@@ -27,7 +27,7 @@ PROCESSES = (("trigonometric interpolant", "si_trig"), ("linear interpolant", "s
 SMALL_TABLES = ("iris", "wine", "breast_cancer")
 FULL_TABLES = ("power", "gas", "hepmass", "miniboone", "bsds300")
 _BATCHES = {"power": 10000, "gas": 10000, "hepmass": 10000, "miniboone": 2000, "bsds300": 2000}
-NATS = "nll[nats]"
+NATS = interpolants_measures.NATS
 
 
 def _tables(scale: str) -> tuple[Variant, ...]:
@@ -40,16 +40,7 @@ def _tables(scale: str) -> tuple[Variant, ...]:
 
 
 def _nats(process: str, table: str) -> dict[str, str]:
-    return {"process": process, "metric": NATS, "dataset": table}
-
-
-def _table_lines() -> list[Comparison]:
-    lines = []
-    for scale, tables in (("small", SMALL_TABLES), ("full", FULL_TABLES)):
-        for table in tables:
-            for what, process in (*PROCESSES[: 3 if scale == "small" else 2], ("a fitted Gaussian", GAUSSIAN)):
-                lines.append(Comparison(f"{table}: {what}", None, {scale: _nats(process, table)}))
-    return lines
+    return {**of(process, NATS), "dataset": table}
 
 
 def _on_each(name: str, other: str, title: str, word: str) -> Claim:
@@ -73,7 +64,12 @@ tabular = Recipe(
     paper=PAPER,
     claim="Trained without solving an ODE, interpolants reach likelihoods like those of continuous flows that are "
     "trained by maximum likelihood, or better.",
-    comparisons=tuple(_table_lines()),
+    comparisons=unpublished(
+        (f"{table}: {what}", {scale: _nats(process, table)})
+        for scale, tables, count in (("small", SMALL_TABLES, 3), ("full", FULL_TABLES, 2))
+        for table in tables
+        for what, process in (*PROCESSES[:count], ("a fitted Gaussian", GAUSSIAN))
+    ),
     claims=(
         _on_each("si_trig", GAUSSIAN, "The trigonometric interpolant", "has fewer nats than a fitted Gaussian"),
         _on_each("si_trig", "vp_ode", "The trigonometric interpolant", "has fewer nats than VP's ODE"),
@@ -97,54 +93,40 @@ tabular = Recipe(
 def _image(name: str, process: str, metric: str) -> dict[str, Mapping[str, str]]:
     """Where a number is: at the small scale FD of the data's own features stands for FID."""
     own = {"si_cifar10": "FD[digits]", "si_imagenet32": "FD[mnist]"}[name]
-    return {
-        "small": {"process": process, "metric": own if metric == "FID" else metric},
-        "full": {"process": process, "metric": metric},
-    }
+    return {"small": of(process, own if metric == "FID" else metric), "full": of(process, metric)}
 
 
-def _image_lines(name: str, told: Mapping[str, tuple[float, float]]) -> list[Comparison]:
+def _image_lines(name: str, published: Mapping[str, tuple[float, float]]) -> list[Comparison]:
     """Rows of both metrics, with (FID, bits/dim) of the flow-matching paper for the processes that it has."""
     data = {"si_cifar10": "CIFAR-10", "si_imagenet32": "ImageNet 32x32"}[name]
     lines = []
     for what, process in PROCESSES:
         for k, metric in enumerate(("FID", "bits/dim")):
             known = None
-            if process in told:
-                known = Published(told[process][k], metric, f"{data}; {_LIPMAN_HOW}", _LIPMAN)
+            if process in published:
+                known = Published(published[process][k], metric, f"{data}; {_LIPMAN_HOW}", _LIPMAN)
             lines.append(Comparison(f"{what}: {metric}", known, _image(name, process, metric)))
     return lines
 
 
-def _where(name: str, process: str, metric: str) -> Any:
-    return lambda results: _image(name, process, metric)[results.scale]
-
-
 def _image_claims(name: str) -> tuple[Claim, ...]:
     def at(process: str, metric: str) -> Any:
-        return _where(name, process, metric)
+        return lambda results: _image(name, process, metric)[results.scale]
 
+    trig, linear, vp = ((at(process, "FID"), at(process, "bits/dim")) for _, process in PROCESSES)
+    flow = "(the flow-matching paper)"
     return (
         Claim(
             "The trigonometric interpolant's bits are within 1 % of VP's, or fewer.",
-            near(at("si_trig", "bits/dim"), at("vp_ode", "bits/dim"), ("interpolant", "VP"), 1.01),
+            near(trig[1], vp[1], ("interpolant", "VP"), 1.01),
         ),
         Claim(
             "Its samples are worse than the score model's: likelihood is what it is good at.",
-            less(at("vp_ode", "FID"), at("si_trig", "FID"), ("VP", "interpolant")),
+            less(vp[0], trig[0], ("VP", "interpolant")),
         ),
-        Claim(
-            "The linear path has better samples than VP's (the flow-matching paper).",
-            less(at("si_linear", "FID"), at("vp_ode", "FID"), ("linear", "VP")),
-        ),
-        Claim(
-            "The linear path has fewer bits than VP's (the flow-matching paper).",
-            less(at("si_linear", "bits/dim"), at("vp_ode", "bits/dim"), ("linear", "VP")),
-        ),
-        Claim(
-            "The linear path needs fewer network calls (the flow-matching paper).",
-            fewer_calls(at("si_linear", "FID"), at("vp_ode", "FID"), ("linear", "VP")),
-        ),
+        Claim(f"The linear path has better samples than VP's {flow}.", less(linear[0], vp[0], ("linear", "VP"))),
+        Claim(f"The linear path has fewer bits than VP's {flow}.", less(linear[1], vp[1], ("linear", "VP"))),
+        Claim(f"The linear path needs fewer network calls {flow}.", fewer_calls(linear[0], vp[0], ("linear", "VP"))),
     )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genflow.bench.tables import Row
+from genflow.claims.papers.measuring import drawn_points, mean_row, outside_row, scatter, train_config
 from genflow.claims.recipe import Work
 from genflow.claims.results import row
-from genflow.estimates import mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from genflow.process.base import Process
     from genflow.transport import LearntPath
 
-GAUSSIAN = "fitted Gaussian"
+GAUSSIAN, NATS = "fitted Gaussian", "nll[nats]"
 OUTSIDE, MAPPED = "on light squares, %", "si_trig from eight Gaussians"
 LENGTH, FUNCTIONAL, DIVERGENCE = "path length", "−G, a lower bound of it", "KL from the data, nats"
 BOUND, CALLS = "squared Wasserstein distance", "NFE of RK45 at 1e-5"
@@ -40,20 +38,8 @@ def fitted_gaussians(work: Work) -> list[Row]:
         name = bench.config.dataset
         data = genflow.get_dataset(name, **bench.config.dataset_options.get(name, {}))
         nats = gaussian_nats(data.train, data.test)
-        told = "mean −log p of the test rows under the Gaussian of the training rows' mean and covariance"
-        error = mean(nats.tolist()).error
-        rows.append(
-            row(
-                "nll[nats]",
-                float(nats.mean()),
-                protocol=told,
-                n=len(nats),
-                stderr=error,
-                process=GAUSSIAN,
-                dataset=name,
-                training=None,
-            )
-        )
+        words = "mean −log p of the test rows under the Gaussian of the training rows' mean and covariance"
+        rows.append(mean_row(NATS, nats, words, process=GAUSSIAN, dataset=name, training=None))
     return rows
 
 
@@ -72,39 +58,23 @@ def gaussian_nats(train: Tensor, test: Tensor) -> Tensor:
 
 def board(work: Work) -> list[Row]:
     """Share of the samples of every model that lie on light squares, or beside the board."""
-    import torch
-
     import genflow
+    from genflow.report.palette import COLOURS
 
     data, rows = genflow.get_dataset("checkerboard"), []
     drawn: dict[str, np.ndarray] = {}
     for part, bench in work.benches.items():
-        for cell in (c for c in bench.cells if c.kind == "sample"):
-            x = np.load(io.BytesIO(bench.store.files(cell.key)["samples.npz"]))["raw"]
-            name = MAPPED if "_map_" in part else cell.labels["process"]
-            outside = ~torch.isfinite(data.log_prob(torch.from_numpy(x)))
-            share = float(outside.double().mean())
-            error = 100 * math.sqrt(share * (1 - share) / len(x))
-            more = {"process": name, "solver": cell.labels["solver"], "seed": cell.labels["seed"]}
-            more |= {"dataset": "checkerboard", "backbone": bench.config.backbone, "stderr": error}
-            words = "share of samples where the data have no density, in per cent; error of a share"
-            rows.append(row(OUTSIDE, 100 * share, protocol=words, n=len(x), **more))
-            drawn.setdefault(name, x)
+        for fields, x in drawn_points(bench):
+            fields["process"] = MAPPED if "_map_" in part else fields["process"]
+            rows.append(outside_row(OUTSIDE, x, data, **fields))
+            drawn.setdefault(fields["process"], x)
     words = "Samples of each model, 2,000 of its first seed, on the board of unit squares"
-    _board_picture(work.picture("board.png", words), drawn)
+    panels = [
+        (name, [(x[:2000], {"s": 3, "color": COLOURS[k], "alpha": 0.6})]) for k, (name, x) in enumerate(drawn.items())
+    ]
+    view: dict[str, Any] = {"xlim": (-2.4, 2.4), "ylim": (-2.4, 2.4), "aspect": "equal"}
+    scatter(work.picture("board.png", words), panels, size=(3.4, 3.4), most=2, **view)
     return rows
-
-
-def _board_picture(path: Path, drawn: dict[str, np.ndarray]) -> None:
-    from genflow.report.palette import COLOURS
-    from genflow.report.style import panels, save_figure
-
-    figure, axes = panels(len(drawn), 3.4, 3.4, most=2)
-    for k, (panel, (name, x)) in enumerate(zip(axes, drawn.items(), strict=True)):
-        panel.scatter(*x[:2000].T, s=3, color=COLOURS[k], linewidths=0, alpha=0.6)
-        panel.set(xlim=(-2.4, 2.4), ylim=(-2.4, 2.4), aspect="equal")
-        panel.set_title(name)
-    save_figure(figure, path)
 
 
 # ---- learnt paths ----------------------------------------------------------------------------------------------------
@@ -113,23 +83,12 @@ SEEDS, POINTS, ASSIGNED = (0, 1, 2), 1000, 2000
 """Of the learnt paths; test points of their densities; draws of the least length."""
 
 
-def _numbers(work: Work) -> TrainConfig:
-    """Training of both paths at a scale, with the changes of the command line."""
-    from genflow.config import TrainConfig, build
-
-    steps, batch = (3000, 256) if work.scale == "small" else (7000, 2000)
-    pairs = (change.partition("=") for change in work.changes)
-    given = {key.removeprefix("train."): value for key, _, value in pairs if key.startswith("train.")}
-    found = build(TrainConfig, {"steps": steps, "batch_size": batch, "lr": 2e-3, **given})
-    assert isinstance(found, TrainConfig)
-    return found
-
-
 def shorter_paths(work: Work) -> list[Row]:
     """Length, KL divergence and calls of the trigonometric path and of one that is learnt, at equal training."""
     import genflow
 
-    data, config = genflow.get_dataset("checkerboard"), _numbers(work)
+    steps, batch = (3000, 256) if work.scale == "small" else (7000, 2000)
+    data, config = genflow.get_dataset("checkerboard"), train_config(work, steps=steps, batch_size=batch, lr=2e-3)
     rows, learnt = [_bound(data, ASSIGNED)], []
     for seed in SEEDS:
         for name in ("fixed path", "learnt path"):
@@ -160,9 +119,8 @@ def _bound(data: Dataset, count: int) -> Row:
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     cost = torch.cdist(noise, x).square().numpy()
     pairs = cost[linear_sum_assignment(cost)]
-    error = mean(pairs.tolist()).error
-    told = f"optimal assignment of {len(x)} draws of each, data units²; an overestimate for few points"
-    return row(BOUND, float(pairs.mean()), protocol=told, n=len(x), stderr=error, process="data", dataset=data.name)
+    words = f"optimal assignment of {len(x)} draws of each, data units²; an overestimate for few points"
+    return mean_row(BOUND, torch.from_numpy(pairs), words, process="data", dataset=data.name)
 
 
 def _path_rows(name: str, seed: int, found: LearntPath, data: Dataset) -> list[Row]:
@@ -171,17 +129,19 @@ def _path_rows(name: str, seed: int, found: LearntPath, data: Dataset) -> list[R
 
     length, lower = path_lengths(found.process, found.backbone, data.test)
     x = data.test[:POINTS]
-    told: dict[str, Any] = {"process": name, "seed": seed, "dataset": data.name, "backbone": "mlp"}
+    fields: dict[str, Any] = {"process": name, "seed": seed, "dataset": data.name, "backbone": "mlp"}
     density = log_likelihood(found.process, found.backbone, x, solver=RK45(1e-5, 1e-5), trace="exact")
     gap = data.log_prob(x) - density.log_prob
-    kl, error = float(gap.mean()), mean(gap.tolist()).error
-    both = f"over the {len(data.test)} test points and uniform times, data units²"
+    n = len(data.test)
+    both = f"over the {n} test points and uniform times, data units²"
     words = "mean of log p of the data and of the model at test points, exact trace, RK45 at 1e-5"
     return [
-        row(LENGTH, length, protocol=f"E|v|² of the network {both}", n=len(data.test), **told),
-        row(FUNCTIONAL, lower, protocol=f"2 E v·v* − E|v|², v* the pairs' velocity, {both}", n=len(data.test), **told),
-        row(DIVERGENCE, kl, protocol=words, n=len(x), stderr=error, nfe=density.nfe, solver="rk45", **told),
-        row(CALLS, density.nfe, protocol="mean calls of that solve", n=len(x), solver="rk45", **told),
+        row(LENGTH, length, protocol=f"E|v|² of the network {both}", n=len(data.test), **fields),
+        row(
+            FUNCTIONAL, lower, protocol=f"2 E v·v* − E|v|², v* the pairs' velocity, {both}", n=len(data.test), **fields
+        ),
+        mean_row(DIVERGENCE, gap, words, nfe=density.nfe, solver="rk45", **fields),
+        row(CALLS, density.nfe, protocol="mean calls of that solve", n=len(x), solver="rk45", **fields),
     ]
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from genflow.claims.claim import Claim, Verdict, unmeasured
-from genflow.claims.judge import NOT_MEASURED, asked, below, less, near
+from genflow.claims.judge import below, less, near, of, of_numbers
 from genflow.claims.papers import interpolants_measures as studies
-from genflow.claims.recipe import Comparison, Recipe, Variant
-from genflow.claims.results import Results
+from genflow.claims.recipe import Recipe, Variant, both, unpublished
+from genflow.claims.results import Number, Results
 from genflow.estimates import FAILS, all_of, exact, ratio
 from genflow.estimates import below as is_below
 
 PAPER = "Albergo & Vanden-Eijnden 2023, arXiv:2209.15571"
-
-
-def _both(query: dict[str, str]) -> dict[str, dict[str, str]]:
-    return dict.fromkeys(("small", "full"), query)
 
 
 def _at(process: str, metric: str, part: str) -> dict[str, dict[str, str]]:
@@ -26,18 +22,12 @@ def _at(process: str, metric: str, part: str) -> dict[str, dict[str, str]]:
 _BOARD, _MAP = "si_checkerboard", "si_checkerboard_map"
 
 
-def _outside(process: str) -> dict[str, str]:
-    return {"process": process, "metric": studies.OUTSIDE}
-
-
 def _few_outside(process: str) -> Claim:
-    def judge(results: Results) -> Verdict:
-        found = asked(_outside(process), results)
-        if found is None:
-            return NOT_MEASURED
+    def decide(found: Number) -> Verdict:
         return below(found, 10, f"{found} % of samples lie on light squares")
 
-    return Claim(f"{process}: fewer than a tenth of the samples lie off the dark squares.", judge)
+    text = f"{process}: fewer than a tenth of the samples lie off the dark squares."
+    return Claim(text, of_numbers({process: of(process, studies.OUTSIDE)}, decide))
 
 
 def _map_is_as_good(results: Results) -> Verdict:
@@ -45,41 +35,35 @@ def _map_is_as_good(results: Results) -> Verdict:
     return near(mapped, plain, ("from eight Gaussians", "from a Gaussian"), 1.25)(results)
 
 
-def _metric(what: str, metric: str) -> list[Comparison]:
-    names = (("trigonometric", "si_trig"), ("linear", "si_linear"), ("VP, ODE", "vp_ode"))
-    return [Comparison(f"{title}: {what}", None, _at(process, metric, _BOARD)) for title, process in names]
-
+_MODELS = (("trigonometric", "si_trig"), ("linear", "si_linear"), ("VP, ODE", "vp_ode"))
+_MAPPED = "trigonometric, from eight Gaussians"
 
 checkerboard = Recipe(
     name="si_checkerboard",
     title="Interpolants: the checkerboard, from a Gaussian and from other data",
     paper=PAPER,
     claim="Interpolants learn 2-D densities with sharp edges, and maps between any two densities that can be sampled.",
-    comparisons=(
-        *_metric("KL from the data", "KL[nats]"),
-        *_metric("sliced W2", "sliced_W2"),
-        Comparison("trigonometric, from eight Gaussians: sliced W2", None, _at("si_trig", "sliced_W2", _MAP)),
-        Comparison("as many real points: sliced W2", None, _at("data", "sliced_W2", _BOARD)),
-        *(
-            Comparison(f"{title}: on light squares, %", None, _both(_outside(process)))
-            for title, process in (
-                ("trigonometric", "si_trig"),
-                ("linear", "si_linear"),
-                ("VP, ODE", "vp_ode"),
-                ("trigonometric, from eight Gaussians", studies.MAPPED),
-            )
-        ),
+    comparisons=unpublished(
+        [
+            *(
+                (f"{title}: {what}", _at(process, metric, _BOARD))
+                for what, metric in (("KL from the data", "KL[nats]"), ("sliced W2", "sliced_W2"))
+                for title, process in _MODELS
+            ),
+            (f"{_MAPPED}: sliced W2", _at("si_trig", "sliced_W2", _MAP)),
+            ("as many real points: sliced W2", _at("data", "sliced_W2", _BOARD)),
+            *(
+                (f"{title}: on light squares, %", both(of(process, studies.OUTSIDE)))
+                for title, process in (*_MODELS, (_MAPPED, studies.MAPPED))
+            ),
+        ]
     ),
     claims=(
         _few_outside("si_trig"),
         _few_outside("si_linear"),
         Claim(
             "The trigonometric interpolant's KL divergence is below VP's.",
-            less(
-                {"process": "si_trig", "metric": "KL[nats]"},
-                {"process": "vp_ode", "metric": "KL[nats]"},
-                ("interpolant", "VP"),
-            ),
+            less(of("si_trig", "KL[nats]"), of("vp_ode", "KL[nats]"), ("interpolant", "VP")),
         ),
         Claim("A map from other data is as good as one from a Gaussian, up to a quarter.", _map_is_as_good),
     ),
@@ -105,16 +89,7 @@ checkerboard = Recipe(
 # ---- shorter paths ---------------------------------------------------------------------------------------------------
 
 
-def _path(process: str, metric: str) -> dict[str, str]:
-    return {"process": process, "metric": metric}
-
-
-def _above_bound(results: Results) -> Verdict:
-    learnt, possible = (
-        asked(_path(*where), results) for where in (("learnt path", studies.LENGTH), ("data", studies.BOUND))
-    )
-    if learnt is None or possible is None:
-        return NOT_MEASURED
+def _above_bound(learnt: Number, possible: Number) -> Verdict:
     found = ratio(learnt, possible)
     text = f"learnt path {learnt}, least possible about {possible}: ratio {found}, allowed 0.9 to 1.1"
     above, beneath = is_below(exact(0.9), found), is_below(found, exact(1.1))
@@ -123,32 +98,36 @@ def _above_bound(results: Results) -> Verdict:
     return Verdict(all_of([above, beneath]), text)
 
 
+within_a_tenth = of_numbers(
+    {"learnt path": of("learnt path", studies.LENGTH), "least length": of("data", studies.BOUND)}, _above_bound
+)
+
+
 path_length = Recipe(
     name="si_path_length",
     title="Interpolants: a path of least length by max-min",
     paper=PAPER,
     claim="Maximising over the path what the network minimises makes the path shorter, towards optimal transport, and "
     "the likelihood better.",
-    comparisons=(
-        *(
-            Comparison(f"{process}: {metric}", None, _both(_path(process, metric)))
-            for metric in (studies.LENGTH, studies.FUNCTIONAL, studies.DIVERGENCE, studies.CALLS)
-            for process in ("fixed path", "learnt path")
-        ),
-        Comparison("least possible length", None, _both(_path("data", studies.BOUND))),
+    comparisons=unpublished(
+        [
+            *(
+                (f"{process}: {metric}", both(of(process, metric)))
+                for metric in (studies.LENGTH, studies.FUNCTIONAL, studies.DIVERGENCE, studies.CALLS)
+                for process in ("fixed path", "learnt path")
+            ),
+            ("least possible length", both(of("data", studies.BOUND))),
+        ]
     ),
     claims=(
-        Claim(
-            "The learnt path is shorter than the trigonometric one.",
-            less(_path("learnt path", studies.LENGTH), _path("fixed path", studies.LENGTH), ("learnt", "fixed")),
+        *(
+            Claim(text, less(of("learnt path", metric), of("fixed path", metric), ("learnt", "fixed")))
+            for text, metric in (
+                ("The learnt path is shorter than the trigonometric one.", studies.LENGTH),
+                ("Its density is better: the KL divergence from the data is smaller.", studies.DIVERGENCE),
+            )
         ),
-        Claim(
-            "Its density is better: the KL divergence from the data is smaller.",
-            less(
-                _path("learnt path", studies.DIVERGENCE), _path("fixed path", studies.DIVERGENCE), ("learnt", "fixed")
-            ),
-        ),
-        Claim("The learnt path's length comes within a tenth of the least possible.", _above_bound),
+        Claim("The learnt path's length comes within a tenth of the least possible.", within_a_tenth),
     ),
     parts={},
     study=studies.shorter_paths,

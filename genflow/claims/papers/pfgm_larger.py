@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from genflow.claims.claim import Claim, Verdict
-from genflow.claims.judge import NOT_MEASURED, asked, below, less, quality
+from genflow.claims.judge import NOT_MEASURED, asked, below, less, of, of_numbers, quality
 from genflow.claims.papers.pfgm_latents import SIDES, calls_against_size
 from genflow.claims.papers.sources import INCEPTION, POISSON_BEDROOM, POISSON_CELEBA, XU_README
-from genflow.claims.recipe import SCALES, Comparison, Published, Recipe
-from genflow.claims.results import Results
+from genflow.claims.recipe import Comparison, Published, Recipe, both
+from genflow.claims.results import Number, Results
 from genflow.claims.results import calls as calls_of
 from genflow.estimates import ratio
 
@@ -21,7 +21,7 @@ def calls(what: str, value: float, find: dict[str, dict[str, object]], how: str)
 
 def calls_do_not_grow(results: Results) -> Verdict:
     """NFE of RK45 with the exact field at the largest side over that at the smallest."""
-    found = {side: asked({"metric": "NFE", "process": f"pfgm, {side}x{side}"}, results) for side in SIDES}
+    found = {side: asked(_side(side), results) for side in SIDES}
     known = {side: one for side, one in found.items() if one}
     if len(known) < 2:
         return NOT_MEASURED
@@ -30,16 +30,19 @@ def calls_do_not_grow(results: Results) -> Verdict:
     return below(grown, 1.5, f"NFE of RK45 at 1e-4, exact field, {text}: {grown} times, allowed 1.5")
 
 
-def network_as_exact(results: Results) -> Verdict:
+def _network_as_exact(learnt: Number, exact: Number) -> Verdict:
     """RK45's calls with the trained network over those with the exact field of images of about that size."""
-    learnt = asked(quality("pfgm", solver="rk45"), results)
-    exact = asked({"metric": "NFE", "process": "pfgm, 32x32"}, results)
-    if learnt is None or exact is None:
-        return NOT_MEASURED
     spent = calls_of(learnt)
     more = ratio(spent, exact)
     text = f"NFE of RK45: {spent} with the network, {exact} with an exact field at 32x32: {more} times, allowed 1.5"
     return below(more, 1.5, text)
+
+
+def _side(side: int) -> dict[str, str]:
+    return of(f"pfgm, {side}x{side}", "NFE")
+
+
+network_as_exact = of_numbers({"network": quality("pfgm", solver="rk45"), "exact field": _side(32)}, _network_as_exact)
 
 
 def _larger(metric: str) -> dict[str, object]:
@@ -95,14 +98,7 @@ lsun256 = Recipe(
             {"full": _larger("FID")},
         ),
         calls("PFGM, DDPM++, RK45", 122, {"full": _larger("FID")}, "LSUN bedroom 256, RK45 at 1e-4"),
-        *(
-            Comparison(
-                f"exact field, {side}x{side}, RK45: NFE",
-                None,
-                {scale: {"metric": "NFE", "process": f"pfgm, {side}x{side}"} for scale in SCALES},
-            )
-            for side in SIDES
-        ),
+        *(Comparison(f"exact field, {side}x{side}, RK45: NFE", None, both(_side(side))) for side in SIDES),
     ),
     claims=(
         Claim(

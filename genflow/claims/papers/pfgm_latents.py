@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genflow.bench.tables import Row
+from genflow.claims.papers.measuring import distance_row, jackknife, mean_row, opened
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, Results, row
 from genflow.estimates import mean
@@ -27,29 +25,6 @@ DISTANCE, VARIETY = "distance", "variety"
 """Names of what is measured, in the rows and in the recipes that read them."""
 
 
-def opened(work: Work) -> Iterator[tuple[str, int, Process, Any, Dataset]]:
-    """(process, seed, process object, network, data) of every model of a recipe's first part."""
-    import genflow
-
-    bench = next(iter(work.benches.values()))
-    config = bench.config
-    data = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
-    for name, seed, folder in work.models():
-        process, backbone = genflow.load(folder)
-        yield name, seed, process.for_data(data.fitting_points()), backbone.to(config.device), data
-
-
-def jackknife(x: Tensor, measure: Callable[[Tensor], float], blocks: int = 8) -> tuple[float, float]:
-    """A number of rows x (n, *), and its delete-a-block jackknife error: √[(k − 1)/k Σ (θ_i − mean θ)²]."""
-    import torch
-
-    parts = x.tensor_split(blocks)
-    without = [measure(torch.cat([p for k, p in enumerate(parts) if k != i])) for i in range(blocks)]
-    middle = math.fsum(without) / blocks
-    spread = math.fsum((value - middle) ** 2 for value in without)
-    return measure(x), math.sqrt(spread * (blocks - 1) / blocks)
-
-
 def level_of(results: Results) -> float:
     """A grey level of the images at a scale, data units."""
     return 2 / 17 if results.scale == "small" else 2 / 256
@@ -63,47 +38,32 @@ def calls_against_size(work: Work) -> list[Row]:
     import torch
 
     import genflow
+    from genflow.claims.draw import Axes, Curve, curves
+    from genflow.report.palette import COLOURS
     from genflow.sampling import sample
     from genflow.solver.adaptive import RK45
 
     digits = genflow.get_dataset("digits")
     small = digits.scaling.encode(digits.train[:300], torch.Generator().manual_seed(0))
-    rows = []
+    rows, spent_at = [], []
     for side in SIDES:
         points = torch.nn.functional.interpolate(small, (side, side), mode="nearest")
         process = genflow.get_process("pfgm").for_data(points)
         oracle = process.oracle(points)
         spent = [sample(process, oracle, RK45(1e-4, 1e-4), 1, seed=0, first_index=k).nfe for k in range(8)]
         found = mean(spent)
-        told = (
+        protocol = (
             f"mean backbone calls of RK45 at 1e-4 with the exact field of {len(points)} digits enlarged to "
             f"{side}x{side}"
         )
-        more: dict[str, Any] = {
-            "process": f"pfgm, {side}x{side}",
-            "backbone": EXACT,
-            "solver": "rk45",
-            "dataset": "digits",
-        }
-        numbers: dict[str, Any] = {"n": len(spent), "nfe": found.value, "stderr": found.error}
-        rows.append(row("NFE", found.value, protocol=told, **numbers, **more))
-    _calls_picture(
-        work.picture("calls.png", "Calls of RK45 at 1e-4 with the exact field, by the side of the images"),
-        [float(r["value"]) for r in rows],
-    )
+        more: dict[str, Any] = {"process": f"pfgm, {side}x{side}", "backbone": EXACT, "solver": "rk45"}
+        more |= {"dataset": "digits", "n": len(spent), "nfe": found.value, "stderr": found.error}
+        rows.append(row("NFE", found.value, protocol=protocol, **more))
+        spent_at.append(found)
+    picture = work.picture("calls.png", "Calls of RK45 at 1e-4 with the exact field, by the side of the images")
+    line = Curve("PFGM's exact field", SIDES, spent_at, COLOURS[0])
+    curves(picture, {"": [line]}, Axes("side of the image, pixels", "NFE of RK45 at 1e-4", places=SIDES))
     return rows
-
-
-def _calls_picture(path: Path, calls: list[float]) -> None:
-    from genflow.report.palette import COLOURS
-    from genflow.report.style import log_axis, new_axes, save_figure
-
-    figure, axes = new_axes(5.2, 3.2)
-    axes.plot(SIDES, calls, marker="o", color=COLOURS[0])
-    axes.set(xlabel="side of the image, pixels", ylabel="NFE of RK45 at 1e-4", ylim=(0, 1.2 * max(calls)))
-    log_axis(axes.xaxis, SIDES)
-    axes.set_title("PFGM's exact field")
-    save_figure(figure, path)
 
 
 # ---- latents ---------------------------------------------------------------------------------------------------------
@@ -124,15 +84,9 @@ def interpolations(work: Work) -> list[Row]:
     return rows
 
 
-def _midpoint_row(name: str, kind: str, x: Tensor, data: Dataset, told: str, **more: Any) -> Row:
-    from genflow.evaluate.metrics import fd
-
-    metric, _ = fd(x, data)
-    value, error = jackknife(x, lambda kept: fd(kept, data)[1])
-    protocol = f"{metric} of {told}; n = {len(x)} is small and the distance biased upward; error by jackknife"
-    return row(
-        MIDPOINTS + kind, value, protocol=protocol, n=len(x), stderr=error, process=name, dataset=data.name, **more
-    )
+def _midpoint_row(name: str, kind: str, x: Tensor, data: Dataset, what: str, **more: Any) -> Row:
+    note = f"{what}; n = {len(x)} is small and the distance biased upward"
+    return distance_row(MIDPOINTS + kind, x, data, note, process=name, dataset=data.name, **more)
 
 
 def _reference_midpoints(data: Dataset, x: Tensor, pairs: int) -> list[Row]:
@@ -154,13 +108,12 @@ def _latent_midpoints(
     middle = decode(process, backbone, blend(latents.x[0::2], latents.x[1::2], 3)[:, 1], batch_size=256)
     back = decode(process, backbone, latents.x[:64], batch_size=256)
     lost = (back.x - x[:64]).double().flatten(1).square().mean(1).sqrt()
-    told = "images decoded from the middle of paths between the latents of pairs of test images"
+    what = "images decoded from the middle of paths between the latents of pairs of test images"
     more: dict[str, Any] = {"solver": "rk45", "nfe": latents.nfe * 2 + middle.nfe, "seed": seed}
-    rows = [_midpoint_row(name, "latent", middle.x.cpu(), data, told, **more)]
-    error = mean(lost.tolist()).error
+    rows = [_midpoint_row(name, "latent", middle.x.cpu(), data, what, **more)]
     words = "root mean square difference of a test image and its decoded latent, data units, mean over images"
     trip = {"process": name, "solver": "rk45", "nfe": latents.nfe + back.nfe, "dataset": data.name, "seed": seed}
-    rows.append(row(ROUND_TRIP, float(lost.mean()), protocol=words, n=len(lost), stderr=error, **trip))
+    rows.append(mean_row(ROUND_TRIP, lost, words, **trip))
     path = data.scaling.decode(interpolate(process, backbone, x[0:12:2], x[1:12:2], 9).x.cpu())
     shown = {"from": raw[0:12:2, None], "path": path, "to": raw[1:12:2, None]}
     picture = work.picture(f"path_{name}.png", f"Paths between latents of test images, {name}")
@@ -204,25 +157,16 @@ def temperatures(work: Work) -> list[Row]:
 
 
 def _temperature_rows(name: str, seed: int, factor: float, x: Tensor, nfe: float, data: Dataset) -> list[Row]:
-    from genflow.evaluate.metrics import fd
-
-    metric, _ = fd(x, data)
     real = data.scaling.encode(data.examples("test", range_of(data))).flatten(1).double().var(0).sum()
-    rows, where = [], f" at |latent| × {factor:g}"
-    kinds: list[tuple[str, Callable[[Tensor], float], str]] = [
-        (DISTANCE, lambda kept: fd(kept, data)[1], f"{metric}; n = {len(x)} is small and the distance biased upward"),
-        (
-            VARIETY,
-            lambda kept: float(kept.flatten(1).double().var(0).sum() / real),
-            "summed variance of pixels over that of test images",
-        ),
+    where, of = f" at |latent| × {factor:g}", f"samples whose prior draws' norms were multiplied by {factor:g}"
+    more = {"process": name, "solver": "heun", "nfe": nfe, "dataset": data.name, "seed": seed}
+    note = f"{of}; n = {len(x)} is small and the distance biased upward"
+    variety, error = jackknife(x, lambda kept: float(kept.flatten(1).double().var(0).sum() / real))
+    words = f"summed variance of pixels over that of test images, of {of}; error by jackknife"
+    return [
+        distance_row(DISTANCE + where, x, data, note, **more),
+        row(VARIETY + where, variety, protocol=words, n=len(x), stderr=error, **more),
     ]
-    for kind, measure, words in kinds:
-        value, error = jackknife(x, measure)
-        told = f"{words}, of samples whose prior draws' norms were multiplied by {factor:g}; error by jackknife"
-        more = {"process": name, "solver": "heun", "nfe": nfe, "dataset": data.name, "seed": seed, "stderr": error}
-        rows.append(row(kind + where, value, protocol=told, n=len(x), **more))
-    return rows
 
 
 def range_of(data: Dataset) -> Tensor:

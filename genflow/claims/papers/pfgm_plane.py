@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genflow.bench.tables import Row
+from genflow.claims.papers.measuring import drawn_points, outside_row, scatter
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, row
 from genflow.estimates import bootstrap
@@ -28,6 +27,7 @@ SPREAD, REACHED, SLICED = "spread", "charges reached, %", "sliced W2"
 """Names of what is measured, in the rows and in the recipes that read them."""
 COUNT = 1000
 """Points that follow the two flows."""
+VIEW: dict[str, Any] = {"xlim": (-2.6, 2.6), "ylim": (-2.4, 2.8), "box_aspect": 1}
 
 
 # ---- the heart -------------------------------------------------------------------------------------------------------
@@ -35,27 +35,25 @@ COUNT = 1000
 
 def heart(work: Work) -> list[Row]:
     """How evenly the exact field spreads the hemisphere over charges, and what of the networks' samples is outside."""
-    import torch
-
     import genflow
+    from genflow.report.palette import palette
 
     data = genflow.get_dataset("heart", size=500)
     charges = data.train
     rows = [_evenness(charges, height) for height in HEIGHTS]
     bench = next(iter(work.benches.values()))
     drawn: dict[str, np.ndarray] = {}
-    for cell in (c for c in bench.cells if c.kind == "sample"):
-        x = np.load(io.BytesIO(bench.store.files(cell.key)["samples.npz"]))["raw"]
-        outside = ~torch.isfinite(data.log_prob(torch.from_numpy(x)))
-        share = float(outside.double().mean())
-        where = {"process": cell.labels["process"], "solver": cell.labels["solver"], "seed": cell.labels["seed"]}
-        error = 100 * math.sqrt(share * (1 - share) / len(x))
-        words = "share of samples outside the heart, in per cent; error of a share"
-        where |= {"dataset": "heart", "backbone": bench.config.backbone, "stderr": error}
-        rows.append(row(OUTSIDE, 100 * share, protocol=words, n=len(x), **where))
-        drawn.setdefault(cell.labels["process"], x)
+    for fields, x in drawn_points(bench):
+        rows.append(outside_row(OUTSIDE, x, data, **fields))
+        drawn.setdefault(fields["process"], x)
     words = f"Exact paths to {len(charges)} charges of a heart, and samples of trained networks"
-    _heart_picture(work.picture("heart.png", words), charges.numpy(), _exact_paths(charges), drawn)
+    exact = ("charges and exact paths", [(charges.numpy(), {"s": 3, "color": "#D55E00", "zorder": 3})])
+    colours = palette(drawn)
+    networks = [
+        (f"{name}, MLP", [(x[:2000], {"s": 3, "color": colours[name], "alpha": 0.6})]) for name, x in drawn.items()
+    ]
+    picture, paths = work.picture("heart.png", words), _exact_paths(charges)
+    scatter(picture, [exact, *networks], size=(3.6, 4.0), lines=paths, **VIEW)
     return rows
 
 
@@ -100,30 +98,13 @@ def _exact_paths(charges: Tensor) -> np.ndarray:
     return torch.stack(states).numpy()
 
 
-def _heart_picture(path: Path, charges: np.ndarray, paths: np.ndarray, drawn: dict[str, np.ndarray]) -> None:
-    from genflow.report.palette import GREY, palette
-    from genflow.report.style import panels, save_figure
-
-    colours = palette(drawn)
-    figure, axes = panels(1 + len(drawn), 3.6, 4.0)
-    for k in range(paths.shape[1]):
-        axes[0].plot(paths[:, k, 0], paths[:, k, 1], color=GREY, linewidth=0.5, alpha=0.6)
-    axes[0].scatter(*charges.T, s=3, color="#D55E00", linewidths=0, zorder=3)
-    axes[0].set_title("charges and exact paths")
-    for panel, (name, x) in zip(axes[1:], drawn.items(), strict=True):
-        panel.scatter(*x[:2000].T, s=3, color=colours[name], linewidths=0, alpha=0.6)
-        panel.set_title(f"{name}, MLP")
-    for panel in axes:
-        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), box_aspect=1)
-    save_figure(figure, path)
-
-
 # ---- the collapse ----------------------------------------------------------------------------------------------------
 
 
 def collapse(work: Work) -> list[Row]:
     """Ends of the flow towards charges of a heart, along the plane's own field and along the one with z."""
     import genflow
+    from genflow.report.palette import COLOURS, GREY
 
     every = genflow.get_dataset("heart", size=max(count for count, _ in CASES)).train.double()
     drawn, rows = {}, []
@@ -134,7 +115,13 @@ def collapse(work: Work) -> list[Row]:
             rows += _end_rows(flow, width, ends, charges)
             drawn[flow, count, width] = ends.numpy()
     words = f"Where {COUNT:,} points end up (colour) among charges (grey) without and with the extra dimension"
-    _collapse_picture(work.picture("collapse.png", words), every.numpy(), drawn)
+    panels = []
+    for k, flow in enumerate(FLOWS):
+        for count, width in CASES:
+            grey = {"s": 4 if count > 100 else 14, "color": GREY, "alpha": 0.5}
+            ends = (drawn[flow, count, width], {"s": 4, "color": COLOURS[k], "alpha": 0.6})
+            panels.append((f"{flow}, {count} charges, ε = {width:g}", [(every[:count].numpy(), grey), ends]))
+    scatter(work.picture("collapse.png", words), panels, size=(2.9, 3.2), most=len(CASES), **VIEW)
     return rows
 
 
@@ -226,17 +213,3 @@ def _central(x: Tensor) -> Tensor:
     middle = x.median(0).values
     near = (x - middle).norm(dim=1).argsort()[: int(0.9 * len(x))]
     return x[near].var(0).sum()
-
-
-def _collapse_picture(path: Path, charges: np.ndarray, drawn: dict[tuple[str, int, float], np.ndarray]) -> None:
-    from genflow.report.palette import COLOURS, GREY
-    from genflow.report.style import panels, save_figure
-
-    figure, axes = panels(len(drawn), 2.9, 3.2, most=len(CASES))
-    order = [(flow, *case) for flow in FLOWS for case in CASES]
-    for panel, (flow, count, width) in zip(axes, order, strict=True):
-        panel.scatter(*charges[:count].T, s=4 if count > 100 else 14, color=GREY, linewidths=0, alpha=0.5)
-        panel.scatter(*drawn[flow, count, width].T, s=4, color=COLOURS[FLOWS.index(flow)], linewidths=0, alpha=0.6)
-        panel.set_title(f"{flow}, {count} charges, ε = {width:g}", fontsize=8.5)
-        panel.set(xlim=(-2.6, 2.6), ylim=(-2.4, 2.8), box_aspect=1)
-    save_figure(figure, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -100,29 +99,18 @@ def _few_calls(results: Results) -> Verdict:
 
 
 def _draw(results: Results, folder: Path) -> list[tuple[str, str]]:
+    from genflow.claims.draw import Axes, Curve, curves
     from genflow.report.palette import COLOURS
-    from genflow.report.style import log_axis, new_axes, save_figure
 
-    figure, axes = new_axes(6.4, 3.6)
-    places = list(NAMED)
-    drawn = False
-    for i, budget in enumerate(BUDGETS):
-        known = _known(results, budget)
-        x = [places.index(name) for name in known]
-        errors = [one.error if math.isfinite(one.error) else 0.0 for one in known.values()]
-        if x:
-            drawn = True
-            values = [one.value for one in known.values()]
-            axes.errorbar(
-                x, values, yerr=errors, marker="o", ms=4.5, color=COLOURS[i], capsize=2.5, label=f"NFE {budget}"
-            )
-    if not drawn:
+    places, known = list(NAMED), {budget: _known(results, budget) for budget in BUDGETS}
+    lines = [
+        Curve(f"NFE {budget}", [places.index(name) for name in found], list(found.values()), COLOURS[i], i)
+        for i, (budget, found) in enumerate(known.items())
+        if found
+    ]
+    if not lines:
         return []
-    axes.set_xticks(range(len(places)), places)
-    axes.set(xlabel="D", ylabel=distance(results))
-    log_axis(axes.yaxis)
-    axes.legend(frameon=False)
-    save_figure(figure, folder / "dimension.png")
+    curves(folder / "dimension.png", {"": lines}, Axes("D", distance(results), names=places))
     return [("dimension.png", f"{distance(results)} against D by Heun; bars are one standard error over seeds")]
 
 
@@ -130,8 +118,8 @@ sweep = Recipe(
     name="pfgmpp_d",
     title="PFGM++: the dimension D from 1 to infinity",
     paper=PAPER,
-    claim="Between Poisson flow (D = 1) and diffusion (D → ∞) lies a D with better samples than either: small D bears "
-    "errors better, large D is easier to learn.",
+    claim="Between Poisson flow (D = 1) and diffusion (D → ∞) lies a D with better samples than either: small D "
+    "tolerates errors better, large D is easier to learn.",
     comparisons=(
         *(_line(name, 35, _PUBLISHED.get(name)) for name in NAMED),
         *(_line(name, budget, None) for budget in BUDGETS[:-1] for name in NAMED),
@@ -154,7 +142,7 @@ sweep = Recipe(
     notes=(
         "The small scale has digits (N = 64) for CIFAR-10 (N = 3,072) and a small NCSNv2: what counts as a large D "
         "depends on N, so the best D of the two scales need not agree.",
-        "That small D bears errors better is `genflow study noise` and `genflow study quantise`'s matter.",
+        "That small D tolerates errors better is `genflow study noise` and `genflow study quantise`'s matter.",
     ),
 )
 

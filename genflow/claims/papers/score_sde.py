@@ -13,7 +13,6 @@ from typing import Any
 from genflow.claims.claim import Claim, Verdict
 from genflow.claims.judge import Query, distance, every, less, of_numbers, quality
 from genflow.claims.papers import score_sde_control
-from genflow.claims.papers.score_sde_images import sampler_curves
 from genflow.claims.papers.sources import (
     BEST,
     CORRECTED,
@@ -32,7 +31,7 @@ from genflow.claims.papers.sources import (
 )
 from genflow.claims.recipe import Comparison, Published, Recipe, Variant, Weights, at_scales, unpublished
 from genflow.claims.results import Number, Results
-from genflow.estimates import all_of, below, lowest
+from genflow.estimates import Estimate, all_of, below, lowest
 
 PAPER = score_sde_control.PAPER
 
@@ -223,23 +222,29 @@ _SAMPLERS = (
 
 
 def _draw_pc(results: Results, folder: Path) -> list[tuple[str, str]]:
-    found = {
-        title: {name: _curve(results, family, solver, variant) for name, solver, variant in _SAMPLERS}
-        for title, family in FAMILIES
-    }
-    curves = {title: lines for title, lines in found.items() if any(lines.values())}
-    if not curves:
+    from genflow.claims.draw import Axes, Curve, curves
+    from genflow.report.palette import COLOURS
+
+    panels: dict[str, list[Curve]] = {}
+    for title, family in FAMILIES:
+        for k, (name, solver, variant) in enumerate(_SAMPLERS):
+            found = _by_budget(results, family, solver, variant)
+            if found:
+                curve = Curve(name, list(found), list(found.values()), COLOURS[k], k % 4)
+                panels.setdefault(title, []).append(curve)
+    if not panels:
         return []
-    sampler_curves(folder / "samplers.png", curves, distance(results))
+    curves(folder / "samplers.png", panels, Axes("network calls", distance(results)))
     return [("samplers.png", f"{distance(results)} against network calls; bars are one standard error over seeds")]
 
 
-def _curve(results: Results, family: str, solver: str, variant: str) -> list[tuple[float, float, float]]:
-    """(calls, value, error) of a sampler at every budget that was run."""
+def _by_budget(results: Results, family: str, solver: str, variant: str) -> dict[float, Estimate]:
+    """A sampler's distance at every budget that was run."""
     wanted = pc_query(family, solver, variant)[results.scale]
     del wanted["budget"]
-    found = [(budget, results.find(**wanted, budget=budget)) for budget in results.values("budget", **wanted)]
-    return [(float(budget), one.value, one.error) for budget, one in found if one and budget]
+    budgets = [budget for budget in results.values("budget", **wanted) if budget]
+    found = {float(budget): results.find(**wanted, budget=budget) for budget in sorted(budgets)}
+    return {budget: one for budget, one in found.items() if one}
 
 
 pc = Recipe(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genflow.bench.tables import Row
-from genflow.claims.papers.pfgm_latents import jackknife, opened
+from genflow.claims.papers.measuring import distance_row, mean_row, opened, train_config
 from genflow.claims.recipe import Work
 from genflow.claims.results import row
-from genflow.estimates import mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +34,7 @@ DRAWS = 8
 CHANCE = 20.0
 """Share of hues that are nearest to one of a digit's two, where hues are drawn evenly, in per cent."""
 
-Told = dict[str, Any]
+Fields = dict[str, Any]
 
 
 def _how(scale: str, correctors: int, seed: int, device: Any) -> Replacement:
@@ -47,11 +46,6 @@ def _how(scale: str, correctors: int, seed: int, device: Any) -> Replacement:
 def _rms(a: Tensor, b: Tensor) -> Tensor:
     """Root mean square difference of each row of a and b (n, k): shape (n,), float64."""
     return (a - b).double().flatten(1).square().mean(1).sqrt()
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    """Mean and its standard error."""
-    return float(values.mean()), mean(values.tolist()).error
 
 
 # ---- inpainting ------------------------------------------------------------------------------------------------------
@@ -81,20 +75,12 @@ def _half_hidden(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
 def _other_images(data: Dataset, x: Tensor, mask: Tensor) -> list[Row]:
     """What real images get: of the next one's hidden part, and of the test images themselves."""
     hidden = mask == 0
-    value, error = _mean(_rms(x[:, hidden], x.roll(1, 0)[:, hidden]))
-    told = "root mean square difference of the hidden halves of a test image and the next one, data units"
-    rows = [row(HIDDEN, value, protocol=told, n=len(x), stderr=error, process="data", dataset=data.name)]
+    words = "root mean square difference of the hidden halves of a test image and the next one, data units"
+    other = _rms(x[:, hidden], x.roll(1, 0)[:, hidden])
+    rows = [mean_row(HIDDEN, other, words, process="data", dataset=data.name)]
     if data.held:
-        rows.append(_distance(DISTANCE, x, data, "as many test images", process="data", dataset=data.name))
+        rows.append(distance_row(DISTANCE, x, data, "as many test images", process="data", dataset=data.name))
     return rows
-
-
-def _distance(metric: str, x: Tensor, data: Dataset, what: str, **told: Any) -> Row:
-    from genflow.evaluate.metrics import fd
-
-    name, _ = fd(x, data)
-    value, error = jackknife(x, lambda kept: fd(kept, data)[1])
-    return row(metric, value, protocol=f"{name} of {what}; error by jackknife", n=len(x), stderr=error, **told)
 
 
 def _completed(
@@ -103,40 +89,40 @@ def _completed(
     from genflow.control import inpaint
 
     device = next(backbone.parameters()).device
-    told: Told = {"process": who[0], "seed": who[1], "dataset": data.name, "solver": "euler_maruyama"}
+    fields: Fields = {"process": who[0], "seed": who[1], "dataset": data.name, "solver": "euler_maruyama"}
     rows, shown = [], []
     for how, correctors in zip(HOWS, (0, 3), strict=True):
         found = inpaint(process, backbone, x, mask, 2, _how(work.scale, correctors, who[1], device))
         words = f"test images completed by {how}, {found.nfe:g} calls"
-        told["nfe"] = found.nfe
+        fields["nfe"] = found.nfe
         draws, hidden = found.x, mask == 0
         for metric, other, what in (
             (HIDDEN, x, "the hidden half and its completion"),
             (VARIETY, draws[:, 1], "the hidden half in two completions"),
         ):
-            value, error = _mean(_rms(draws[:, 0][:, hidden], other[:, hidden]))
             protocol = f"root mean square difference of {what}, data units; {words}"
-            rows.append(row(f"{metric}, {how}", value, protocol=protocol, n=len(x), stderr=error, **told))
+            apart = _rms(draws[:, 0][:, hidden], other[:, hidden])
+            rows.append(mean_row(f"{metric}, {how}", apart, protocol, **fields))
         if data.held:
-            rows.append(_distance(f"{DISTANCE}, {how}", draws[:, 0], data, words, **told))
+            rows.append(distance_row(f"{DISTANCE}, {how}", draws[:, 0], data, words, **fields))
         shown.append(draws[:12])
     if data.held:
-        rows.append(_pasted(work, process, backbone, data, x, mask, told))
+        rows.append(_pasted(work, process, backbone, data, x, mask, fields))
     words = f"Test images, their known halves, and two completions each by replacement and with correctors, {who[0]}"
     _rows_picture(work.picture(f"inpainting_{who[0]}.png", words), data, x[:12], mask, shown)
     return rows
 
 
-def _pasted(work: Work, process: Process, backbone: Any, data: Dataset, x: Tensor, mask: Tensor, told: Told) -> Row:
+def _pasted(work: Work, process: Process, backbone: Any, data: Dataset, x: Tensor, mask: Tensor, fields: Fields) -> Row:
     """Unconditional samples with the known half put over theirs."""
     import torch
 
     from genflow.sampling import sample
 
     device = next(backbone.parameters()).device
-    free = sample(process, backbone, "euler_maruyama", len(x), nfe=NFE[work.scale], seed=told["seed"], device=device)
+    free = sample(process, backbone, "euler_maruyama", len(x), nfe=NFE[work.scale], seed=fields["seed"], device=device)
     mixed = torch.where(mask.bool(), x, free.x)
-    return _distance(PASTED, mixed, data, "unconditional samples, test images pasted on their left half", **told)
+    return distance_row(PASTED, mixed, data, "unconditional samples, test images pasted on their left half", **fields)
 
 
 def _rows_picture(path: Path, data: Dataset, x: Tensor, mask: Tensor, shown: Sequence[Tensor]) -> None:
@@ -202,18 +188,6 @@ def colourings(work: Work) -> list[Row]:
     return [one for name in ("vp_sde", "ve_sde") for one in _coloured_digits(work, name)]
 
 
-def _train_numbers(changes: Sequence[str]) -> Any:
-    """Training of the coloured digits' models, with the changes of the command line."""
-    from genflow.config import TrainConfig, build
-
-    given = {
-        key.removeprefix("train."): value
-        for key, _, value in (one.partition("=") for one in changes)
-        if key.startswith("train.")
-    }
-    return build(TrainConfig, {"steps": 3200, **given})
-
-
 def _coloured_digits(work: Work, name: str) -> list[Row]:
     import genflow
     from genflow.sampling import sample
@@ -222,9 +196,9 @@ def _coloured_digits(work: Work, name: str) -> list[Row]:
     path = coloured_digits(work.folder / "coloured_digits.npz")
     data = genflow.get_dataset("images", path=str(path), classes=True, test_share=0.2)
     network = genflow.get_backbone("ncsnv2", shape=data.shape)
-    trained = train(genflow.get_process(name), network, data, _train_numbers(work.changes), seed=0)
+    trained = train(genflow.get_process(name), network, data, train_config(work, steps=3200), seed=0)
     process, backbone = trained.process, trained.backbone
-    rows, draws, told = _coloured(work, (name, 0), process, backbone, data, 200, DRAWS)
+    rows, draws, fields = _coloured(work, (name, 0), process, backbone, data, 200, DRAWS)
     labels = data.labels("test")[: len(draws)]  # type: ignore[index]
     hue = hue_of(data.scaling.decode(draws))
     right = from_rule(hue, labels[:, None]).double()
@@ -235,23 +209,16 @@ def _coloured_digits(work: Work, name: str) -> list[Row]:
     pure = from_rule(hue_of(data.scaling.decode(free.x))).double()
     chance = "by chance 20"
     of_rule = "share of samples whose hue is of the rule, to a quarter of the distance of two hues; by chance 50"
-    for metric, values, words in (
-        (
-            FITTING,
-            right.mean(1),
-            f"share of draws whose hue is nearest to one of the digit's two, in per cent; {chance}",
-        ),
-        (EITHER, both, f"share of grey images both of whose hues occur among {DRAWS} draws, in per cent"),
-        (PURE, pure, of_rule),
-    ):
-        value, error = _mean(100 * values)
-        rows.append(row(metric, value, protocol=words, n=len(values), stderr=error, **told))
+    fits = f"share of draws whose hue is nearest to one of the digit's two, in per cent; {chance}"
+    occur = f"share of grey images both of whose hues occur among {DRAWS} draws, in per cent"
+    for metric, values, words in ((FITTING, right.mean(1), fits), (EITHER, both, occur), (PURE, pure, of_rule)):
+        rows.append(mean_row(metric, 100 * values, words, **fields))
     return rows
 
 
 def _coloured(
     work: Work, who: tuple[str, int], process: Process, backbone: Any, data: Dataset, count: int, draws: int
-) -> tuple[list[Row], Tensor, Told]:
+) -> tuple[list[Row], Tensor, Fields]:
     """Variety and exactness of coloured test images, the images (n, draws, 3, H, W), and what rows say of them."""
     import torch
 
@@ -263,55 +230,23 @@ def _coloured(
     x = data.scaling.encode(raw, torch.Generator().manual_seed(0))
     grey = x.mean(1, keepdim=True)
     found = colourise(process, backbone, grey, draws, _how(work.scale, 3, who[1], device))
-    told: Told = {"process": who[0], "seed": who[1], "dataset": data.name, "solver": "euler_maruyama", "nfe": found.nfe}
-    value, error = _mean(_rms(found.x[:, 0], found.x[:, 1]))
+    fields: Fields = {
+        "process": who[0],
+        "seed": who[1],
+        "dataset": data.name,
+        "solver": "euler_maruyama",
+        "nfe": found.nfe,
+    }
     words = f"{HOWS[1]}, {found.nfe:g} calls"
+    apart = f"root mean square difference of two draws, data units; {words}"
+    kept = f"largest difference of the given and the coloured image's mean of channels, levels; {words}"
     lost = float((found.x.mean(2, keepdim=True) - grey[:, None]).abs().max()) / data.scaling.scale
     rows = [
-        row(
-            VARIETY,
-            value,
-            protocol=f"root mean square difference of two draws, data units; {words}",
-            n=len(x),
-            stderr=error,
-            **told,
-        ),
-        row(
-            GREY,
-            lost,
-            protocol=f"largest difference of the given and the coloured image's mean of channels, levels; {words}",
-            n=len(x),
-            **told,
-        ),
+        mean_row(VARIETY, _rms(found.x[:, 0], found.x[:, 1]), apart, **fields),
+        row(GREY, lost, protocol=kept, n=len(x), **fields),
     ]
     as_grey = raw.mean(1, keepdim=True).expand_as(raw)
     shown = {"image": raw[:12, None], "grey": as_grey[:12, None], "coloured": data.scaling.decode(found.x[:12])}
     picture = work.picture(f"coloured_{who[0]}.png", f"Coloured test images, their grey ones, colourings by {who[0]}")
     save_rows(picture, {k: v.numpy() for k, v in shown.items()}, data.scaling.levels)
-    return rows, found.x, told
-
-
-# ---- the picture of samplers -----------------------------------------------------------------------------------------
-
-
-def sampler_curves(
-    path: Path, curves: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], metric: str
-) -> None:
-    """A panel for each process, a line for each sampler: (calls, value, error)."""
-    from genflow.report.palette import COLOURS
-    from genflow.report.style import MARKERS, log_axis, panels, save_figure
-
-    figure, axes = panels(len(curves), 4.6, 3.6)
-    for panel, (title, lines) in zip(axes, curves.items(), strict=True):
-        for k, (name, points) in enumerate(lines.items()):
-            calls, values, errors = (list(one) for one in zip(*sorted(points), strict=True)) if points else ([], [], [])
-            style = {"color": COLOURS[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.4}
-            bars = [0.0 if math.isnan(e) else e for e in errors]
-            panel.errorbar(calls, values, yerr=bars, label=name, **style)
-        places = sorted({calls for points in lines.values() for calls, *_ in points})
-        log_axis(panel.xaxis, places)
-        log_axis(panel.yaxis)
-        panel.set(xlabel="network calls", ylabel=metric)
-        panel.set_title(title)
-    axes[0].legend(fontsize=7)
-    save_figure(figure, path)
+    return rows, found.x, fields
