@@ -58,8 +58,8 @@ def study_command(name: str, config_file: Path | None, **given: Any) -> int:
             return EXIT_CELLS
     say("\n".join(table.markdown() for table in found.tables))
     verdicts = family(found.verdicts)
-    say(f"Claimed: {known.claimed}\n\nFound: {summary(verdicts)}")
-    for line in (*found.remarks, *(f"{one.claim} {one.word}; {one.evidence}" for one in verdicts)):
-        say(f"* {line}")
+    say(f"Claimed: {known.claimed}\n\nFound: {summary(verdicts)}".rstrip())
+    for sentence in (*found.remarks, *(f"{one.claim} {one.word}; {one.evidence}" for one in verdicts)):
+        say(f"* {sentence}")
     say(f"\n{Path(config.out) / 'README.md'}")
     return 0

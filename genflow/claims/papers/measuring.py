@@ -97,12 +97,16 @@ def outside_row(metric: str, x: np.ndarray, data: Dataset, **more: Any) -> Row:
     return row(metric, 100 * share, protocol=words, n=len(x), stderr=error, **more)
 
 
-def scatter(path: Path, panels: list[tuple[str, list[tuple[np.ndarray, dict[str, Any]]]]], **more: Any) -> None:
+Layers = list[tuple[np.ndarray, dict[str, Any]]]
+"""Points (n, 2) of a panel with their style, from the back to the front."""
+
+
+def scatter(path: Path, panels: list[tuple[str, Layers]], **more: Any) -> None:
     """Draws panels of points in the plane.
 
     Arguments:
         path: Of the picture.
-        panels: Title, and (points (n, 2), style) from the back to the front.
+        panels: Title and points.
         more: `size` of a panel in inches, `most` panels of a line, `lines` (times, n, 2) drawn in the first, and what
             axes are set to.
     """

@@ -6,7 +6,9 @@ repositories, which are named; what the paper's tables say beside them was not a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from genflow.claims.claim import Claim, Judge, Verdict, unmeasured
 from genflow.claims.judge import Query, distance, every, floor, grows_less, less, near, of, of_numbers, quality
@@ -233,10 +235,10 @@ def _loses_least(few: int, factor: bool) -> Judge:
     return lambda results: grows_less(MODEL, _others(results), few, 100, factor)(results)
 
 
-def _at(process: str, budget: int, part: str) -> dict[str, dict[str, object]]:
+def _at(process: str, budget: int, part: str) -> dict[str, Mapping[str, Any]]:
     """Where a distance is; the full scale has no VE."""
     full = "FID" if part else ""
-    return at_scales(FD, full, part, process=process, solver="euler", budget=budget)  # type: ignore[return-value]
+    return at_scales(FD, full, part, process=process, solver="euler", budget=budget)
 
 
 nfe = Recipe(

@@ -152,7 +152,14 @@ def _warm(process: str, what: str, factor: float) -> dict[str, str]:
 
 
 def _varied(title: str, less_by: float, more_by: float, names: tuple[str, str]) -> Claim:
-    return Claim(title, less(*(_warm("pfgm", pfgm_latents.VARIETY, f) for f in (less_by, more_by)), names))
+    low, high = (_warm("pfgm", pfgm_latents.VARIETY, factor) for factor in (less_by, more_by))
+    return Claim(title, less(low, high, names))
+
+
+def _closer(factor: float) -> Claim:
+    ours, theirs = (_warm(process, pfgm_latents.DISTANCE, factor) for process in ("pfgm", "vp_ode"))
+    text = f"At {factor:g} times the norm PFGM stays closer to the data than VP."
+    return Claim(text, less(ours, theirs, ("PFGM", "VP")))
 
 
 temperature = Recipe(
@@ -169,13 +176,8 @@ temperature = Recipe(
     claims=(
         _varied("Half the norm gives less varied samples.", 0.5, 1, ("half", "whole")),
         _varied("Twice the norm gives more varied samples.", 1, 2, ("whole", "twice")),
-        *(
-            Claim(
-                f"At {factor:g} times the norm PFGM stays closer to the data than VP.",
-                less(*(_warm(p, pfgm_latents.DISTANCE, factor) for p in ("pfgm", "vp_ode")), ("PFGM", "VP")),
-            )
-            for factor in (0.5, 2)
-        ),
+        _closer(0.5),
+        _closer(2),
     ),
     weights={"pfgm_temperature_full": (POISSON,)},
     study=pfgm_latents.temperatures,

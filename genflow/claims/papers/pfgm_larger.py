@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from genflow.claims.claim import Claim, Verdict
 from genflow.claims.judge import NOT_MEASURED, asked, below, less, of, of_numbers, quality
 from genflow.claims.papers.pfgm_latents import SIDES, calls_against_size
@@ -14,7 +17,7 @@ from genflow.estimates import ratio
 PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
 
 
-def calls(what: str, value: float, find: dict[str, dict[str, object]], how: str) -> Comparison:
+def calls(what: str, value: float, find: Mapping[str, Mapping[str, Any]], how: str) -> Comparison:
     """The NFE of a row, which its column NFE has; the published one is about that."""
     return Comparison(f"{what}: NFE (see its column)", Published(value, "NFE ≈", how, XU_README), find)
 

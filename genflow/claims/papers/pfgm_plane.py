@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genflow.bench.tables import Row
-from genflow.claims.papers.measuring import drawn_points, outside_row, scatter
+from genflow.claims.papers.measuring import Layers, drawn_points, outside_row, scatter
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, row
 from genflow.estimates import bootstrap
@@ -119,8 +119,9 @@ def collapse(work: Work) -> list[Row]:
     for k, flow in enumerate(FLOWS):
         for count, width in CASES:
             grey = {"s": 4 if count > 100 else 14, "color": GREY, "alpha": 0.5}
-            ends = (drawn[flow, count, width], {"s": 4, "color": COLOURS[k], "alpha": 0.6})
-            panels.append((f"{flow}, {count} charges, ε = {width:g}", [(every[:count].numpy(), grey), ends]))
+            colour = {"s": 4, "color": COLOURS[k], "alpha": 0.6}
+            layers: Layers = [(every[:count].numpy(), grey), (drawn[flow, count, width], colour)]
+            panels.append((f"{flow}, {count} charges, ε = {width:g}", layers))
     scatter(work.picture("collapse.png", words), panels, size=(2.9, 3.2), most=len(CASES), **VIEW)
     return rows
 

@@ -41,7 +41,7 @@ class StudyEntry:
         if not self.recipe:
             return self.claim
         recipe = get_recipe(self.recipe)
-        return f"{recipe.claim} ({recipe.paper}). This is judged by `genflow reproduce {self.recipe}` alone."
+        return f"{recipe.claim.rstrip('.')} ({recipe.paper}). This is judged by `genflow reproduce {self.recipe}` alone."
 
 
 @dataclass

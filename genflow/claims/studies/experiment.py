@@ -215,7 +215,7 @@ class Experiment:
         end = "" if pushed else words_of(self.config.solver_options.get(solver, {}))
         own = (self.distance.protocol, subject.how, f"seed {subject.seed}", protocol, end)
         numbers = {"value": blocks.mean.value, "stderr": blocks.mean.error, "nfe": blocks.nfe, "n": self.distance.size}
-        made = {"metric": self.distance.name, "protocol": "; ".join(filter(None, own)), "solver": solver}
+        made: Row = {"metric": self.distance.name, "protocol": "; ".join(filter(None, own)), "solver": solver}
         made["seconds"] = round(blocks.seconds, 2)
         self.add(subject, setting=setting, level=level, **numbers, **made)
 

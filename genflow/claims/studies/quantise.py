@@ -157,7 +157,7 @@ def _change(what: str, level: float) -> str:
 
 
 def _draw(series: Series, folder: Path) -> dict[str, str]:
-    pictures = {}
+    pictures: dict[str, str] = {}
     for name, wanted, x in (
         ("bits.png", False, "bits of a weight"),
         ("early.png", True, "share of the training steps"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from genflow.bench.tables import Table
@@ -68,8 +69,9 @@ def _along(experiment: Experiment, subject: Subject) -> End:
     return by
 
 
-def parts(exact: End, learnt: End, nfe: int) -> dict[str, Estimate]:
+def parts(fields: Mapping[str, End], nfe: int) -> dict[str, Estimate]:
     """The solver's part, the network's, both together, and what they are together beyond their sum."""
+    exact, learnt = (fields[name] for name in FIELDS)
     end = exact[None].mean
     solver, network, together = exact[nfe].mean - end, learnt[None].mean - end, learnt[nfe].mean - end
     beyond = (learnt[nfe].mean - learnt[None].mean) - solver
@@ -79,7 +81,7 @@ def parts(exact: End, learnt: End, nfe: int) -> dict[str, Estimate]:
 def _remarks(series: Series, budgets: list[int]) -> list[str]:
     found = []
     for nfe in budgets:
-        each = {name: parts(*fields.values(), nfe) for name, fields in series.panels.items()}
+        each = {name: parts(fields, nfe) for name, fields in series.panels.items()}
         words = [f"{name} {p['solver']} by the solver and {p['network']} by the network" for name, p in each.items()]
         larger = {name: "solver" if p["solver"].value > p["network"].value else "network" for name, p in each.items()}
         kinds = set(larger.values())
@@ -92,6 +94,6 @@ def _remarks(series: Series, budgets: list[int]) -> list[str]:
 def _table(series: Series, budgets: list[int], caption: str) -> Table:
     body: list[Any] = []
     for name, fields in series.panels.items():
-        found = [parts(*fields.values(), nfe) for nfe in budgets]
+        found = [parts(fields, nfe) for nfe in budgets]
         body += [[f"{name}: {part}", *(str(one[part]) for one in found)] for part in PARTS]
     return Table("The error in parts", ["process: part", *(f"NFE {nfe}" for nfe in budgets)], body, caption)
