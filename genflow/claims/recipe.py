@@ -9,7 +9,8 @@ To add a recipe:
    (rows of the table: a published number and where the measured one is found, at each scale) and its `claims` (a
    sentence, and a function of the results that says whether it holds, by numbers). `judge.py` has the usual ones.
 3. What a bench does not measure (a picture, a study of an exact field) is a `study`: a function of `Work` that writes
-   pictures into its folder and returns rows. It is kept like a cell. Import torch inside it, not above.
+   pictures into its folder and returns rows. Its rows are stored like those of a cell. Import torch inside it, not above.
+   `papers/measuring.py` has what such studies share.
 4. Published numbers are those that were read in a paper or in its authors' repository; name the place in `source`.
    `tests/claims/test_recipes.py` goes over all recipes: it runs the full scale's plan, and holds the rest to this.
 """

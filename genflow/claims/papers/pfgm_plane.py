@@ -122,7 +122,7 @@ def collapse(work: Work) -> list[Row]:
             colour = {"s": 4, "color": COLOURS[k], "alpha": 0.6}
             layers: Layers = [(every[:count].numpy(), grey), (drawn[flow, count, width], colour)]
             panels.append((f"{flow}, {count} charges, ε = {width:g}", layers))
-    scatter(work.picture("collapse.png", words), panels, size=(2.9, 3.2), most=len(CASES), **VIEW)
+    scatter(work.picture("collapse.png", words), panels, size=(3.1, 3.3), most=len(CASES), **VIEW)
     return rows
 
 
