@@ -99,6 +99,6 @@ def summary(found: Sequence[Verdict]) -> str:
         ONE_SEED: "is not judged (one seed)",
         NOT_MEASURED: "is not measured",
     }
-    counts = ", ".join(f"{said} in {words.count(kind)}" for kind, said in kinds.items() if kind in words)
+    counts = ", ".join(f"{word} in {words.count(kind)}" for kind, word in kinds.items() if kind in words)
     plural = "comparison" if len(words) == 1 else "comparisons"
     return f"Of {len(words)} {plural}, the claimed order {counts}." if words else ""

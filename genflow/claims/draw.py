@@ -43,7 +43,6 @@ class Axes:
     places: Sequence[float] = ()
     log_x: bool = True
     names: Sequence[str] = ()
-    falling: bool = False
 
 
 @styled
@@ -89,8 +88,6 @@ def _scale(places: Sequence[Any], groups: Mapping[str, Sequence[Curve]], axes: A
             log_axis(panel.xaxis, list(axes.places) or None)
         elif axes.places:
             panel.set_xticks(list(axes.places))
-    if axes.falling:
-        places[0].invert_xaxis()
     if spans(values, 4):
         log_axis(places[0].yaxis)
         for panel in places[1:]:

@@ -118,8 +118,8 @@ def near(a: Query, b: Query, names: tuple[str, str], within: float) -> Judge:
 
     def decide(one: Number, two: Number) -> Verdict:
         found, metric = ratio(one, two), one.rows[0]["metric"]
-        told = f"{metric}: {names[0]} {one}, {names[1]} {two}: ratio {found}, allowed {within:g}"
-        return below(found, within, told)
+        evidence = f"{metric}: {names[0]} {one}, {names[1]} {two}: ratio {found}, allowed {within:g}"
+        return below(found, within, evidence)
 
     return of_numbers(dict(zip(names, (a, b), strict=True)), decide)
 
@@ -160,17 +160,17 @@ def least(
         words: The numbers in words; as they are by default.
         absent: Names of what was not measured, with which nothing can hold.
     """
-    told = evidence + ", ".join(f"{name} {words[name] if words else one}" for name, one in found.items())
+    evidence += ", ".join(f"{name} {words[name] if words else one}" for name, one in found.items())
     gaps = {name: other - found[first] for name, other in found.items() if name != first}
     judgement = all_of([lowest(first, found), *([NOT_MEASURED.judgement] if absent else [])])
     if not gaps:
-        return Verdict(judgement, f"{told}; nothing to compare with")
+        return Verdict(judgement, f"{evidence}; nothing to compare with")
     rival = min(gaps, key=lambda name: gaps[name].value / (gaps[name].error or 1.0))
     gap = gaps[rival]
     side = f"{short(abs(gap.value))} {'below' if gap.value >= 0 else 'above'} {rival}"
     error = f"standard error {short(gap.error)}" if gap.error >= 0 else "standard error not known"
-    told += f"; {first} is {side}, {error}" + (f"; {absent}: not measured" if absent else "")
-    return Verdict(judgement, told, gap)
+    evidence += f"; {first} is {side}, {error}" + (f"; {absent}: not measured" if absent else "")
+    return Verdict(judgement, evidence, gap)
 
 
 def loses_least(first: str, ends: Mapping[str, Ends], evidence: str, factor: bool = True, absent: str = "") -> Verdict:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from genflow.bench.checkpoints import settle
-from genflow.claims.recipe import SCALES, Bench, Recipe, Variant, Weights
-from genflow.claims.results import Results
+from genflow.claims.recipe import SCALES, Recipe, Variant, Weights
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
 from genflow.kinds import Scalar
@@ -161,23 +160,3 @@ def flag_words(config: BenchConfig, paths: Sequence[str]) -> str:
         else:
             words.append(f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}")
     return " ".join(words)
-
-
-# ---- what became of it -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Done:
-    """What became of a recipe's run.
-
-    Arguments:
-        results: All that was measured.
-        benches: By part.
-        failures: Cells that failed, by name, with the reason.
-        pictures: (file, caption) in the output folder.
-    """
-
-    results: Results
-    benches: dict[str, Bench]
-    failures: dict[str, str] = field(default_factory=dict)
-    pictures: list[tuple[str, str]] = field(default_factory=list)

@@ -9,7 +9,7 @@ To add a recipe:
    (rows of the table: a published number and where the measured one is found, at each scale) and its `claims` (a
    sentence, and a function of the results that says whether it holds, by numbers). `judge.py` has the usual ones.
 3. What a bench does not measure (a picture, a study of an exact field) is a `study`: a function of `Work` that writes
-   pictures into its folder and returns rows. Its rows are stored like those of a cell. Import torch inside it, not above.
+   pictures into its folder and returns rows, which are stored like those of a cell. Import torch inside, not above.
    `papers/measuring.py` has what such studies share.
 4. Published numbers are those that were read in a paper or in its authors' repository; name the place in `source`.
    `tests/claims/test_recipes.py` goes over all recipes: it runs the full scale's plan, and holds the rest to this.
@@ -132,23 +132,25 @@ class Variant:
 
 @dataclass
 class Work:
-    """What a study sees.
+    """A recipe's run: what its study sees, and what became of it.
 
     Arguments:
         scale: "small" or "full".
         folder: For pictures.
-        benches: The finished benches: configuration, store and cells, by part.
+        benches: The finished benches by part.
         results: What they measured.
         changes: What was changed from the configurations, "key=value".
         captions: Of pictures, by file name; see `picture`.
+        failures: Cells that failed, by name, with the reason.
     """
 
     scale: str
     folder: Path
-    benches: Mapping[str, Bench]
+    benches: dict[str, Bench]
     results: Results
     changes: tuple[str, ...] = ()
     captions: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
     def picture(self, name: str, caption: str) -> Path:
         """Where to draw a picture, whose caption is noted for the table."""
@@ -179,8 +181,8 @@ class Bench:
 Study = Callable[[Work], list[Row]]
 """Computes, draws into `Work.folder`, and returns rows with the fields of results.csv; see `row`."""
 
-Draw = Callable[[Results, Path], list[tuple[str, str]]]
-"""Draws into a folder; returns (file name, caption) of each picture."""
+Draw = Callable[[Results, Path], dict[str, str]]
+"""Draws into a folder; returns the captions of its pictures by file name."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row
     Its `training` is its seed, and None where nothing was trained: for real data and under the exact field.
     """
     empty = {"process": "", "backbone": "", "dataset": "", "solver": "", "nfe": None, "budget": None, "seed": 0}
-    told = {"metric": metric, "value": value, "stderr": None, "n": n, "protocol": protocol, "seconds": 0.0}
-    made = {**empty, **told, **more}
+    given = {"metric": metric, "value": value, "stderr": None, "n": n, "protocol": protocol, "seconds": 0.0}
+    made = {**empty, **given, **more}
     untrained = made["backbone"] == EXACT or made["process"] == REAL
     return {"training": None if untrained else made["seed"], **made}
 
@@ -61,13 +61,11 @@ class Results:
         scale: "small" or "full".
         rows: Rows of results.csv, each with the "part" (configuration or study) it is from.
         arrays: What the studies of norms left, by part and process, first seed.
-        losses: Lines of stats.jsonl of the trained models, by part and "process" or "process seed k".
     """
 
     scale: str
     rows: list[Row] = field(default_factory=list)
     arrays: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
-    losses: dict[str, dict[str, Sequence[Mapping[str, float]]]] = field(default_factory=dict)
 
     def select(self, **wanted: Any) -> list[Row]:
         """Rows with a finite number whose fields are as wanted; "metric" may end in * for any ending."""

@@ -23,8 +23,8 @@ from genflow.bench.runner import CellError, Report, Runner, Start
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, collect
 from genflow.checkpoint import write_file
-from genflow.claims.parts import Done, Part, Settings, absences, open_parts
-from genflow.claims.recipe import Bench, Recipe, Weights, Work
+from genflow.claims.parts import Part, Settings, absences, open_parts
+from genflow.claims.recipe import Bench, Recipe, Study, Weights, Work
 from genflow.claims.results import Results
 from genflow.claims.studies import Outcome, entry
 from genflow.claims.studies.config import StudyConfig
@@ -36,13 +36,13 @@ Show = Callable[[Report], None]
 
 def run_recipe(
     recipe: Recipe, settings: Settings, show: Show = lambda report: None, start: Start = open_pool, command: str = ""
-) -> Done:
+) -> Work:
     """Runs what is missing of a recipe, and writes its outputs.
 
     Arguments:
         recipe: What to reproduce.
         settings: How.
-        show: Told now and then how far the bench at hand is.
+        show: Called now and then with the progress of the bench at hand.
         start: Gives the workers of a bench.
         command: What was typed, for the table.
 
@@ -55,20 +55,17 @@ def run_recipe(
     absent = absences(parts, settings) if settings.scale == "full" else []
     if absent:
         raise ConfigError(f"{recipe.name} at full scale needs files that are not here:\n  " + "\n  ".join(absent))
-    done = Done(Results(settings.scale), {})
+    work = Work(settings.scale, settings.out, {}, Results(settings.scale), settings.changes)
     for part in parts:
         bench, failures = _run_part(part, settings, show, start)
-        done.benches[part.name] = bench
-        done.failures |= failures
-        _gather(done.results, part.name, bench)
+        work.benches[part.name] = bench
+        work.failures |= failures
+        _gather(work.results, part.name, bench)
     settings.out.mkdir(parents=True, exist_ok=True)
     if recipe.study:
-        work = Work(settings.scale, settings.out, done.benches, done.results, settings.changes)
-        rows, pictures = _kept(recipe, work)
-        done.results.rows += rows
-        done.pictures += pictures.items()
-    write_recipe(recipe, settings, parts, done, command)
-    return done
+        work.results.rows += _study_rows(recipe.name, recipe.study, work)
+    write_recipe(recipe, settings, parts, work, command)
+    return work
 
 
 def run_study(name: str, config: StudyConfig, command: str, show: Show = lambda report: None) -> Outcome:
@@ -135,20 +132,14 @@ def _import(one: Weights, path: Path, folder: Path) -> None:
 
 
 def _gather(results: Results, part: str, bench: Bench) -> None:
-    """Rows, arrays and losses of a finished bench."""
+    """Rows and arrays of a finished bench."""
     results.rows += [row | {"part": part} for row in collect(bench.store, bench.cells)]
     arrays = results.arrays.setdefault(part, {})
-    losses = results.losses.setdefault(part, {})
     for cell in bench.cells:
         if cell.kind == "metric" and cell.labels["process"] not in arrays:
             found = _arrays(bench.store, cell)
             if found:
                 arrays[cell.labels["process"]] = found
-        if cell.kind == "train":
-            lines = bench.store.files(cell.key).get("stats.jsonl", b"").decode().splitlines()
-            several = len(bench.config.seed) > 1
-            name = cell.labels["process"] + (f" seed {cell.labels['seed']}" if several else "")
-            losses[name] = [json.loads(line) for line in lines]
 
 
 def _arrays(store: Store, cell: Cell) -> Mapping[str, Any]:
@@ -159,41 +150,29 @@ def _arrays(store: Store, cell: Cell) -> Mapping[str, Any]:
         return dict(file)
 
 
-# ---- studies are kept, too -------------------------------------------------------------------------------------------
-
-
-def _kept(recipe: Recipe, work: Work) -> tuple[list[Row], dict[str, str]]:
-    """Rows and pictures of a recipe's study: computed where they, or a picture of theirs, are not there yet."""
-    assert recipe.study is not None
-    mark = work.folder / "study.json"
-    digest = _study_digest(recipe, work)
+def _study_rows(name: str, study: Study, work: Work) -> list[Row]:
+    """Rows of a recipe's study: computed where they, or a picture of theirs, are not there yet."""
+    mark, digest = work.folder / "study.json", _study_digest(name, study, work)
     if mark.exists():
-        held = json.loads(mark.read_text())
-        if held["digest"] == digest and all((work.folder / name).exists() for name in held["pictures"]):
-            return list(held["rows"]), dict(held["pictures"])
-    before = {path: path.stat().st_mtime_ns for path in _pictures(work.folder)}
-    rows = [{"part": "study", **row} for row in recipe.study(work)]
-    drawn = sorted(p.name for p in _pictures(work.folder) if before.get(p) != p.stat().st_mtime_ns)
-    pictures = {name: work.captions[name] for name in drawn}
-    found = {"digest": digest, "pictures": pictures, "rows": rows}
+        stored = json.loads(mark.read_text())
+        if stored["digest"] == digest and all((work.folder / name).exists() for name in stored["pictures"]):
+            work.captions |= stored["pictures"]
+            return list(stored["rows"])
+    rows = [{"part": "study", **row} for row in study(work)]
+    found = {"digest": digest, "pictures": work.captions, "rows": rows}
     write_file(mark, json.dumps(found, indent=1, ensure_ascii=False))
-    return rows, pictures
+    return rows
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return [*folder.glob("*.png"), *folder.glob("*.gif")]
-
-
-def _study_digest(recipe: Recipe, work: Work) -> str:
+def _study_digest(name: str, study: Study, work: Work) -> str:
     """Hash of all that a study's rows depend on: scale, changes, the models it may read, and the code."""
-    assert recipe.study is not None
     models = [
         cell.spec["checkpoint"] if cell.folder else cell.key
         for bench in work.benches.values()
         for cell in bench.cells
         if cell.folder or cell.kind in ("train", "sample")
     ]
-    facts = [recipe.name, work.scale, work.changes, sorted(set(models)), _source(recipe.study.__module__)]
+    facts = [name, work.scale, work.changes, sorted(set(models)), _source(study.__module__)]
     facts += [code_digest("model"), code_digest("sample"), code_digest("metric")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -16,7 +16,7 @@ from genflow.bench.cells import REAL
 from genflow.bench.tables import COLUMNS, Row
 from genflow.checkpoint import write_file
 from genflow.claims.claim import Verdict, family, summary
-from genflow.claims.recipe import Comparison, Recipe
+from genflow.claims.recipe import Comparison, Recipe, Work
 from genflow.claims.results import Number, Results, number
 from genflow.claims.studies import Outcome, StudyEntry
 from genflow.config import to_dict
@@ -26,7 +26,7 @@ from genflow.report.environment import environment
 from genflow.report.words import FLOOR
 
 if TYPE_CHECKING:
-    from genflow.claims.parts import Done, Part, Settings
+    from genflow.claims.parts import Part, Settings
 
 NOT_RUN, SEVERAL, STUDY = "not run at this scale", "several numbers: see results.csv", "study"
 VERDICTS = (
@@ -49,7 +49,7 @@ STUDY_COLUMNS = (
 )
 
 
-def write_recipe(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: Done, command: str) -> None:
+def write_recipe(recipe: Recipe, settings: Settings, parts: Sequence[Part], done: Work, command: str) -> None:
     """Writes every output of a recipe."""
     out = settings.out
     (out / "configs").mkdir(parents=True, exist_ok=True)
@@ -62,14 +62,13 @@ def write_recipe(recipe: Recipe, settings: Settings, parts: Sequence[Part], done
     write_file(out / "findings.md", findings(recipe, settings, done, command))
     for part in parts:
         bench = done.benches[part.name]
-        told = to_dict(bench.config)
-        write_file(out / "configs" / f"{part.name}.yaml", yaml.safe_dump(told, sort_keys=False))
+        write_file(out / "configs" / f"{part.name}.yaml", yaml.safe_dump(to_dict(bench.config), sort_keys=False))
 
 
-def _draw(recipe: Recipe, done: Done, out: Path) -> None:
-    """A recipe's pictures; where one can not be drawn that is a failure like another, and the rest is written."""
+def _draw(recipe: Recipe, done: Work, out: Path) -> None:
+    """A recipe's pictures; one that cannot be drawn counts as a failure, and the rest is written."""
     try:
-        done.pictures += recipe.draw(done.results, out) if recipe.draw else []
+        done.captions |= recipe.draw(done.results, out) if recipe.draw else {}
     except (ValueError, LookupError) as error:
         done.failures["the picture"] = str(error)
 
@@ -108,9 +107,9 @@ def csv_row(line: Comparison, number: Number | str) -> dict[str, object]:
     """A row of table.csv, numbers in full precision."""
     row: dict[str, object] = {"what": line.what}
     if line.published:
-        told = line.published
-        row |= {"published_metric": told.metric, "published": told.value}
-        row |= {"published_protocol": told.protocol, "source": told.source}
+        own = line.published
+        row |= {"published_metric": own.metric, "published": own.value}
+        row |= {"published_protocol": own.protocol, "source": own.source}
     if isinstance(number, str):
         return row | {"protocol": number}
     first = number.rows[0]
@@ -129,9 +128,9 @@ def _known(value: float) -> float | None:
 
 def _protocol(number: Number) -> str:
     first = number.rows[0]
-    told = [first["dataset"], first["backbone"], first["solver"], first["protocol"]]
+    parts = [first["dataset"], first["backbone"], first["solver"], first["protocol"]]
     seeds = f"seed{'s' * (_seeds(number) > 1)} {', '.join(str(row['seed']) for row in number.rows)}"
-    return "; ".join([*(str(word) for word in told if word), f"n = {first['n']}", seeds])
+    return "; ".join([*(str(word) for word in parts if word), f"n = {first['n']}", seeds])
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
@@ -166,7 +165,7 @@ class _Notes:
 
 
 def table(
-    recipe: Recipe, settings: Settings, found: Sequence[tuple[Comparison, Number | str]], done: Done, command: str
+    recipe: Recipe, settings: Settings, found: Sequence[tuple[Comparison, Number | str]], done: Work, command: str
 ) -> str:
     """table.md: published and measured side by side, each with the mark of its protocol."""
     published, own = _Notes("p"), _Notes("m")
@@ -182,15 +181,15 @@ def table(
         text += ["Published:", "", *published.lines(), ""]
     if own.known:
         text += ["Measured:", "", *own.lines(), ""]
-    text += pictures(dict(done.pictures))
+    text += pictures(done.captions)
     return "\n".join([*text, *_made(settings, command)])
 
 
 def _line(line: Comparison, number: Number | str, published: _Notes, own: _Notes) -> list[str]:
     cells = [line.what]
     if line.published:
-        told = line.published
-        cells += [f"{told.metric} {told.value:g}", published.mark(f"{told.protocol}. Source: {told.source}")]
+        known = line.published
+        cells += [f"{known.metric} {known.value:g}", published.mark(f"{known.protocol}. Source: {known.source}")]
     else:
         cells += ["–", ""]
     if isinstance(number, str):
@@ -203,16 +202,16 @@ def _made(settings: Settings, command: str) -> list[str]:
     lines = [f"Made by `{command}`." if command else ""]
     if settings.changes:
         lines.append("Changed from the recipe: " + ", ".join(f"`{change}`" for change in settings.changes) + ".")
-    told = environment()
-    kept = ("genflow", "Python", "CPU", "cores this process may use", "torch")
-    lines.append("Environment: " + ", ".join(f"{name} {told[name]}" for name in kept if name in told) + ".")
+    found = environment()
+    shown = ("genflow", "Python", "CPU", "cores this process may use", "torch")
+    lines.append("Environment: " + ", ".join(f"{name} {found[name]}" for name in shown if name in found) + ".")
     return [*lines, ""]
 
 
 # ---- findings.md -----------------------------------------------------------------------------------------------------
 
 
-def findings(recipe: Recipe, settings: Settings, done: Done, command: str) -> str:
+def findings(recipe: Recipe, settings: Settings, done: Work, command: str) -> str:
     """findings.md: what the paper says, and which claims hold at this scale by the numbers."""
     text = [f"# {recipe.title}", "", f"**Paper**: {recipe.paper}. {recipe.claim}", ""]
     text += [f"**Scale**: {settings.scale}. " + " ".join(recipe.notes), ""]
@@ -231,7 +230,7 @@ def _cells(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def gaps(done: Done) -> list[str]:
+def gaps(done: Work) -> list[str]:
     """What failed or could not be measured, each once, with the reason."""
     failed = [f"{name} failed: {why}" for name, why in done.failures.items()]
     lacking = [f"{row['metric']} was not measured: {reason(row)}" for row in done.results.rows if is_missing(row)]

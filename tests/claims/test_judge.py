@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from genflow.claims.judge import asked, every, fewer_calls, grows_less, less, near, quality
+from genflow.claims import judge
+from genflow.claims.judge import asked, distance, every, fewer_calls, grows_less, less, near, quality
 from genflow.claims.results import EXACT, Results, calls, row
 from genflow.estimates import NOT_MEASURED, ONE_SEED, ratio
+from genflow.evaluate.facts import Number
 
 
 def measured(process, values, metric="FD[digits]", budget=10, **more):
@@ -85,12 +87,12 @@ def test_an_exact_field_has_no_training(second, word):
 
 def test_what_was_not_measured_is_not_judged():
     results = made(measured("a", [1.0]))
-    for judge in (
+    for judge_ in (
         less(quality("a"), quality("b"), ("A", "B")),
         near(quality("a"), quality("b"), ("A", "B"), 1.1),
         grows_less("a", ("b",), 10, 20),
     ):
-        assert judge(results).word == NOT_MEASURED
+        assert judge_(results).word == NOT_MEASURED
 
 
 @pytest.mark.parametrize(("within", "word"), [(1.5, "holds"), (1.25, "undecided"), (1.0, "does not hold")])
@@ -188,6 +190,26 @@ def test_all_of_several():
 def test_inception_distances_come_before_others():
     results = made(measured("a", [1.0]), measured("a", [7.0], metric="FID"))
     assert asked(quality("a"), results).value == 7.0
+
+
+def test_a_frechet_distance_is_what_its_metric_says_it_is(monkeypatch):
+    """By facts, not by name: one of a plugin counts; pushed paths, divergences and a study's own numbers do not."""
+    others = ("FD[digits]@norm*1", "KL[nats]", "bits/dim", "distance, pasted", "FID of my own")
+    with pytest.raises(LookupError):
+        distance(made(*(measured("a", [1.0], metric=name) for name in others)))
+    known = judge.facts
+    own = Number("Mine", better="lower", bias=True)
+    monkeypatch.setattr(judge, "facts", lambda row: own if row["metric"] == "Mine[x]" else known(row))
+    assert distance(made(measured("a", [1.0], metric="Mine[x]"), measured("a", [2.0], metric="KL[nats]"))) == "Mine[x]"
+    assert distance(made(measured("a", [1.0], metric="Mine[x]"), measured("a", [2.0], metric="FID"))) == "FID"
+
+
+@pytest.mark.parametrize("factor", [True, False])
+def test_a_growth_is_a_factor_or_a_difference(factor):
+    """a grows from 1 to 3, b from 10 to 20: by factors a loses more, by differences b does."""
+    ends = [("a", 3.0, 10), ("a", 1.0, 50), ("b", 20.0, 10), ("b", 10.0, 50)]
+    results = made(*(untrained(name, value, 0.01, budget=budget) for name, value, budget in ends))
+    assert grows_less("a", ("b",), 10, 50, factor)(results).word == ("does not hold" if factor else "holds")
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 4])

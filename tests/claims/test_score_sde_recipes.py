@@ -190,6 +190,6 @@ def test_the_picture_of_samplers_is_drawn(tmp_path):
     found = Results("small", rows)
     curve = score_sde._by_budget(found, "vp", "pc", "")
     assert {budget: (one.value, one.error) for budget, one in curve.items()} == {100.0: (0.1, 0.0), 200.0: (0.05, 0.0)}
-    assert score_sde._draw_pc(found, tmp_path)[0][0] == "samplers.png"
+    assert list(score_sde._draw_pc(found, tmp_path)) == ["samplers.png"]
     assert (tmp_path / "samplers.png").stat().st_size > 1000
     assert score_sde._draw_pc(Results("small"), tmp_path) == []

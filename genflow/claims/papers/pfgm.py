@@ -209,14 +209,14 @@ bpd = Recipe(
 # ---- budgets ---------------------------------------------------------------------------------------------------------
 
 
-def _curves(results: Results, folder: Path) -> list[tuple[str, str]]:
+def _curves(results: Results, folder: Path) -> dict[str, str]:
     from genflow.report.curves import nfe_plot
     from genflow.report.palette import palette
 
     names = dict.fromkeys(str(row["process"]) for row in results.rows if row["process"] != "data")
     if not nfe_plot(results.rows, distance(results), folder / "nfe.png", palette(names)):
-        return []
-    return [("nfe.png", f"{distance(results)} against the number of Euler steps; bars are one standard error")]
+        return {}
+    return {"nfe.png": f"{distance(results)} against the number of Euler steps; bars are one standard error"}
 
 
 _ODES = (

@@ -20,18 +20,18 @@ PFGM, VP, VE = ("PFGM", "pfgm"), ("VP", "vp_ode"), ("VE", "ve_ode")
 # ---- norms -----------------------------------------------------------------------------------------------------------
 
 
-def _draw_norms(results: Results, folder: Path) -> list[tuple[str, str]]:
+def _draw_norms(results: Results, folder: Path) -> dict[str, str]:
     from genflow.report.curves import norm_plot, push_plot
     from genflow.report.palette import palette
 
     studies = {name: one for part in results.arrays.values() for name, one in part.items() if "push_time" in one}
     colours = palette(studies)
-    pictures = []
+    pictures = {}
     if norm_plot(studies, folder / "norm_z.png", colours):
         words = "|x| in training draws (grey) and along sampling paths: median and 10 to 90 % band"
-        pictures.append(("norm_z.png", words))
+        pictures["norm_z.png"] = words
     if push_plot(results.rows, folder / "push.png", colours):
-        pictures.append(("push.png", "Fréchet distance after |x| is multiplied mid-way"))
+        pictures["push.png"] = "Fréchet distance after |x| is multiplied mid-way"
     return pictures
 
 

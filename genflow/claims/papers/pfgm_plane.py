@@ -71,12 +71,12 @@ def _evenness(charges: Tensor, height: float | None) -> Row:
     counts = torch.bincount(torch.cdist(ends.x, charges).argmin(1), minlength=len(charges)).double()
     expected, dof = len(ends.x) / len(charges), len(charges) - 1
     chi2 = float(((counts - expected) ** 2 / expected).sum()) / dof
-    told = (
+    protocol = (
         f"{len(ends.x)} draws of the prior, a uniform hemisphere seen from the plane z = {process.t_prior:.4g}, "
         f"led by the exact field of {len(charges)} charges, RK45 at 1e-4, counted by nearest charge; error: √(2/dof)"
     )
     more: dict[str, Any] = {"process": "pfgm", "backbone": EXACT, "dataset": "heart", "solver": "rk45", "nfe": ends.nfe}
-    return row(evenness(height), chi2, protocol=told, n=len(ends.x), stderr=math.sqrt(2 / dof), **more)
+    return row(evenness(height), chi2, protocol=protocol, n=len(ends.x), stderr=math.sqrt(2 / dof), **more)
 
 
 def evenness(height: float | None) -> str:
@@ -188,7 +188,7 @@ def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Ro
     nearest, gap = torch.cdist(ends, charges).min(1).indices, torch.cdist(charges, ends).min(1).values
     reached = 100 * len(nearest.unique()) / len(charges)
     far = sliced_wasserstein(real, ends, generator=torch.Generator().manual_seed(0))
-    told: dict[str, Any] = {"process": flow, "backbone": EXACT, "dataset": "heart", "n": len(ends)}
+    fields: dict[str, Any] = {"process": flow, "backbone": EXACT, "dataset": "heart", "n": len(ends)}
     even = 100 * (1 - math.exp(-len(ends) / len(charges)))
     how = {
         SPREAD: "root of the summed variance of the middle nine tenths of ends, over that of new data; bootstrap error",
@@ -204,7 +204,7 @@ def _end_rows(flow: str, width: float, ends: Tensor, charges: Tensor) -> list[Ro
         SLICED: (far.value, far.error),
     }
     return [
-        row(end_name(k, len(charges), width), value, protocol=how[k], stderr=error, **told)
+        row(end_name(k, len(charges), width), value, protocol=how[k], stderr=error, **fields)
         for k, (value, error) in values.items()
     ]
 

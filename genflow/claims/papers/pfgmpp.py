@@ -42,13 +42,13 @@ def at(results: Results, name: str, budget: int = 35) -> Number | None:
 
 
 def _line(name: str, budget: int, published: float | None) -> Comparison:
-    told = None if published is None else Published(published, "FID", _HOW, README)
+    known = None if published is None else Published(published, "FID", _HOW, README)
     find = {}
     if name in SMALL:
         find["small"] = {"part": part("small", name), "metric": "FD[digits]", "budget": budget, "process": "pfgmpp"}
     if name in FULL and budget == 35:
         find["full"] = {"part": part("full", name), "metric": "FID", "budget": budget, "process": "pfgmpp"}
-    return Comparison(f"D = {name}, Heun, NFE {budget}", told, find)
+    return Comparison(f"D = {name}, Heun, NFE {budget}", known, find)
 
 
 _PUBLISHED = {"128": 1.92, "2048": 1.91, "∞": 1.98}
@@ -59,7 +59,7 @@ def _known(results: Results, budget: int = 35) -> dict[str, Number]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _told(known: Mapping[str, Estimate]) -> str:
+def _words(known: Mapping[str, Estimate]) -> str:
     return ", ".join(f"D = {name}: {one}" for name, one in known.items())
 
 
@@ -72,7 +72,7 @@ def _inner_best(end: str) -> Judge:
         if end not in known or not inner:
             return unmeasured(f"D = {end} or what is between: not measured")
         best = min(inner, key=lambda name: inner[name].value)
-        text = _told({best: inner[best], end: known[end]})
+        text = _words({best: inner[best], end: known[end]})
         text += f"; the best of {len(inner)} was picked by the same numbers, which favours it"
         return Verdict(below(inner[best], known[end]), text)
 
@@ -88,7 +88,7 @@ def _few_calls(results: Results) -> Verdict:
     finite = [name for name in lost if name != "∞" and below(many[name], many["∞"]).word != FAILS]
     if not finite:
         return NOT_MEASURED
-    text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {_told({k: lost[k] for k in (*finite, '∞')})}"
+    text = f"distance at NFE {BUDGETS[0]} over that at {BUDGETS[-1]}: {_words({k: lost[k] for k in (*finite, '∞')})}"
     behind = [name for name in lost if name not in (*finite, "∞")]
     text += f"; D = {', '.join(behind)} left out, clearly behind at {BUDGETS[-1]}" if behind else ""
     if max(one.value for one in lost.values()) <= 1:
@@ -98,7 +98,7 @@ def _few_calls(results: Results) -> Verdict:
     return Verdict(below(lost[best], lost["∞"]), text)
 
 
-def _draw(results: Results, folder: Path) -> list[tuple[str, str]]:
+def _draw(results: Results, folder: Path) -> dict[str, str]:
     from genflow.claims.draw import Axes, Curve, curves
     from genflow.report.palette import COLOURS
 
@@ -109,9 +109,9 @@ def _draw(results: Results, folder: Path) -> list[tuple[str, str]]:
         if found
     ]
     if not lines:
-        return []
+        return {}
     curves(folder / "dimension.png", {"": lines}, Axes("D", distance(results), names=places))
-    return [("dimension.png", f"{distance(results)} against D by Heun; bars are one standard error over seeds")]
+    return {"dimension.png": f"{distance(results)} against D by Heun; bars are one standard error over seeds"}
 
 
 sweep = Recipe(

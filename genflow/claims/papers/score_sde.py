@@ -221,7 +221,7 @@ _SAMPLERS = (
 )
 
 
-def _draw_pc(results: Results, folder: Path) -> list[tuple[str, str]]:
+def _draw_pc(results: Results, folder: Path) -> dict[str, str]:
     from genflow.claims.draw import Axes, Curve, curves
     from genflow.report.palette import COLOURS
 
@@ -233,9 +233,9 @@ def _draw_pc(results: Results, folder: Path) -> list[tuple[str, str]]:
                 curve = Curve(name, list(found), list(found.values()), COLOURS[k], k % 4)
                 panels.setdefault(title, []).append(curve)
     if not panels:
-        return []
+        return {}
     curves(folder / "samplers.png", panels, Axes("network calls", distance(results)))
-    return [("samplers.png", f"{distance(results)} against network calls; bars are one standard error over seeds")]
+    return {"samplers.png": f"{distance(results)} against network calls; bars are one standard error over seeds"}
 
 
 def _by_budget(results: Results, family: str, solver: str, variant: str) -> dict[float, Estimate]:

@@ -41,7 +41,9 @@ class StudyEntry:
         if not self.recipe:
             return self.claim
         recipe = get_recipe(self.recipe)
-        return f"{recipe.claim.rstrip('.')} ({recipe.paper}). This is judged by `genflow reproduce {self.recipe}` alone."
+        return (
+            f"{recipe.claim.rstrip('.')} ({recipe.paper}). This is judged by `genflow reproduce {self.recipe}` alone."
+        )
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Outcome:
         draw: Draws the pictures into a folder, and returns their names with captions.
         remarks: What the numbers say, a sentence each.
         verdicts: On what the study claims itself.
-        notes: What else has to be said of the protocol.
+        notes: What else belongs to the protocol.
         files: More to write, text by name.
     """
 

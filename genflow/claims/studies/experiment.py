@@ -146,7 +146,7 @@ class Experiment:
         process: Altered,
         backbone: BackboneLike,
     ) -> Blocks:
-        """The distance of samples under a changed process or network, kept by what was changed.
+        """The distance of samples under a changed process or network, stored by what was changed.
 
         Arguments:
             subject: Whose; samples begin at the same draws of the prior whatever is changed.

@@ -158,12 +158,12 @@ def least_tied(size: int, found: Found, which: str, of: str) -> tuple[Any, str]:
 
 
 def _push_remarks(found: Found, pushes: Series) -> list[str]:
-    told = []
+    remarks = []
     for factor in [factor for factor in pushes.levels() if factor != 1.0]:
-        told += pushes.remarks("", factor, 1.0, f"after |x| is multiplied by {factor:g}")
+        remarks += pushes.remarks("", factor, 1.0, f"after |x| is multiplied by {factor:g}")
         ends = ", ".join(f"{name} ×{float(norms.fates[factor][-1].median()):.2f}" for name, norms in found.items())
-        told.append(f"Of the factor {factor:g} on |x| there is left at the data's end, in the median path: {ends}.")
-    return told
+        remarks.append(f"Of the factor {factor:g} on |x| there is left at the data's end, in the median path: {ends}.")
+    return remarks
 
 
 def _table(found: Found, size: int) -> Table:

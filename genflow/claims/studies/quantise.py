@@ -102,7 +102,7 @@ def run(experiment: Experiment) -> Outcome:
         raise ConfigError("oracle: an exact field has no weights to quantise; leave it out")
     stages, subjects = [stage for stage in sorted(config.stages) if stage], experiment.subjects()
     experiment.expect(len(subjects) * (1 + len(config.per) * len(config.bits) + len(stages)))
-    series = Series(experiment.distance)
+    series = Series(experiment.distance, falling=True)
     for subject in subjects:
         solver, nfe = experiment.setting(subject)
         whole, name = experiment.plain(subject, solver, nfe), label(subject, subjects)
@@ -122,12 +122,12 @@ def run(experiment: Experiment) -> Outcome:
     each = {what: replace(series.only(what), word=_word_of(what)) for what in series.panels}
     return Outcome(
         experiment.rows,
-        [one.table(what, "process", experiment.protocol, falling=True) for what, one in each.items()],
+        [one.table(what, "process", experiment.protocol) for what, one in each.items()],
         lambda out: _draw(series, out),
         verdicts=[
             verdict
             for what, one in each.items()
-            for level in one.levels()[-2::-1]
+            for level in one.levels()[1:]
             for verdict in one.growths(what, level, FULL[what == EARLY], f"with {_change(what, level)}")
         ],
         notes=notes,
@@ -165,5 +165,5 @@ def _draw(series: Series, folder: Path) -> dict[str, str]:
         panels = [what for what in series.panels if (what == EARLY) == wanted]
         if panels:
             shown = replace(series.only(*panels), word=lambda level: "as trained" if level in FULL else f"{level:g}")
-            pictures |= shown.draw(folder / name, x, named=True, falling=True)
+            pictures |= shown.draw(folder / name, x, named=True)
     return pictures

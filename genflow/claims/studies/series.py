@@ -47,11 +47,13 @@ class Series:
     Arguments:
         distance: What was measured.
         word: A level in words.
+        falling: Whether the largest level is the first.
         panels: The distances; a level is what the study varies, None for what a solver chooses itself.
     """
 
     distance: BlockDistance
     word: Callable[[Any], str] = str
+    falling: bool = False
     panels: dict[str, dict[str, dict[Any, Blocks]]] = field(default_factory=dict)
 
     def add(self, panel: str, line: str, level: Any, found: Blocks) -> None:
@@ -71,10 +73,10 @@ class Series:
         return replace(self, panels=kept)
 
     def levels(self) -> list[Any]:
-        """Every level once: in the order of a number, or as they came; None last."""
+        """Every level once: numbers in their order, words as they came; None last."""
         known = dict.fromkeys(level for _, _, by in self._lines() for level in by)
-        numbers = [level for level in known if isinstance(level, int | float)]
-        return [*sorted(numbers), *(one for one in known if isinstance(one, str)), *([None] if None in known else [])]
+        numbers = sorted((one for one in known if isinstance(one, int | float)), reverse=self.falling)
+        return [*numbers, *(one for one in known if isinstance(one, str)), *([None] if None in known else [])]
 
     def _lines(self) -> Iterator[tuple[str, str, dict[Any, Blocks]]]:
         for panel, lines in self.panels.items():
@@ -82,14 +84,14 @@ class Series:
                 yield panel, line, by
 
     def table(
-        self, title: str, head: str, caption: str, name: Callable[[str, str], str] | None = None, falling: bool = False
+        self, title: str, head: str, caption: str, name: Callable[[str, str], str] = lambda panel, line: line
     ) -> Table:
         """A line for each panel and line, by default called as the line is; a column for each level."""
-        levels = self.levels()[:: -1 if falling else 1]
+        levels = self.levels()
         body = [["real test split", *[short(self.distance.floor)] * len(levels)]]
         for panel, line, by in self._lines():
             cells = [_cell(level, by[level]) if level in by else "" for level in levels]
-            body.append([name(panel, line) if name else line, *cells])
+            body.append([name(panel, line), *cells])
         return Table(f"{self.distance.name} {title}", [head, *map(self.word, levels)], body, caption)
 
     def growths(self, panel: str, level: Any, since: Any, what: str) -> list[Verdict]:
@@ -112,7 +114,13 @@ class Series:
         return [f"{what[:1].upper()}{what[1:]}, {one.evidence}." for one in self.growths(panel, level, since, what)]
 
     def draw(
-        self, path: Path, x: str, colours: Mapping[str, str] | None = None, by_nfe: bool = False, **more: Any
+        self,
+        path: Path,
+        x: str,
+        colours: Mapping[str, str] | None = None,
+        by_nfe: bool = False,
+        named: bool = False,
+        log_x: bool = True,
     ) -> dict[str, str]:
         """Draws a panel for each of the panels.
 
@@ -120,26 +128,25 @@ class Series:
             path: Of the picture.
             x: Label of the axis of levels.
             colours: By line; the palette's by default.
-            by_nfe: Whether a level's place is what was spent there, not its own value.
-            more: Fields of Axes; with `names` a level's place is that in the list.
+            by_nfe: Whether a level's place is what was spent there.
+            named: Whether it is its place in the list of levels, under its word.
+            log_x: Whether places are on a logarithmic axis.
 
         Returns:
             The caption by file name.
         """
-        levels = self.levels()[:: -1 if more.pop("falling", False) else 1]
-        if more.pop("named", False):
-            more["names"] = [self.word(level) for level in levels]
-        colours = colours or palette(line for _, line, _ in self._lines())
-        order = list(dict.fromkeys(line for _, line, _ in self._lines()))
+        levels, order = self.levels(), list(dict.fromkeys(line for _, line, _ in self._lines()))
+        colours = colours or palette(order)
         groups: dict[str, list[Curve]] = {}
         for panel, line, by in self._lines():
-            place = {k: b.nfe if by_nfe else levels.index(k) if "names" in more else k for k, b in by.items()}
-            shown = sorted(by, key=lambda level: place[level])
-            values, style = [by[level].mean for level in shown], order.index(line) % 4
-            curve = Curve(line, [place[level] for level in shown], values, colours[line], style)
+            at = {k: b.nfe if by_nfe else levels.index(k) if named else k for k, b in by.items()}
+            shown = sorted(by, key=lambda level: at[level])
+            values = [by[level].mean for level in shown]
+            curve = Curve(line, [at[level] for level in shown], values, colours[line], order.index(line) % 4)
             groups.setdefault(panel, []).append(curve)
+        names = [self.word(level) for level in levels] if named else []
         places = [level for level in levels if level is not None]
-        curves(path, groups, Axes(x, self.distance.name, self.distance.floor, **{"places": places, **more}))
+        curves(path, groups, Axes(x, self.distance.name, self.distance.floor, places, log_x, names))
         return {path.name: f"{self.distance.name} against the {x}. Bars are one standard error."}
 
 
