@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import genflow
 from genflow.bench.cells import plan
 from genflow.claims.papers import get_recipe, recipes
-from genflow.claims.parts import Settings, absences, open_parts
+from genflow.claims.parts import CONFIGS, Settings, absences, open_parts
 from genflow.claims.recipe import SCALES
 from genflow.claims.results import Results
 from genflow.commands.reproduce import plan_lines
@@ -115,3 +118,12 @@ def test_every_poisson_recipe_is_there():
 def test_an_unknown_scale_is_refused():
     with pytest.raises(ConfigError, match="small, full"):
         Settings("medium")
+
+
+def test_the_package_and_its_configurations_are_installed():
+    """Every folder of the package is a package, and configurations are package data."""
+    root = Path(genflow.__file__).parent
+    folders = {file.parent for file in (root / "claims").rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders)
+    data = tomllib.loads((root.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["genflow"]
+    assert f"{CONFIGS.relative_to(root)}/*.yaml" in data

@@ -192,4 +192,4 @@ def test_the_picture_of_samplers_is_drawn(tmp_path):
     assert {budget: (one.value, one.error) for budget, one in curve.items()} == {100.0: (0.1, 0.0), 200.0: (0.05, 0.0)}
     assert list(score_sde._draw_pc(found, tmp_path)) == ["samplers.png"]
     assert (tmp_path / "samplers.png").stat().st_size > 1000
-    assert score_sde._draw_pc(Results("small"), tmp_path) == []
+    assert score_sde._draw_pc(Results("small"), tmp_path) == {}
