@@ -27,7 +27,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axes:
-    """Words of the axes, and what is drawn across: the level that real data gets; None for none.
+    """Labels of the axes, and the level of real data, drawn across; None for none.
 
     Arguments:
         x, y: Labels.

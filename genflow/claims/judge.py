@@ -21,7 +21,7 @@ UNORDERED = Fact.order
 NOT_MEASURED = unmeasured()
 
 Query = Mapping[str, Any] | Callable[[Results], Mapping[str, Any]]
-"""Fields of the rows that are meant, or a function that gives them."""
+"""Fields of the rows to select, or a function that gives them."""
 Ends = tuple[Estimate, Estimate]
 """What becomes of a number, and what it was: e.g. a distance at few calls and at many."""
 
@@ -66,7 +66,7 @@ def quality(process: str, parts: Mapping[str, str] | None = None, **more: Any) -
 
 
 def asked(query: Query, results: Results) -> Number | None:
-    """The number that a query means; None where it was not measured."""
+    """The number that a query selects; None where it was not measured."""
     try:
         return results.find(**(query(results) if callable(query) else query))
     except LookupError:
@@ -74,7 +74,7 @@ def asked(query: Query, results: Results) -> Number | None:
 
 
 def of_numbers(queries: Mapping[str, Query], decide: Callable[..., Verdict]) -> Judge:
-    """A judge that asks for numbers and decides with them, in order; the verdict where one of them is missing names it.
+    """A judge that finds numbers and decides by them, in order; its verdict names those that are missing.
 
     Arguments:
         queries: By what the numbers are called.
@@ -228,7 +228,7 @@ def grows_less(first: str, others: Sequence[str], few: int, many: int, factor: b
 
 
 def floor(results: Results) -> str:
-    """What real data get, in words; "" where it was not measured."""
+    """The value for real data, in words; "" where it was not measured."""
     try:
         found = results.find(process=REAL, metric=distance(results))
     except (LookupError, ValueError):

@@ -1,4 +1,4 @@
-"""A recipe's benches at a scale, what they lack, and the same as commands to type. Imports no torch."""
+"""A recipe's benches at a scale, the files they are missing, and the equivalent commands. Imports no torch."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Part:
 
     @property
     def lacking(self) -> list[tuple[Weights, Path]]:
-        """Published files that are not there."""
+        """Published files that are missing."""
         return [(one, path) for one, path in self.weights if not path.is_file()]
 
     def folder(self, one: Weights) -> Path:
@@ -115,7 +115,7 @@ def _change(text: str) -> tuple[str, Any]:
 
 
 def absences(parts: Sequence[Part], settings: Settings) -> list[str]:
-    """What a recipe needs and is not here: published files and files of data sets, with where they are from."""
+    """Files that a recipe needs and that are missing: published ones and data, with where to get them."""
     lines = []
     for part in parts:
         for one, path in () if settings.train else part.lacking:
@@ -137,7 +137,7 @@ def _absent_data(config: BenchConfig) -> list[str]:
 
 
 def commands(part: Part, settings: Settings) -> list[str]:
-    """The same by hand: imports and the bench, as commands."""
+    """The equivalent commands: imports and the bench."""
     if not part.weights or (settings.train and part.lacking):
         file = f"configs/reproduce/{part.variant.config}.yaml"
         return [f"genflow bench --config {file} {flag_words(part.config, (*part.changed, 'out'))}"]
@@ -151,7 +151,7 @@ def commands(part: Part, settings: Settings) -> list[str]:
 
 
 def flag_words(config: BenchConfig, paths: Sequence[str]) -> str:
-    """Values of a configuration as options of `genflow bench`."""
+    """A configuration's values as options of `genflow bench`."""
     values, words = flatten(config), []
     for path in paths:
         name, value = "--" + path.replace(".", "-").replace("_", "-"), values[path]

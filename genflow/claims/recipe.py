@@ -153,7 +153,7 @@ class Work:
     failures: dict[str, str] = field(default_factory=dict)
 
     def picture(self, name: str, caption: str) -> Path:
-        """Where to draw a picture, whose caption is noted for the table."""
+        """The path for a picture; its caption is stored for the table."""
         self.captions[name] = caption
         return self.folder / name
 
@@ -201,7 +201,7 @@ class Recipe:
         weights: Published files that take the place of training, by part.
         study: What the benches do not measure, or None.
         draw: Pictures of the measured numbers, or None.
-        notes: What a reader must know of the difference between the scales, or to the paper.
+        notes: How the scales differ from each other and from the paper.
     """
 
     name: str

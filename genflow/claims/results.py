@@ -16,7 +16,7 @@ EXACT = "exact field"
 
 
 def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row:
-    """A row of a study: fields of results.csv that it does not give are empty.
+    """A row of a study; fields of results.csv that are not given are empty.
 
     Its `training` is its seed, and None where nothing was trained: for real data and under the exact field.
     """
@@ -29,7 +29,7 @@ def row(metric: str, value: float, *, protocol: str, n: int, **more: Any) -> Row
 
 @dataclass(frozen=True)
 class Number(Estimate):
-    """A measured number over its seeds, and the rows that it was made of."""
+    """A measured number over its seeds, and the rows behind it."""
 
     rows: tuple[Row, ...] = ()
 
@@ -43,7 +43,7 @@ class Number(Estimate):
 
 
 def number(rows: Sequence[Row]) -> Number:
-    """Rows of one thing at several seeds as one number."""
+    """One number from the rows of one setting at several seeds."""
     return Number(**vars(of_rows(rows)), rows=tuple(rows))
 
 
@@ -72,7 +72,7 @@ class Results:
         return [row for row in self.rows if _has_number(row) and all(_is(row, k, v) for k, v in wanted.items())]
 
     def find(self, **wanted: Any) -> Number | None:
-        """The number of the rows as wanted, over seeds; None where there is none.
+        """The number of the selected rows, over seeds; None where there is none.
 
         Raises:
             ValueError: They differ in more than the seed, so that a mean would mix things.
@@ -82,11 +82,11 @@ class Results:
             return None
         kinds = {tuple(row.get(k) for k in ("part", "process", "solver", "metric", "budget")) for row in rows}
         if len(kinds) > 1:
-            raise ValueError(f"{wanted} means several numbers: {sorted(map(str, kinds))}; say more")
+            raise ValueError(f"{wanted} matches several numbers: {sorted(map(str, kinds))}; narrow the query")
         return number(rows)
 
     def values(self, field_name: str, **wanted: Any) -> list[Any]:
-        """What a field has in the rows as wanted, each value once, in order."""
+        """The values of a field in the selected rows, each once, in order."""
         return list(dict.fromkeys(row.get(field_name) for row in self.select(**wanted)))
 
 

@@ -34,8 +34,8 @@ VERDICTS = (
     "correction for the number of claims; p is after it. One training seed gets no verdict on a process."
 )
 FLOOR_NOTE = (
-    f"Rows of the {FLOOR} are measured here, not published: what real data get by the same measure. Their n is theirs, "
-    "which the protocol says."
+    f"Rows of the {FLOOR} are measured here, not published: the value of real data by the same measure. Their n is "
+    "in the protocol."
 )
 TABLE = (
     *("what", "published_metric", "published", "published_protocol", "source"),
@@ -83,7 +83,7 @@ def measured(line: Comparison, results: Results) -> Number | str:
 
 
 def floors(results: Results, shown: Sequence[Number]) -> list[tuple[Comparison, Number]]:
-    """Rows of the table for the real test split: what real data get by each metric of the table, once a data set.
+    """Rows of the table for the real test split: its value by each metric of the table, once for each data set.
 
     Arguments:
         results: All that was measured.

@@ -136,7 +136,7 @@ def test_a_finished_run_is_written_whatever_is_asked_of_it(toy, settings, inline
     assert "| VP | FID 1.5 | p1 | several numbers: see results.csv |" in (out / "table.md").read_text()
     told = (out / "findings.md").read_text()
     assert "**not measured**" in told
-    assert "means several numbers" in told
+    assert "matches several numbers" in told
     assert "the picture failed: no such curve" in told
     assert done.failures == {"the picture": "no such curve"}
     assert {row["solver"] for row in read_csv(out / "results.csv")} >= {"euler", "heun"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import genflow
-from genflow.claims.papers import score_sde, score_sde_control
+from genflow.claims.papers import score_sde, score_sde_control, score_sde_samplers
 from genflow.claims.papers import score_sde_images as studies
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, Results, row
@@ -45,8 +45,8 @@ def test_rows_name_parts_that_are_run(scale):
 
 def test_samplers_are_compared_at_equal_calls():
     for family in ("vp", "ve"):
-        one = score_sde.pc_query(family, "reverse_diffusion")
-        other = score_sde.pc_query(family, "pc", "_ancestral")
+        one = score_sde_samplers.pc_query(family, "reverse_diffusion")
+        other = score_sde_samplers.pc_query(family, "pc", "_ancestral")
         assert (
             [one[s]["budget"] for s in ("small", "full")]
             == [other[s]["budget"] for s in ("small", "full")]
@@ -188,8 +188,8 @@ def test_the_picture_of_samplers_is_drawn(tmp_path):
         for seed in (0, 1)
     ]
     found = Results("small", rows)
-    curve = score_sde._by_budget(found, "vp", "pc", "")
+    curve = score_sde_samplers._by_budget(found, "vp", "pc", "")
     assert {budget: (one.value, one.error) for budget, one in curve.items()} == {100.0: (0.1, 0.0), 200.0: (0.05, 0.0)}
-    assert list(score_sde._draw_pc(found, tmp_path)) == ["samplers.png"]
+    assert list(score_sde_samplers._draw_pc(found, tmp_path)) == ["samplers.png"]
     assert (tmp_path / "samplers.png").stat().st_size > 1000
-    assert score_sde._draw_pc(Results("small"), tmp_path) == {}
+    assert score_sde_samplers._draw_pc(Results("small"), tmp_path) == {}

@@ -290,7 +290,7 @@ def test_an_unknown_study_names_the_nearest():
         ("dimension", {}, "one process"),
         ("noise", {"solver": "rk45"}, "needs a fixed-step solver"),
         ("split", {"reference": "rk4_5"}, "unknown solver 'rk4_5'"),
-        ("split", {"reference": "heun"}, "a solver of fixed steps"),
+        ("split", {"reference": "heun"}, "takes fixed steps"),
         ("quantise", {"bits": "99"}, "at most 24"),
         ("norm_z", {"seed": "0,0"}, "seed lists a value twice"),
     ],

@@ -109,7 +109,7 @@ def test_a_question_that_means_several_numbers_is_not_judged():
     claim = Claim("one", less(quality("pfgm"), quality("vp_ode"), ("PFGM", "VP")))
     verdict = claim.verdict(Results("small", rows))
     assert verdict.word == NOT_MEASURED
-    assert "means several numbers" in verdict.evidence
+    assert "matches several numbers" in verdict.evidence
 
 
 def test_real_data_have_one_row_for_each_data_set_and_metric_of_the_table():

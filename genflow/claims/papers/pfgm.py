@@ -27,6 +27,7 @@ from genflow.claims.papers.sources import (
     SUBVP_ODE,
     VP,
     VP_ODE,
+    XU,
     XU_README,
     quality_lines,
 )
@@ -34,7 +35,6 @@ from genflow.claims.recipe import Comparison, Published, Recipe, Variant, at_sca
 from genflow.claims.results import Number, Results, calls
 from genflow.estimates import all_of, below, exact, lowest, ratio
 
-PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
 _RK45 = f"CIFAR-10, RK45 at 1e-4; {INCEPTION}; number of samples not said (the code's default is 10,000)"
 _SDE = f"{BEST}; Euler–Maruyama by the configuration"
 
@@ -88,7 +88,7 @@ def _fewer_calls(results: Results) -> Verdict:
 cifar10 = Recipe(
     name="pfgm_cifar10",
     title="PFGM: sample quality on CIFAR-10",
-    paper=PAPER,
+    paper=XU,
     claim="Among normalising flows and ODE samplers PFGM has the best samples on CIFAR-10, about as good as the SDE "
     "samplers' with ten to twenty times fewer network calls.",
     comparisons=(
@@ -137,7 +137,7 @@ cifar10 = Recipe(
 ncsnv2 = Recipe(
     name="pfgm_ncsnv2",
     title="PFGM: a weaker network, NCSNv2",
-    paper=PAPER,
+    paper=XU,
     claim="With the older network NCSNv2 the ODEs of VP and sub-VP break down, while PFGM keeps making good samples.",
     comparisons=unpublished(
         (f"{what}, NCSNv2, RK45", at_scales(FD, "FID", "pfgm_ncsnv2_full", process=process, solver="rk45"))
@@ -180,7 +180,7 @@ def _bpd(process: str) -> dict[str, str]:
 bpd = Recipe(
     name="pfgm_bpd",
     title="PFGM: bits per dimension on CIFAR-10",
-    paper=PAPER,
+    paper=XU,
     claim="PFGM gives likelihoods like any ODE; of the three, sub-VP's are best and PFGM's come after, with better "
     "samples.",
     comparisons=(
@@ -244,7 +244,7 @@ def _at(process: str, budget: int, part: str) -> dict[str, Mapping[str, Any]]:
 nfe = Recipe(
     name="pfgm_nfe",
     title="PFGM: FID against the number of Euler steps",
-    paper=PAPER,
+    paper=XU,
     claim="PFGM loses less than the ODEs of VE, VP and sub-VP when Euler's steps are few.",
     comparisons=unpublished(
         (f"{what}, Euler, NFE {budget}", _at(process, budget, full))

@@ -7,13 +7,12 @@ from pathlib import Path
 from genflow.claims.claim import Claim, Judge, Verdict
 from genflow.claims.judge import Ends, asked, below, less, loses_least_of, of, of_numbers
 from genflow.claims.papers import pfgm_latents, pfgm_plane
-from genflow.claims.papers.sources import POISSON, VE_ODE
+from genflow.claims.papers.sources import POISSON, VE_ODE, XU
 from genflow.claims.recipe import Recipe, both, unpublished
 from genflow.claims.results import Number, Results
 from genflow.estimates import all_of, any_of, exact, ratio
 from genflow.estimates import below as is_below
 
-PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
 PFGM, VP, VE = ("PFGM", "pfgm"), ("VP", "vp_ode"), ("VE", "ve_ode")
 """Processes: in words, and by name."""
 
@@ -50,9 +49,9 @@ def _robust(other: str, factor: str, ratios: bool = True) -> Judge:
 norm_z = Recipe(
     name="pfgm_norm_z",
     title="PFGM: norm against noise level",
-    paper=PAPER,
+    paper=XU,
     claim="Along score models' paths |x| is tied closely to the noise level, so that an error of the norm leaves the "
-    "states that the network knows; for PFGM |x| and z are tied weakly, which forgives errors.",
+    "states that the network was trained on; for PFGM |x| and z are tied weakly, which tolerates errors.",
     comparisons=(
         *unpublished(
             (f"{what}: {metric}", dict.fromkeys(("small",) if what == "VP" else ("small", "full"), of(process, metric)))
@@ -114,7 +113,7 @@ def _returns(results: Results) -> Verdict:
 interpolation = Recipe(
     name="pfgm_interpolation",
     title="PFGM: interpolation between real images",
-    paper=PAPER,
+    paper=XU,
     claim="PFGM's ODE can be run backwards, so real images have latents, and paths between latents pass through "
     "realistic images.",
     comparisons=unpublished(
@@ -165,7 +164,7 @@ def _closer(factor: float) -> Claim:
 temperature = Recipe(
     name="pfgm_temperature",
     title="PFGM: temperature by the latent's norm",
-    paper=PAPER,
+    paper=XU,
     claim="Scaling the norm of latents acts as a temperature: smaller norms give less varied images.",
     comparisons=unpublished(
         (f"{title}: {what}, |latent| times {factor:g}", both(_warm(process, what, factor)))
@@ -209,7 +208,7 @@ def _even(height: float | None) -> Judge:
 heart = Recipe(
     name="pfgm_heart",
     title="PFGM: a heart in the plane",
-    paper=PAPER,
+    paper=XU,
     claim="The field lines of charges on the plane z = 0 carry a uniform distribution on a large hemisphere onto the "
     "charges' distribution.",
     comparisons=unpublished(
@@ -269,7 +268,7 @@ def _collapsed(case: tuple[int, float]) -> Judge:
 collapse = Recipe(
     name="pfgm_collapse",
     title="PFGM: why the extra dimension",
-    paper=PAPER,
+    paper=XU,
     claim="Without the extra dimension the field of the data themselves leads everything to few points (for one body, "
     "to its middle); with it, samples have the data's distribution.",
     comparisons=unpublished(

@@ -8,13 +8,11 @@ from typing import Any
 from genflow.claims.claim import Claim, Verdict
 from genflow.claims.judge import NOT_MEASURED, asked, below, less, of, of_numbers, quality
 from genflow.claims.papers.pfgm_latents import SIDES, calls_against_size
-from genflow.claims.papers.sources import INCEPTION, POISSON_BEDROOM, POISSON_CELEBA, XU_README
+from genflow.claims.papers.sources import INCEPTION, POISSON_BEDROOM, POISSON_CELEBA, XU, XU_README
 from genflow.claims.recipe import Comparison, Published, Recipe, both
 from genflow.claims.results import Number, Results
 from genflow.claims.results import calls as calls_of
 from genflow.estimates import ratio
-
-PAPER = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
 
 
 def calls(what: str, value: float, find: Mapping[str, Mapping[str, Any]], how: str) -> Comparison:
@@ -55,7 +53,7 @@ def _larger(metric: str) -> dict[str, object]:
 celeba64 = Recipe(
     name="pfgm_celeba64",
     title="PFGM: CelebA at 64 pixels",
-    paper=PAPER,
+    paper=XU,
     claim="PFGM scales to larger images, and its adaptive solver takes about as many calls there as on CIFAR-10.",
     comparisons=(
         Comparison(
@@ -90,7 +88,7 @@ celeba64 = Recipe(
 lsun256 = Recipe(
     name="pfgm_lsun256",
     title="PFGM: LSUN bedrooms at 256 pixels",
-    paper=PAPER,
+    paper=XU,
     claim="PFGM scales to 256 pixels, and its adaptive solver takes about as many calls there as on CIFAR-10.",
     comparisons=(
         Comparison(

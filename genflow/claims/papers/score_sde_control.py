@@ -5,13 +5,10 @@ from __future__ import annotations
 from genflow.claims.claim import Claim, Judge, Verdict
 from genflow.claims.judge import NOT_MEASURED, below, less, of, of_numbers
 from genflow.claims.papers import score_sde_images as studies
-from genflow.claims.papers.sources import score_sde
+from genflow.claims.papers.sources import SONG, score_sde
 from genflow.claims.recipe import Recipe, both, unpublished
 from genflow.claims.results import Number, Results
 from genflow.estimates import exact, judge
-
-PAPER = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole 2021, arXiv:2011.13456"
-
 
 _CONTROLLED = (("VP", "vp_sde"), ("sub-VP", "subvp_sde"), ("VE", "ve_sde"))
 
@@ -23,7 +20,7 @@ def _small(process: str, metric: str) -> dict[str, dict[str, str]]:
 inpainting = Recipe(
     name="sde_inpainting",
     title="Score SDEs: inpainting",
-    paper=PAPER,
+    paper=SONG,
     claim="One unconditional model completes images of which a part is known, without training for it, and in many "
     "ways that all fit.",
     comparisons=unpublished(
@@ -114,7 +111,7 @@ _COLOURED = (_CONTROLLED[0], _CONTROLLED[2])
 colourisation = Recipe(
     name="sde_colourisation",
     title="Score SDEs: colouring grey images",
-    paper=PAPER,
+    paper=SONG,
     claim="One unconditional model of colour images colours grey ones, without training for it, and in many ways that "
     "all fit.",
     comparisons=unpublished(

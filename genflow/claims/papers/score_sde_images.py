@@ -1,4 +1,4 @@
-"""Score SDEs' studies: completing and colouring images, and a picture of samplers. Torch is imported inside."""
+"""Score SDEs' studies: completing and colouring images. Torch is imported inside."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _half_hidden(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _other_images(data: Dataset, x: Tensor, mask: Tensor) -> list[Row]:
-    """What real images get: of the next one's hidden part, and of the test images themselves."""
+    """The same numbers for real images: the next one's hidden part, and the test images themselves."""
     hidden = mask == 0
     words = "root mean square difference of the hidden halves of a test image and the next one, data units"
     other = _rms(x[:, hidden], x.roll(1, 0)[:, hidden])

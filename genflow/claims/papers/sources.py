@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from genflow.claims.recipe import Comparison, Published, Weights, at_scales
 
+XU = "Xu, Liu, Tegmark & Jaakkola 2022, arXiv:2209.11178"
+SONG = "Song, Sohl-Dickstein, Kingma, Kumar, Ermon & Poole 2021, arXiv:2011.13456"
+"""The papers that have recipes in several modules."""
 XU_README = "README of the authors' repository Poisson_flow, table of checkpoints"
 SONG_README = "README of the authors' repository score_sde_pytorch"
 INCEPTION = "Inception of TF-GAN, statistics of the training split, samples cut to whole grey levels"

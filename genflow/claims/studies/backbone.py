@@ -19,7 +19,7 @@ def run(experiment: Experiment) -> Outcome:
     """FD under each network; the loss from the strong one to the weak one is taken block by block."""
     config = experiment.config
     if config.oracle or config.checkpoint:
-        raise ConfigError("this study trains each of --backbones; oracle and checkpoint do not fit it")
+        raise ConfigError("this study trains each of --backbones: leave out oracle and checkpoint")
     if len(set(config.backbones)) < 2:
         raise ConfigError(f"backbones = {','.join(config.backbones)}: give two, the weak one first")
     series, sizes = Series(experiment.distance), {}

@@ -84,7 +84,9 @@ def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyC
             if value not in allowed:
                 raise unknown(key, value, allowed)
     if registries()["solvers"].entry(own.reference).tags.get("budget", True):
-        raise ConfigError(f"reference = '{own.reference}' is a solver of fixed steps: give one of own steps, as rk45")
+        raise ConfigError(
+            f"reference = '{own.reference}' takes fixed steps; give a solver that chooses its own, such as rk45"
+        )
     if any(bits > MOST_BITS for bits in own.bits):
         raise ConfigError(f"bits = {','.join(map(str, own.bits))}: at most {MOST_BITS}, a float32 has no more")
     for key in ("nfe", "seed", "bits", "dims", "drift_noise", "stages"):

@@ -84,7 +84,7 @@ class Experiment:
     # ---- models --------------------------------------------------------------------------------------------
 
     def subjects(self, draw: bool = False) -> list[Subject]:
-        """The processes under their networks, or under the exact field where that is asked."""
+        """The processes under their networks, or under the exact field if the configuration says so."""
         return self.exact() if self.config.oracle else trained(self.bench, self.show, draw)
 
     def exact(self) -> list[Subject]:
@@ -189,7 +189,7 @@ class Experiment:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Of results.csv: what real data get, and then whatever is added."""
+        """Rows of results.csv: real data first, then what is added."""
         floor = {"metric": self.distance.name, "value": self.distance.floor, "n": self.distance.size}
         return [self._row(process=REAL, protocol=self.distance.floor_protocol, **floor)]
 

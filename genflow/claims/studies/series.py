@@ -17,7 +17,7 @@ from genflow.estimates import DRAWS, TRAININGS, Estimate, mean, short
 from genflow.report.palette import palette
 
 SEED = ", seed "
-"""Stands in a subject's label between its process and its seed, where a study has several seeds."""
+"""Separates process and seed in a subject's label, where a study has several seeds."""
 
 
 def label(subject: Subject, among: Sequence[Subject]) -> str:

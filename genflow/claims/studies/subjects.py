@@ -1,4 +1,4 @@
-"""What is studied: a process under a network of a bench or checkpoint, or under the exact field of its data."""
+"""The models of a study: a process under a network of a bench or checkpoint, or under the exact field of its data."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def label(self) -> dict[str, Any]:
-        """Columns of results.csv that say who it is."""
+        """Columns of results.csv that identify it."""
         return {"process": self.name, "backbone": self.network, "seed": self.seed}
 
 
