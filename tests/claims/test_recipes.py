@@ -127,3 +127,14 @@ def test_the_package_and_its_configurations_are_installed():
     assert all((folder / "__init__.py").exists() for folder in folders)
     data = tomllib.loads((root.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["genflow"]
     assert f"{CONFIGS.relative_to(root)}/*.yaml" in data
+
+
+def test_a_sentence_about_the_same_data_is_judged_by_one_recipe(empty):
+    """Two recipes that judge it from two configurations would give two answers."""
+    judges: dict[tuple[str, str], list[str]] = {}
+    for name, recipe in KNOWN.items():
+        data = {part.config.dataset for part in open_parts(recipe, empty("full"))}
+        for claim in recipe.claims:
+            for one in data:
+                judges.setdefault((claim.text, one), []).append(name)
+    assert {key: names for key, names in judges.items() if len(names) > 1} == {}

@@ -72,6 +72,9 @@ def test_a_study_writes_its_folder_and_measures_nothing_twice(tmp_path, name, gi
     assert f"`genflow study {name}`" in text
     assert entry(name).claimed in text
     assert all(remark in text for remark in found.remarks)
+    if entry(name).recipe:  # the recipe judges; the study's own sentence is about the correlation
+        assert found.remarks
+        assert all("correlation" in one.claim for one in found.verdicts)
     assert all(one.claim.replace("|", "\\|") in text for one in found.verdicts)
     assert "| real test split |" in (folder / "table.md").read_text()
     before = (folder / "results.csv").read_text()
