@@ -5,7 +5,7 @@ An `Estimate` is a value with its standard error and the replicates that the err
 error: of the mean over training seeds where there are two or more, else over the samples or blocks of one training,
 which says nothing about another training.
 
-`a - b`, `ratio(a, b)` and `log_ratio(a, b)` pair replicates by their keys (a seed, or a block of prior draws), over the
+`a - b` and `ratio(a, b)` pair replicates by their keys (a seed, or a block of prior draws), over the
 keys that both have, so that what a seed does to both cancels. `judge` gives the verdict on "this difference is above
 zero": a two-sided t test at 5 %. `all_of` and `any_of` join claims; `together` corrects a family of them by Holm.
 
@@ -241,14 +241,6 @@ def ratio(a: Estimate, b: Estimate) -> Estimate:
     return _independent(value, a, b, 1 / b.value, value / b.value)
 
 
-def log_ratio(a: Estimate, b: Estimate) -> Estimate:
-    """ln(a/b): the mean of the logarithms over the keys that both have."""
-    keys = shared(a, b)
-    if keys:
-        return mean({k: math.log(a.values[k] / b.values[k]) for k in keys}, a.over, _fewest(a, b))
-    return _independent(math.log(a.value / b.value), a, b, 1 / a.value, 1 / b.value)
-
-
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
 
@@ -388,12 +380,6 @@ def text(value: float, error: float = math.nan, signed: bool = False) -> str:
     places = min(max(0, 1 - math.floor(math.log10(error / scale))), 15)
     both = f"{round(shown / scale, places) + 0.0:.{places}f} ± {error / scale:.{places}f}"
     return f"{sign}{both}" if scale == 1 else f"{sign}({both})e{power}"
-
-
-def times(log: Estimate) -> str:
-    """A factor, from the logarithm of a ratio: ×1.80 ± 0.06."""
-    factor = math.exp(log.value)
-    return f"×{text(factor, factor * log.error)}"
 
 
 def chance(p: float) -> str:

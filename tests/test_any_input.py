@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genflow import cli
+from genflow.claims.studies.config import UNREAD, StudyConfig
 from genflow.commands.evaluate import EvaluateConfig
 from genflow.commands.likelihood import DensityConfig
 from genflow.commands.options import flag
@@ -17,7 +18,6 @@ from genflow.commands.sample import SampleConfig
 from genflow.commands.train import ModelConfig
 from genflow.config import BenchConfig, Options, leaves
 from genflow.registry import registries
-from genflow.study.config import UNREAD, StudyConfig
 
 CODES = {0, 1, 2, 3, 70, 74, 75}
 """Documented exit codes that no signal and no time limit makes."""

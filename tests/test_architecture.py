@@ -33,8 +33,8 @@ LAYERS = (
     ("__init__",),
     ("evaluate",),
     ("bench",),
-    ("report", "study"),
-    ("reproduce",),
+    ("report",),
+    ("claims",),
     ("doctor", "commands", "cli", "__main__"),
 )
 """Lowest first; a module imports from its own layer or below, at its top, within functions or for types."""

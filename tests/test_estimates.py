@@ -122,9 +122,6 @@ def test_a_ratio_of_pairs_has_no_error_where_each_pair_has_it():
     apart = es.ratio(Estimate(6.0, 0.3, 50), Estimate(2.0, 0.2, 50))
     assert (apart.value, apart.error) == (3.0, pytest.approx(3 * math.hypot(0.05, 0.1)))
     assert es.ratio(es.exact(1.0), es.exact(0.0)).value == math.inf
-    logs = es.log_ratio(keyed([2.0, 8.0]), keyed([1.0, 2.0]))
-    assert logs.value == pytest.approx(math.log(2) * 1.5)
-    assert es.times(logs) == f"×{es.text(2**1.5, 2**1.5 * math.log(2) / 2)}"
 
 
 def test_rounding_is_no_difference():

@@ -14,8 +14,8 @@ from genflow.config import ConfigError
 
 if TYPE_CHECKING:
     from genflow.bench.runner import Report
-    from genflow.reproduce.base import Recipe
-    from genflow.reproduce.parts import Part, Settings
+    from genflow.claims.parts import Part, Settings
+    from genflow.claims.recipe import Recipe
 
 ROOT = Path("runs/reproduce")
 
@@ -69,8 +69,8 @@ def reproduce_command(
     changes: tuple[str, ...],
     dry_run: bool,
 ) -> int:
-    from genflow.reproduce import get_recipe
-    from genflow.reproduce.parts import Settings
+    from genflow.claims.papers import get_recipe
+    from genflow.claims.parts import Settings
 
     if listing:
         return _list()
@@ -88,7 +88,7 @@ def reproduce_command(
 
 
 def _list() -> int:
-    from genflow.reproduce import recipes
+    from genflow.claims.papers import recipes
 
     known = recipes()
     width = max(map(len, known))
@@ -99,7 +99,7 @@ def _list() -> int:
 
 def plan_lines(recipe: Recipe, settings: Settings) -> list[str]:
     """What --dry-run prints: the paper, the claims, the benches with their commands, and what is missing."""
-    from genflow.reproduce.parts import absences, open_parts
+    from genflow.claims.parts import absences, open_parts
 
     parts = open_parts(recipe, settings)
     lines = [f"{recipe.name}: {recipe.title}", f"  {recipe.paper}", f"  {recipe.claim}", ""]
@@ -114,7 +114,7 @@ def plan_lines(recipe: Recipe, settings: Settings) -> list[str]:
 
 def _part_lines(part: Part, settings: Settings) -> list[str]:
     from genflow.bench.choose import prepare
-    from genflow.reproduce.parts import commands
+    from genflow.claims.parts import commands
 
     config = part.measuring() if part.weights and _imported(part) else part.config
     plan = prepare(config)
@@ -128,8 +128,8 @@ def _imported(part: Part) -> bool:
 
 def _run(recipe: Recipe, settings: Settings) -> int:
     from genflow.bench.runner import Interrupted
+    from genflow.claims.run import run_recipe
     from genflow.commands.bench import ProgressLine
-    from genflow.reproduce.run import run_recipe
 
     with ProgressLine() as line:
 

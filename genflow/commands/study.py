@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from genflow.claims.studies import STUDIES, entry
+from genflow.claims.studies.config import UNREAD, StudyConfig, settled
 from genflow.cli import EXIT_BUSY, EXIT_CELLS, say
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.commands.paths import check_folder
-from genflow.study import STUDIES
-from genflow.study.config import UNREAD, StudyConfig, entry, settled
 
 _NAMES = "\n".join(f"  {name:10} {one.summary}" for name, one in STUDIES.items())
 
@@ -35,11 +35,11 @@ _NAMES = "\n".join(f"  {name:10} {one.summary}" for name, one in STUDIES.items()
 def study_command(name: str, config_file: Path | None, **given: Any) -> int:
     from genflow.bench.runner import CellError, Interrupted
     from genflow.bench.store import BusyError
+    from genflow.claims.claim import family, summary
+    from genflow.claims.run import run_study
     from genflow.commands.bench import ProgressLine
-    from genflow.study.claims import summary
-    from genflow.study.run import run_study
 
-    entry(name)
+    known = entry(name)
     config = settled(name, *resolve(StudyConfig, config_file, given))
     check_folder(Path(config.out))
     check_folder(Path(config.models))
@@ -57,8 +57,9 @@ def study_command(name: str, config_file: Path | None, **given: Any) -> int:
             click.echo(f"genflow: models are missing:\n{error}", err=True)
             return EXIT_CELLS
     say("\n".join(table.markdown() for table in found.tables))
-    say(f"Claimed: {found.claim}\n\nFound: {summary(found.findings)}")
-    for one in found.findings:
-        say(f"* {one.text}")
+    verdicts = family(found.verdicts)
+    say(f"Claimed: {known.claimed}\n\nFound: {summary(verdicts)}".rstrip())
+    for sentence in (*found.remarks, *(f"{one.claim} {one.word}; {one.evidence}" for one in verdicts)):
+        say(f"* {sentence}")
     say(f"\n{Path(config.out) / 'README.md'}")
     return 0
