@@ -189,7 +189,14 @@ class Registry:
             takes = imported(self.load(name)) if takes is None else takes
         except ValueError:  # an unknown name or a broken plugin, which whoever uses it says better
             return None
-        return None if takes is None else {option: kind_of(annotation) for option, annotation in takes.items()}
+        if takes is None:
+            return None
+        return {option: kind_of(annotation) for option, annotation in {**self.shared, **takes}.items()}
+
+    @property
+    def shared(self) -> Mapping[str, str]:
+        """Options that every class of this kind takes beside its own, with their annotations."""
+        return getattr(importlib.import_module(self.module), "SHARED_OPTIONS", {})
 
     def _discover(self) -> dict[str, Entry]:
         from importlib import metadata

@@ -9,7 +9,7 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
-    ("kinds", "places", "signatures", "checks"),
+    ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals"),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
@@ -23,9 +23,7 @@ LAYERS = (
         "control",
         "transport",
         "testing",
-        "signals",
         "distributed",
-        "memory",
         "published",
     ),
     ("__init__",),

@@ -216,8 +216,7 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
     """The run itself."""
     import yaml
 
-    from genflow.checkpoint import describe
-    from genflow.opened import with_places
+    from genflow.checkpoint import describe, with_places
     from genflow.training import Keeping, train
 
     out, (process, backbone, dataset) = Path(config.out), parts

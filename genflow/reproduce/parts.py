@@ -10,8 +10,8 @@ from typing import Any
 from genflow.bench.checkpoints import settle
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
-from genflow.kinds import Scalar
 from genflow.reproduce.base import SCALES, Bench, Recipe, Results, Variant, Weights
+from genflow.scalars import Scalar
 
 CONFIGS = Path(__file__).parent / "configs"
 """The configurations; in the repository they are in configs/reproduce."""
