@@ -23,7 +23,7 @@ EXIT_MEMORY, EXIT_DISK = 70, 74
 COMMANDS = {
     "bench": ("genflow.commands.bench", "Train, sample and measure a matrix of processes."),
     "train": ("genflow.commands.train", "Train one process and write a checkpoint."),
-    "import": ("genflow.commands.importing", "Make a checkpoint of a published PFGM or score-SDE file."),
+    "import": ("genflow.commands.import_", "Make a checkpoint of a published PFGM or score-SDE file."),
     "average": ("genflow.commands.average", "Write a checkpoint with another average of a run's weights."),
     "sample": ("genflow.commands.sample", "Draw samples from a checkpoint."),
     "evaluate": ("genflow.commands.evaluate", "Measure a checkpoint with the bench's metrics."),
@@ -36,9 +36,9 @@ COMMANDS = {
     "reproduce": ("genflow.commands.reproduce", "Reproduce a table or figure of a paper."),
     "study": ("genflow.commands.study", "Measure how robust processes are, against what papers claim."),
     "report": ("genflow.commands.report", "Write tables, plots and page of a finished bench again, or compare two."),
-    "list": ("genflow.commands.info", "List processes, backbones, solvers, datasets and metrics."),
+    "list": ("genflow.commands.list", "List processes, backbones, solvers, datasets and metrics."),
     "weights": ("genflow.commands.weights", "Manage the weight files that distances need and that do not ship."),
-    "doctor": ("genflow.commands.info", "Say what this installation has."),
+    "doctor": ("genflow.commands.doctor", "Say what this installation has."),
 }
 """Command -> module that defines it under the name `<command>_command`, and its line in the help."""
 

@@ -98,10 +98,13 @@ def word_of(value: Any) -> str:
 
 
 def spelling(value: Any) -> str:
-    """What to add to a refusal of something that looks like a number and is spelled in another way."""
+    """What to add to a refusal of what looks like a number: how they are written, or how large they may be."""
     text = getattr(value, "text", value)
-    odd = isinstance(text, str) and re.fullmatch(r"[-+]?[0-9][0-9_:.a-fA-FxXoO]*", text.strip())
-    return "; numbers are written like 12, 0.5 or 1e-4" if odd and not DECIMAL.fullmatch(text.strip()) else ""
+    if not isinstance(text, str) or not re.fullmatch(r"[-+]?[0-9][0-9_:.a-fA-FxXoO]*", text.strip()):
+        return ""
+    if not DECIMAL.fullmatch(text.strip()):
+        return "; numbers are written like 12, 0.5 or 1e-4"
+    return f"; the largest is {LARGEST}" if abs(float(text)) > LARGEST else ""
 
 
 def guess(raw: Scalar) -> Any:

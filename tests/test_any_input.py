@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from genflow.commands.model import SampleConfig
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from genflow import cli
 from genflow.commands.evaluate import EvaluateConfig
 from genflow.commands.likelihood import DensityConfig
 from genflow.commands.options import flag
+from genflow.commands.sample import SampleConfig
 from genflow.commands.train import ModelConfig
 from genflow.config import BenchConfig, Options, leaves
 from genflow.registry import registries

@@ -31,7 +31,7 @@ LAYERS = (
     ("bench",),
     ("report", "study"),
     ("reproduce",),
-    ("doctor", "commands", "cli", "__main__"),
+    ("commands", "cli", "__main__"),
 )
 """Lowest first; a module imports from its own layer or below, at its top, within functions or for types."""
 
