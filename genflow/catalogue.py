@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from genflow.memory import check_weights, is_out_of_memory
+from genflow.memory import TO_WORK, check_weights, is_out_of_memory, limit_left
 from genflow.registry import registries
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def _check_room(name: str, options: Mapping[str, Any]) -> None:
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network = registries()["backbones"].get(name, **options)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or limit_left() < TO_WORK:
             raise
         raise ValueError(f"{what} is too large for any machine; take a smaller one") from error
     check_weights(what, sum(p.numel() for p in network.parameters()), 4)

@@ -15,6 +15,8 @@ import sys
 import click
 
 from genflow import __version__
+from genflow.memory import MemoryExhaustedError, is_out_of_memory
+from genflow.places import FULL
 from genflow.signals import stoppable
 
 EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_TIME, EXIT_STOPPED = 1, 2, 3, 75, 124, 130
@@ -122,9 +124,6 @@ SMALLER = {
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """A line and the exit code of an error that is no bug: the package's own, memory or a file; ("", 1) of others."""
-    from genflow.checkpoint import FULL
-    from genflow.memory import MemoryExhaustedError, is_out_of_memory
-
     own = type(error).__module__.startswith("genflow.")
     if not isinstance(error, MemoryExhaustedError) and is_out_of_memory(error):
         reason = " ".join(str(error).split()) or type(error).__name__

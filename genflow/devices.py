@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.checks import require
+from genflow.memory import check_limit
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What the layers of a network may compute in; its weights, its input and its output stay as they are."""
@@ -22,7 +23,8 @@ COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a torch device that is not there, with those that are."""
+    """Raises ValueError for a torch device that is not there, with those that are; MemoryError where none is left."""
+    check_limit()
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         float(torch.zeros(1, device=name))  # "meta" is there, but holds no numbers

@@ -27,6 +27,7 @@ SIGNS = (
     "storage size calculation overflowed",
     "cannot be represented as a symint",
     "memoryerror",
+    "error return without exception set",
 )
 """What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader."""
 
@@ -109,14 +110,33 @@ def room() -> float:
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
         folder = "/sys/fs/cgroup" if limit == "memory.max" else "/sys/fs/cgroup/memory"
         found.append(_number_in(f"{folder}/{limit}", float("inf")) - _number_in(f"{folder}/{used}", 0.0))
+    with suppress(OSError, ValueError, AttributeError):
+        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return max(0.0, min(*found, limit_left()))
+
+
+TO_WORK = 512 * 2**20
+"""Bytes of address space below which libraries abort instead of saying that their allocation failed."""
+
+
+def check_limit() -> None:
+    """Raises MemoryError where a limit of this process (ulimit -v) leaves too little beside the libraries."""
+    if limit_left() < TO_WORK:
+        raise MemoryError(
+            f"the limit of this process's memory leaves {limit_left() / 2**20:.0f} MiB beside its libraries, and it "
+            f"needs {TO_WORK / 2**20:.0f}: raise it (ulimit -v)"
+        )
+
+
+def limit_left() -> float:
+    """Bytes of address space that this process's own limit leaves; inf where there is none."""
     with suppress(ImportError, OSError, ValueError, AttributeError):
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
-            found.append(limit - 1024 * _words_in("/proc/self/status").get("VmSize", 0.0))
-        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    return max(0.0, min(found))
+            return limit - 1024 * _words_in("/proc/self/status").get("VmSize", 0.0)
+    return float("inf")
 
 
 def check_room(option: str, count: int, each: float) -> None:

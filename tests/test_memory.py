@@ -105,6 +105,27 @@ def test_networks_that_do_not_fit_are_refused_before_they_are_built(name, option
         genflow.get_backbone(name, shape=(1, 8, 8), extra_channels=0, **options)
 
 
+def test_a_limit_that_leaves_too_little_is_told_before_libraries_abort(monkeypatch):
+    from genflow.devices import check_device
+
+    monkeypatch.setattr("genflow.memory.limit_left", lambda: 100.0 * 2**20)
+    with pytest.raises(MemoryError, match=r"leaves 100 MiB beside its libraries, and it needs 512: raise it"):
+        check_device("cpu")
+
+
+def test_errors_are_explained_without_importing_anything():
+    """Where memory has ended, an import would end too."""
+    code = """
+import sys
+from genflow import cli
+before = set(sys.modules)
+for error in (MemoryError(), ValueError("x"), OSError(28, "full", "a"), RuntimeError("bad_alloc"), KeyError("x")):
+    cli._explain(error)
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 SAVE = """
 import resource, sys
 import torch

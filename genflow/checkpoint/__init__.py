@@ -6,7 +6,6 @@
 from genflow.checkpoint.checks import check_tensors
 from genflow.checkpoint.folder import (
     FORMAT,
-    FULL,
     LATEST,
     MANIFEST,
     STATS,
@@ -40,7 +39,6 @@ __all__ = [
     "CONFIG",
     "FACTS",
     "FORMAT",
-    "FULL",
     "LATEST",
     "MANIFEST",
     "PAIR",

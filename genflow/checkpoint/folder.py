@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -11,6 +10,8 @@ import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from genflow.places import FULL
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
@@ -28,10 +29,6 @@ class SaveError(CheckpointError):
     """A checkpoint that cannot be written; what was there before is whole."""
 
     exit_code = 74
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says of a disk, a quota or a file size limit that is used up."""
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:

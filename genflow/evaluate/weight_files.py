@@ -25,6 +25,8 @@ class WeightsError(RuntimeError):
     """A weight file that is missing or not the right one; the message says what is wanted, where it was looked for,
     and what to do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Known:
