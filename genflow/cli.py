@@ -162,10 +162,10 @@ def run() -> int:
         raise
     except BaseException as error:  # panics of libraries in Rust are no `Exception`
         line, code = _explain(error)
-        if not line:
-            raise
-        click.echo(f"genflow: {line}", err=True)
-        return code
+        if line:
+            click.echo(f"genflow: {line}", err=True)
+            return code
+        raise
     finally:
         log.removeHandler(lines)
         log.propagate = True

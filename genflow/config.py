@@ -180,9 +180,8 @@ class Leaf:
 
 MOST = {
     **dict.fromkeys(("nfe", "snapshot_nfe"), 1_000_000),
-    **dict.fromkeys(("n", "samples", "images", "examples", "pairs"), 100_000_000),
+    **dict.fromkeys(("n", "samples", "images", "examples", "pairs", "sample_batch", "batch_size"), 100_000_000),
     "snapshot_n": 10_000,
-    **dict.fromkeys(("sample_batch", "batch_size"), 100_000_000),
     **dict.fromkeys(("jobs", "accumulate", "shard", "keep"), 1_000_000),
 }
 """Largest values by the last word of the key, the same for every command: a grid of so many times still fits in memory,
