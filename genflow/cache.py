@@ -15,6 +15,8 @@ from genflow.places import expand
 class CacheError(RuntimeError):
     """No folder for cached files is writable."""
 
+    exit_code = 2
+
 
 def folder(kind: str) -> Path:
     """The cache folder for files of a kind ("data", "weights", "statistics", ...); created if missing.

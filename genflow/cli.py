@@ -15,6 +15,8 @@ import sys
 import click
 
 from genflow import __version__
+from genflow.memory import MemoryExhaustedError, is_out_of_memory
+from genflow.places import FULL
 from genflow.signals import stoppable
 
 EXIT_FAILED, EXIT_INPUT, EXIT_CELLS, EXIT_BUSY, EXIT_TIME, EXIT_STOPPED = 1, 2, 3, 75, 124, 130
@@ -23,7 +25,7 @@ EXIT_MEMORY, EXIT_DISK = 70, 74
 COMMANDS = {
     "bench": ("genflow.commands.bench", "Train, sample and measure a matrix of processes."),
     "train": ("genflow.commands.train", "Train one process and write a checkpoint."),
-    "import": ("genflow.commands.importing", "Make a checkpoint of a published PFGM or score-SDE file."),
+    "import": ("genflow.commands.import_", "Make a checkpoint of a published PFGM or score-SDE file."),
     "average": ("genflow.commands.average", "Write a checkpoint with another average of a run's weights."),
     "sample": ("genflow.commands.sample", "Draw samples from a checkpoint."),
     "evaluate": ("genflow.commands.evaluate", "Measure a checkpoint with the bench's metrics."),
@@ -36,9 +38,9 @@ COMMANDS = {
     "reproduce": ("genflow.commands.reproduce", "Reproduce a table or figure of a paper."),
     "study": ("genflow.commands.study", "Measure how robust processes are, against what papers claim."),
     "report": ("genflow.commands.report", "Write tables, plots and page of a finished bench again, or compare two."),
-    "list": ("genflow.commands.info", "List processes, backbones, solvers, datasets and metrics."),
+    "list": ("genflow.commands.list", "List processes, backbones, solvers, datasets and metrics."),
     "weights": ("genflow.commands.weights", "Manage the weight files that distances need and that do not ship."),
-    "doctor": ("genflow.commands.info", "Say what this installation has."),
+    "doctor": ("genflow.commands.doctor", "Say what this installation has."),
 }
 """Command -> module that defines it under the name `<command>_command`, and its line in the help."""
 
@@ -122,9 +124,6 @@ SMALLER = {
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """A line and the exit code of an error that is no bug: the package's own, memory or a file; ("", 1) of others."""
-    from genflow.checkpoint import FULL
-    from genflow.memory import MemoryExhaustedError, is_out_of_memory
-
     own = type(error).__module__.startswith("genflow.")
     if not isinstance(error, MemoryExhaustedError) and is_out_of_memory(error):
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -163,10 +162,10 @@ def run() -> int:
         raise
     except BaseException as error:  # panics of libraries in Rust are no `Exception`
         line, code = _explain(error)
-        if not line:
-            raise
-        click.echo(f"genflow: {line}", err=True)
-        return code
+        if line:
+            click.echo(f"genflow: {line}", err=True)
+            return code
+        raise
     finally:
         log.removeHandler(lines)
         log.propagate = True

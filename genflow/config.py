@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genflow.kinds import ANY, Kind, Scalar, decimal, read, spelling, structure, switch, whole, word_of
+from genflow.kinds import ANY, Kind, read, structure
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
+from genflow.scalars import Scalar, decimal, spelling, switch, whole, word_of
 
 
 class ConfigError(ValueError):
@@ -179,8 +180,8 @@ class Leaf:
 
 MOST = {
     **dict.fromkeys(("nfe", "snapshot_nfe"), 1_000_000),
-    **dict.fromkeys(("n", "samples", "images", "examples", "pairs", "snapshot_n"), 100_000_000),
-    **dict.fromkeys(("sample_batch", "batch_size"), 100_000_000),
+    **dict.fromkeys(("n", "samples", "images", "examples", "pairs", "sample_batch", "batch_size"), 100_000_000),
+    "snapshot_n": 10_000,
     **dict.fromkeys(("jobs", "accumulate", "shard", "keep"), 1_000_000),
 }
 """Largest values by the last word of the key, the same for every command: a grid of so many times still fits in memory,
@@ -236,8 +237,8 @@ def _list(leaf: Leaf, value: Any) -> tuple[Any, ...]:
 def _cut(value: str | Scalar) -> list[Scalar]:
     """The entries of "a, b"; spaces beside a comma do not count, those at the two ends do."""
     text, style = (value, "typed") if isinstance(value, str) else (value.text, value.style)
-    if style == "bare" and text in ("", "~", "null"):
-        return [typing.cast(Scalar, value)]
+    if isinstance(value, Scalar) and value.is_nothing:
+        return [value]
     return [Scalar(part, typing.cast(Any, style)) for part in re.split(r"\s*,\s*", text)]
 
 
@@ -308,7 +309,7 @@ def _given_options(leaf: Leaf, value: Any) -> Iterator[tuple[str, str, str, Any]
     """(word it came in or "", name, option, what was written)."""
     if isinstance(value, Scalar) and value.style == "typed":
         value = structure(value) or [value.text]
-    if value is None or (isinstance(value, Scalar) and value.style == "bare" and value.text in ("", "~", "null")):
+    if value is None or (isinstance(value, Scalar) and value.is_nothing):
         raise ConfigError(f"{leaf.path} is empty; give a mapping of names to options, or leave it out")
     if isinstance(value, Mapping):
         for name, inner in value.items():

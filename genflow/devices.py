@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.checks import require
+from genflow.memory import check_limit
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What layers may compute in; weights, input and output keep their own dtype."""
@@ -23,7 +24,8 @@ COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a torch device that is not available, with those that are."""
+    """Raises ValueError for a torch device that is not available, with those that are; MemoryError without memory."""
+    check_limit()
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         float(torch.zeros(1, device=name))  # "meta" exists, but holds no numbers

@@ -1,110 +1,21 @@
 """Kinds of values: what the annotation of an option takes, and how what was written is read as that.
 
-Text is never guessed at: an option whose annotation is text keeps every character, and a number has one spelling
-(12, 0.5, 1e-4, inf, nan). Only options that declare nothing, as those inside another option's mapping, are read by
-what they look like (`guess`). Imports neither torch nor yaml.
+Only options that declare nothing, as those inside another option's mapping, are read by what they look like. Imports
+neither torch nor yaml.
 """
 
 from __future__ import annotations
 
 import ast
-import math
 import operator
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-LARGEST = 2**63 - 1
-"""The largest whole number that the arrays behind the options can hold."""
-
-WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
-UNBOUNDED = re.compile(r"([-+]?)\.?(inf|nan)", re.IGNORECASE)
-SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-@dataclass(frozen=True, repr=False)
-class Scalar:
-    """A value as it was written, before anything is made of it.
-
-    Arguments:
-        text: Its characters.
-        style: "typed" on the command line; in YAML "bare", or "quoted".
-    """
-
-    text: str
-    style: Literal["typed", "bare", "quoted"] = "typed"
-
-    def __repr__(self) -> str:
-        found = guess(self)
-        if isinstance(found, bool) or found is None:
-            return repr(found)
-        return self.text if isinstance(found, int | float) else repr(self.text)
-
-
-# ---- numbers and switches ----------------------------------------------------------------------------------
-
-
-def whole(value: Any) -> int:
-    """A whole number, also written as 1e3 or 3.0; raises ValueError for anything else, or beyond 64 bits."""
-    if isinstance(value, Scalar | str):
-        text = str(getattr(value, "text", value)).strip()
-        if not DECIMAL.fullmatch(text):
-            raise ValueError(text)
-        exact = Decimal(text)
-        if exact and exact.adjusted() > 30:
-            raise ValueError(text)
-        value = int(exact) if exact == exact.to_integral_value() else math.nan
-    elif isinstance(value, bool):
-        raise ValueError(value)
-    found = int(value) if isinstance(value, float) and value.is_integer() else value
-    if not isinstance(found, int) or abs(found) > LARGEST:
-        raise ValueError(value)
-    return found
-
-
-def decimal(value: Any) -> float:
-    """A number, infinities and nan among them; raises ValueError for anything else."""
-    if isinstance(value, Scalar | str):
-        text = str(getattr(value, "text", value)).strip()
-        unbounded = UNBOUNDED.fullmatch(text)
-        if not unbounded and not DECIMAL.fullmatch(text):
-            raise ValueError(text)
-        return float("".join(unbounded.groups()) if unbounded else text)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(value)
-    return float(value)
-
-
-def switch(value: Any) -> bool:
-    """true or false, also as yes, no, on and off; raises ValueError for anything else."""
-    if isinstance(value, Scalar | str):
-        value = SWITCHES.get(str(getattr(value, "text", value)).strip().lower())
-    if not isinstance(value, bool):
-        raise ValueError(value)
-    return value
-
-
-def word_of(value: Any) -> str:
-    """Text, every character of it; raises ValueError for anything else."""
-    if isinstance(value, Scalar) and value.style == "bare" and value.text == "":
-        raise ValueError
-    text = value.text if isinstance(value, Scalar) else os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        raise ValueError
-    return text
-
-
-def spelling(value: Any) -> str:
-    """What to add to a refusal of something that looks like a number and is spelled in another way."""
-    text = getattr(value, "text", value)
-    odd = isinstance(text, str) and re.fullmatch(r"[-+]?[0-9][0-9_:.a-fA-FxXoO]*", text.strip())
-    return "; numbers are written like 12, 0.5 or 1e-4" if odd and not DECIMAL.fullmatch(text.strip()) else ""
-
+from genflow.scalars import Scalar, decimal, guess, switch, whole
+from genflow.yaml_nodes import parse
 
 # ---- kinds -------------------------------------------------------------------------------------------------
 
@@ -212,7 +123,7 @@ def read(kind: Kind, raw: Any) -> Any:
     if not isinstance(raw, Scalar):
         return conform(kind, _plain(kind, raw))
     if kind.open:
-        return guess(raw)
+        return _open(raw)
     if _is_none(kind, raw):
         return None
     for name, reader in (("bool", switch), ("int", whole), ("float", decimal)):
@@ -237,11 +148,7 @@ def _is_none(kind: Kind, raw: Scalar) -> bool:
     """null is no value where that is allowed; a word typed for a text option stays a word."""
     if "None" not in kind.names:
         return False
-    return (
-        raw.text in ("null", "~", "")
-        if raw.style == "bare"
-        else (raw.style == "typed" and raw.text == "null" and "str" not in kind.names)
-    )
+    return raw.is_nothing or (raw.style == "typed" and raw.text == "null" and "str" not in kind.names)
 
 
 def _read_words(kind: Kind, raw: Scalar) -> Any:
@@ -267,41 +174,18 @@ def structure(raw: Scalar) -> Any:
     """The list or mapping that was typed as YAML writes it in one line; None where it is none."""
     if raw.style != "typed" or not raw.text.strip().startswith(("[", "{")):
         return None
-    from genflow.config_file import parse
-
     try:
         return parse(raw.text)
     except ValueError:
         return None
 
 
-def guess(raw: Any) -> Any:
-    """A value of no declared kind by what it looks like: quoted text stays text, a number is one, as are true, false
-    and null; anything else is text."""
-    if isinstance(raw, list | tuple | Mapping):
-        return _plain(ANY, raw)
-    if not isinstance(raw, Scalar) or raw.style == "quoted":
-        return getattr(raw, "text", raw)
-    inner = structure(raw)
-    if inner is not None:
-        return guess(inner)
-    if raw.text == "null" or (raw.style == "bare" and raw.text in ("~", "")):
-        return None
-    if raw.text in ("true", "false"):
-        return raw.text == "true"
-    readers: tuple[Callable[[Any], Any], ...] = (_digits, decimal)
-    for reader in readers:
-        try:
-            return reader(raw)
-        except ValueError:
-            continue
-    return raw.text
-
-
-def _digits(raw: Scalar) -> int:
-    if not WHOLE.fullmatch(raw.text):
-        raise ValueError(raw.text)
-    return whole(raw)
+def _open(raw: Any) -> Any:
+    """A value of no declared kind, by what it looks like."""
+    inner = structure(raw) if isinstance(raw, Scalar) else raw
+    if isinstance(inner, list | tuple | Mapping):
+        return _plain(ANY, inner)
+    return guess(raw) if isinstance(raw, Scalar) else raw
 
 
 PLAIN = (bool, int, float, str, list, tuple, dict, os.PathLike, type(None))

@@ -27,6 +27,7 @@ SIGNS = (
     "storage size calculation overflowed",
     "cannot be represented as a symint",
     "memoryerror",
+    "error return without exception set",
 )
 """What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader."""
 
@@ -105,17 +106,37 @@ def peak_megabytes(device: str) -> float:
 
 def room() -> float:
     """Bytes that this process may still take: of the machine, its control group, or its own limit; inf if unknown."""
-    found = [float("inf")]
-    with suppress(ImportError, OSError):
+    found = [_words_in("/proc/meminfo").get("MemAvailable", float("inf")) * 1024]
+    for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        folder = "/sys/fs/cgroup" if limit == "memory.max" else "/sys/fs/cgroup/memory"
+        found.append(_number_in(f"{folder}/{limit}", float("inf")) - _number_in(f"{folder}/{used}", 0.0))
+    with suppress(OSError, ValueError, AttributeError):
+        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return max(0.0, min(*found, limit_left()))
+
+
+TO_WORK = 512 * 2**20
+"""Bytes of address space below which libraries abort instead of saying that their allocation failed."""
+
+
+def check_limit() -> None:
+    """Raises MemoryError where a limit of this process (ulimit -v) leaves too little beside the libraries."""
+    if limit_left() < TO_WORK:
+        raise MemoryError(
+            f"the limit of this process's memory leaves {limit_left() / 2**20:.0f} MiB beside its libraries, and it "
+            f"needs {TO_WORK / 2**20:.0f}: raise it (ulimit -v)"
+        )
+
+
+def limit_left() -> float:
+    """Bytes of address space that this process's own limit leaves; inf where there is none."""
+    with suppress(ImportError, OSError, ValueError, AttributeError):
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        found += [float(limit)] if limit != resource.RLIM_INFINITY else []
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        found += _number_in(path)
-    with suppress(ValueError, OSError, AttributeError):
-        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    return min(found)
+        if limit != resource.RLIM_INFINITY:
+            return limit - 1024 * _words_in("/proc/self/status").get("VmSize", 0.0)
+    return float("inf")
 
 
 def check_room(option: str, count: int, each: float) -> None:
@@ -133,13 +154,43 @@ def check_room(option: str, count: int, each: float) -> None:
     if count * each > here:
         raise ValueError(
             f"{option} = {count} is not allowed: it takes {count * each / 2**30:,.1f} GiB of memory, and this machine "
-            f"has {here / 2**30:,.1f} GiB; give at most {int(here // each):,}"
+            f"has {here / 2**30:,.1f} GiB free; give at most {int(here // each):,}"
         )
 
 
-def _number_in(path: str) -> list[float]:
+def check_weights(what: str, count: int, each: float) -> None:
+    """Refuses a network that this machine cannot hold, before it is built.
+
+    Arguments:
+        what: The network with its options, for the message.
+        count: Its parameters.
+        each: Bytes that one of them takes.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    here = room()
+    if count * each > here:
+        raise ValueError(
+            f"{what} has {count:,} parameters, which take {count * each / 2**30:,.1f} GiB of memory, and this machine "
+            f"has {here / 2**30:,.1f} GiB free; take a smaller one"
+        )
+
+
+def _number_in(path: str, default: float) -> float:
+    """The number that a file of the system holds; the default where there is none."""
     try:
         with open(path, encoding="ascii") as file:
-            return [float(file.read())]
+            return float(file.read())
     except (OSError, ValueError):
-        return []
+        return default
+
+
+def _words_in(path: str) -> dict[str, float]:
+    """Numbers by name, as "Name:  123 kB" stands in files of the system."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            pairs = [line.partition(":")[::2] for line in file]
+    except OSError:
+        return {}
+    return {name: float(text.split()[0]) for name, text in pairs if text.split()[1:] == ["kB"]}

@@ -128,13 +128,14 @@ class Registry:
         options = check_options(f"{self.kind} '{name}'", factory, options, self.reserved)
         try:
             return factory(**{**entry.preset, **options})
-        except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
             given = ", ".join(f"{k} = {v!r}" for k, v in options.items() if k not in self.reserved)
             if not given:
                 raise
+            fault = "too large or too small" if isinstance(error, ArithmeticError) else "of the wrong kind"
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"no {self.kind} '{name}' can be made with {given}: a value is of the wrong kind ({reason})"
+                f"no {self.kind} '{name}' can be made with {given}: a value is {fault} ({reason})"
             ) from error
 
     def load(self, name: str) -> Callable[..., Any]:
@@ -189,7 +190,14 @@ class Registry:
             takes = imported(self.load(name)) if takes is None else takes
         except ValueError:  # an unknown name or a broken plugin, which whoever uses it says better
             return None
-        return None if takes is None else {option: kind_of(annotation) for option, annotation in takes.items()}
+        if takes is None:
+            return None
+        return {option: kind_of(annotation) for option, annotation in {**self.shared, **takes}.items()}
+
+    @property
+    def shared(self) -> Mapping[str, str]:
+        """Options that every class of this kind takes beside its own, with their annotations."""
+        return getattr(importlib.import_module(self.module), "SHARED_OPTIONS", {})
 
     def _discover(self) -> dict[str, Entry]:
         from importlib import metadata

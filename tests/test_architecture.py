@@ -9,12 +9,12 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
-    ("kinds", "places", "signatures", "checks", "memory"),
+    ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals"),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
     ("catalogue",),
-    ("checkpoint", "opened"),
+    ("checkpoint",),
     (
         "training",
         "sampling",
@@ -24,9 +24,7 @@ LAYERS = (
         "inpainting",
         "transport",
         "testing",
-        "signals",
         "distributed",
-        "memory",
         "convert",
         "published",
     ),
@@ -35,7 +33,7 @@ LAYERS = (
     ("bench",),
     ("report",),
     ("claims",),
-    ("doctor", "commands", "cli", "__main__"),
+    ("commands", "cli", "__main__"),
 )
 """Lowest first; a module imports from its own layer or below, at its top, within functions or for types."""
 

@@ -14,9 +14,8 @@ from safetensors.torch import save as to_bytes
 
 import genflow as library
 from genflow import cli
-from genflow.checkpoint import read_folder, resolve, write_folder
+from genflow.checkpoint import open_checkpoint, read_folder, resolve, write_folder
 from genflow.data.base import Scaling
-from genflow.opened import open_checkpoint
 
 SDE = "--solver euler_maruyama --nfe 2"
 TRAIN = "train --backbone mlp --backbone-options mlp.width=8 --train-steps 3 --train-batch-size 8 --train-warmup 0"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import genflow
 from genflow import cli
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory, room, to_bytes
 
@@ -71,11 +72,58 @@ def test_every_option_that_help_names_exists():
         assert named <= known, (command, named - known)
 
 
-def test_numbers_that_do_not_fit_are_refused_with_the_largest_that_does():
-    most = int(room() // 1000)
-    check_room("n", most, 1000)
-    with pytest.raises(ValueError, match=rf"n = {most + 1} is not allowed.*give at most {most:,}"):
-        check_room("n", most + 1, 1000)
+def test_numbers_that_do_not_fit_are_refused_with_the_largest_that_does(monkeypatch):
+    monkeypatch.setattr("genflow.memory.room", lambda: 7_000_500)
+    check_room("n", 7000, 1000)
+    with pytest.raises(ValueError, match=r"n = 7001 is not allowed.*give at most 7,000"):
+        check_room("n", 7001, 1000)
+
+
+def test_room_is_what_is_free_here():
+    import os
+
+    assert 0 < room() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mlp", {"width": 10**6}),
+        ("mlp", {"classes": 10**10}),
+        ("ncsnv2", {"features": 10**6}),
+        ("ncsnpp", {"nf": 10**6}),
+        ("ddpmpp", {"ch_mult": [10**5]}),
+        ("ddpm", {"nf": 10**9}),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_before_they_are_built(name, options):
+    """In less time than it would take to fill the memory, with the option that made them so large."""
+    said = (
+        rf"'{name}' with {next(iter(options))} = .*(parameters, which take .* GiB of memory|too large for any machine)"
+    )
+    with pytest.raises(ValueError, match=said):
+        genflow.get_backbone(name, shape=(1, 8, 8), extra_channels=0, **options)
+
+
+def test_a_limit_that_leaves_too_little_is_told_before_libraries_abort(monkeypatch):
+    from genflow.devices import check_device
+
+    monkeypatch.setattr("genflow.memory.limit_left", lambda: 100.0 * 2**20)
+    with pytest.raises(MemoryError, match=r"leaves 100 MiB beside its libraries, and it needs 512: raise it"):
+        check_device("cpu")
+
+
+def test_errors_are_explained_without_importing_anything():
+    """Where memory has ended, an import would end too."""
+    code = """
+import sys
+from genflow import cli
+before = set(sys.modules)
+for error in (MemoryError(), ValueError("x"), OSError(28, "full", "a"), RuntimeError("bad_alloc"), KeyError("x")):
+    cli._explain(error)
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 SAVE = """

@@ -14,10 +14,18 @@ from safetensors.torch import save as to_bytes
 import genflow
 from genflow import checkpoint, cli
 from genflow.bench.checkpoints import open_finished
-from genflow.checkpoint import MANIFEST, CheckpointError, Checkpoints, describe, read_folder, resolve, write_folder
+from genflow.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    Checkpoints,
+    describe,
+    open_checkpoint,
+    read_folder,
+    resolve,
+    write_folder,
+)
 from genflow.commands.average import AverageConfig, run_average
 from genflow.config import ConfigError
-from genflow.opened import open_checkpoint
 from genflow.training import Keeping, train
 
 NUMBERS = {"steps": 3, "batch_size": 8, "more_ema": (0.9,), "warmup": 0}
@@ -403,14 +411,14 @@ def test_every_command_refuses_in_one_line_with_exit_code_2(run, monkeypatch, ca
 
 
 def test_each_file_is_read_and_hashed_once_and_only_where_it_is_asked_for(run, monkeypatch):
-    read, wanted = [], checkpoint._read_checked
+    read, wanted = [], checkpoint.folder.read_checked
 
     def watched(path, digest):
         read.append(path.name)
         return wanted(path, digest)
 
-    monkeypatch.setattr("genflow.checkpoint._read_checked", watched)
-    monkeypatch.setattr("genflow.opened._read_checked", watched)
+    monkeypatch.setattr("genflow.checkpoint.folder.read_checked", watched)
+    monkeypatch.setattr("genflow.checkpoint.opened.read_checked", watched)
     genflow.load(run)
     assert sorted(read) == [C, W]
     read.clear()
@@ -428,7 +436,7 @@ def test_each_file_is_read_and_hashed_once_and_only_where_it_is_asked_for(run, m
 def test_a_checkpoint_is_opened_without_torch():
     import subprocess
 
-    code = "import sys, genflow.opened, genflow.bench.checkpoints; assert 'torch' not in sys.modules"
+    code = "import sys, genflow.checkpoint.opened, genflow.bench.checkpoints; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=dict(os.environ))
 
 

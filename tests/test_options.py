@@ -15,10 +15,11 @@ from genflow.commands.options import resolve
 from genflow.commands.train import ModelConfig
 from genflow.config import BenchConfig, ConfigError, build, coerce, leaves
 from genflow.config_file import read_yaml
-from genflow.kinds import Scalar, kind_of
+from genflow.kinds import kind_of
 from genflow.memory import is_out_of_memory
 from genflow.places import expand
 from genflow.registry import registries
+from genflow.scalars import Scalar
 from genflow.signatures import imported, written
 
 NAMES = [
@@ -127,7 +128,9 @@ def test_what_the_source_says_is_what_the_class_takes(plural, name):
     source, live = written(entry.target), imported(entry.load())
     assert source is not None
     assert live is not None
-    assert {k: kind_of(v) for k, v in source.items()} == {k: kind_of(v) for k, v in live.items()}
+    typed = {k: kind_of(v) for k, v in {**registries()[plural].shared, **source}.items()}
+    assert typed == {k: kind_of(v) for k, v in live.items()}
+    assert typed == registries()[plural].kinds(name)
 
 
 def fits(kind, value) -> bool:
@@ -280,7 +283,7 @@ def test_an_empty_section_is_nothing(text, tmp_path):
         ("train: ''", "train = '' is not a section"),
         ("samples: 3\nsamples: 4", "line 2: the key samples stands twice"),
         ("train: {lr: 1, lr: 2}", "the key train.lr stands twice"),
-        ("process_options: {pfgm: {gamma: 1, gamma: 2}}", "the key gamma stands twice"),
+        ("process_options: {pfgm: {gamma: 1, gamma: 2}}", "the key process_options.pfgm.gamma stands twice"),
         ("samples:\t3\n\ttrain: 1", "is not YAML"),
         ("a: &a {a: *a}", "an alias stands within what it stands for"),
         ("train: &t\n  <<: *t", "an alias stands within what it stands for"),

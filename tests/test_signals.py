@@ -47,7 +47,8 @@ def test_a_signal_at_any_moment_ends_quietly(command, number, tmp_path):
             delay = 0.25 + chance.random() * (latest - 0.25)  # Python itself takes the first moments
             ended, code, errors = stopped(COMMANDS[command], number, delay, tmp_path, start)
             assert "Traceback" not in errors, (delay, errors)
-            assert ended or code in (128 + number, 0), (delay, code, errors)  # 0: the work was done already
+            before = (-number,) if delay < 0.6 else ()  # on a busy machine Python may not have begun by then
+            assert ended or code in (128 + number, 0, *before), (delay, code, errors)  # 0: the work was done already
 
 
 def test_work_that_is_stopped_cleans_up_and_a_second_signal_does_not_wait(tmp_path):

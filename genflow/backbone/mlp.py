@@ -49,7 +49,11 @@ class MLP(Backbone):
             {
                 "width": (width, is_count(width), "a whole number above 0"),
                 "depth": (depth, is_count(depth) and depth <= 1000, "a whole number from 1 to 1000"),
-                "frequencies": (frequencies, is_count(frequencies, 0), "a whole number of at least 0"),
+                "frequencies": (
+                    frequencies,
+                    is_count(frequencies, 0) and frequencies <= 64,
+                    "a whole number from 0 to 64",
+                ),
             },
         )
         width, depth, frequencies = int(width), int(depth), int(frequencies)

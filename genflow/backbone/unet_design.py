@@ -81,23 +81,40 @@ class Design:
     def check(self, owner: str) -> None:
         """Raises ValueError for the first option that is out of range, naming `owner`."""
         words = {n: (getattr(self, n), getattr(self, n) in c, " or ".join(c)) for n, c in CHOICES.items()}
-        numbers = ("fourier_scale", "time_scale", "time_shift")
+        numbers = ("time_scale", "time_shift")
         level = "'noise_level' or 'log_noise_level' beside scale_by_sigma, which divides by it"
         require(
             owner,
             {
                 "nf": (self.nf, is_count(self.nf, 4) and self.nf % 2 == 0, "an even number of at least 4"),
-                "ch_mult": (self.ch_mult, counts(self.ch_mult) and bool(self.ch_mult), "a list of numbers above 0"),
+                "ch_mult": (
+                    self.ch_mult,
+                    counts(self.ch_mult) and 1 <= len(self.ch_mult) <= 16,
+                    "a list of one to 16 whole numbers above 0",
+                ),
                 "num_res_blocks": (
                     self.num_res_blocks,
-                    is_count(self.num_res_blocks) and self.num_res_blocks <= 1000,
-                    "a whole number from 1 to 1000",
+                    is_count(self.num_res_blocks) and self.num_res_blocks <= 100,
+                    "a whole number from 1 to 100",
                 ),
                 "attn_resolutions": (self.attn_resolutions, counts(self.attn_resolutions), "a list of sides in pixels"),
                 "groups": (self.groups, self.groups is None or is_count(self.groups), "a whole number above 0"),
                 "dropout": (self.dropout, is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 to 1"),
-                "fir_kernel": (self.fir_kernel, taps(self.fir_kernel), "two or more taps with a sum other than 0"),
-                "init_scale": (self.init_scale, is_number(self.init_scale) and self.init_scale >= 0, "at least 0"),
+                "fir_kernel": (
+                    self.fir_kernel,
+                    taps(self.fir_kernel),
+                    "a list of 2 to 64 numbers with a sum other than 0",
+                ),
+                "init_scale": (
+                    self.init_scale,
+                    is_number(self.init_scale) and 0 <= self.init_scale <= 1000,
+                    "a number from 0 to 1000",
+                ),
+                "fourier_scale": (
+                    self.fourier_scale,
+                    is_number(self.fourier_scale) and self.fourier_scale >= 0,
+                    "a number of at least 0",
+                ),
                 **{n: (getattr(self, n), is_number(getattr(self, n)), "a number") for n in numbers},
                 **words,
             },
@@ -112,7 +129,12 @@ def counts(value: Any) -> bool:
 
 def taps(value: Any) -> bool:
     """A list or tuple of two or more numbers whose sum is not 0."""
-    return isinstance(value, list | tuple) and len(value) > 1 and all(is_number(v) for v in value) and sum(value) != 0
+    return (
+        isinstance(value, list | tuple)
+        and 1 < len(value) <= 64
+        and all(is_number(v) for v in value)
+        and sum(value) != 0
+    )
 
 
 def whole(values: Any) -> tuple[int, ...]:

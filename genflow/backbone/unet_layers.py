@@ -61,7 +61,7 @@ class Pointwise(nn.Module):
 def group_norm(channels: int, most: int | None = None) -> nn.GroupNorm:
     """Normalisation in the largest number of equal groups up to `most`; None: min(channels/4, 32)."""
     most = min(channels // 4, 32) if most is None else most
-    groups = max(g for g in range(1, max(most, 1) + 1) if channels % g == 0)
+    groups = max(g for g in range(1, min(max(most, 1), channels) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 

@@ -30,7 +30,7 @@ REAL = "data"
 CODE = {
     "train": ("process", "backbone", "data", "solver/base.py", "training"),
     "sample": ("solver", "sampling.py"),
-    "model": ("process", "backbone", "data", "solver/base.py", "checkpoint.py", "opened.py"),
+    "model": ("process", "backbone", "data", "solver/base.py", "checkpoint"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
 """Source that a kind of cell depends on, besides what its parents depend on."""
@@ -147,7 +147,7 @@ def _trained(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterato
 def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterator[_Model]:
     """The checkpoints that a bench measures."""
     from genflow.bench.checkpoints import labels, matching, unset_by_mode
-    from genflow.opened import with_places
+    from genflow.checkpoint import with_places
 
     found = matching(config)
     named = labels(found)

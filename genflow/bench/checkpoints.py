@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genflow.checkpoint import CheckpointError
+from genflow.checkpoint import CheckpointError, open_checkpoint, with_places
 from genflow.config import BenchConfig, ConfigError, TrainConfig
-from genflow.opened import open_checkpoint, with_places
 from genflow.registry import Entry, registries
 
 

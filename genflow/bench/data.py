@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import genflow
+from genflow.checkpoint import catalogue_scaling, open_checkpoint
 from genflow.data.base import Dataset, Scaling
 from genflow.data.downloads import DataError
-from genflow.opened import catalogue_scaling, open_checkpoint
 
 
 class UnavailableData(Dataset):

@@ -22,7 +22,7 @@ from genflow.bench.cells import REAL
 from genflow.bench.checkpoints import content_of
 from genflow.bench.data import UnavailableData, data_of
 from genflow.bench.store import UNAVAILABLE, Store
-from genflow.checkpoint import CheckpointError, describe, save, write_folder
+from genflow.checkpoint import CheckpointError, describe, save, with_places, write_folder
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
 from genflow.data.downloads import DataError
@@ -32,7 +32,6 @@ from genflow.evaluate.checks import NotMeasurable, check_metrics
 from genflow.evaluate.protocol import MISSING
 from genflow.evaluate.weight_files import WeightsError
 from genflow.memory import MemoryExhaustedError
-from genflow.opened import with_places
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample

@@ -11,7 +11,7 @@ from genflow.bench.checkpoints import settle
 from genflow.claims.recipe import SCALES, Recipe, Variant, Weights
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
-from genflow.kinds import Scalar
+from genflow.scalars import Scalar
 
 CONFIGS = Path(__file__).parent / "configs"
 """The configurations; in the repository they are in configs/reproduce."""

@@ -50,8 +50,7 @@ def average_command(config_file: Path | None, **given: Any) -> int:
 
 def run_average(config: AverageConfig) -> str:
     """Writes the checkpoint; returns a line that says what it holds."""
-    from genflow.checkpoint import STATE, save
-    from genflow.opened import check_tensors, open_checkpoint
+    from genflow.checkpoint import STATE, check_tensors, open_checkpoint, save
 
     if bool(config.decay) == bool(config.width):
         raise ConfigError("give either decay, for an average that was kept, or width, for a post-hoc one")

@@ -22,8 +22,8 @@ from genflow.config import Options, option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genflow.checkpoint import Opened
     from genflow.inpainting import Replacement
-    from genflow.opened import Opened
     from genflow.solver.base import Solution
 
 

@@ -27,7 +27,7 @@ from genflow.config import Options, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genflow.opened import Opened
+    from genflow.checkpoint import Opened
 
 
 @dataclass(frozen=True)

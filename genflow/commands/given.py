@@ -13,7 +13,7 @@ from genflow.config import ConfigError, Options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genflow.opened import Opened
+    from genflow.checkpoint import Opened
 
 IMAGE_HELP = (
     "begin with this instead of test examples, without the data set: a picture, a folder or zip file of them, or an "

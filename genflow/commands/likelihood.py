@@ -27,8 +27,8 @@ from genflow.config import ConfigError, Options, option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genflow.checkpoint import Opened
     from genflow.likelihood import Likelihood
-    from genflow.opened import Opened
     from genflow.process.base import Process
     from genflow.solver.base import Solver
 

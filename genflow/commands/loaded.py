@@ -13,8 +13,8 @@ from genflow.config import ConfigError, Options, check_owners, option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genflow.checkpoint import Opened
     from genflow.data.base import Dataset
-    from genflow.opened import Opened
     from genflow.solver.base import Solver
 
 
@@ -52,8 +52,8 @@ def open_model(checkpoint: str, device: str) -> Opened:
     """
     import torch
 
+    from genflow.checkpoint import open_checkpoint
     from genflow.devices import check_device
-    from genflow.opened import open_checkpoint
 
     check_device(device)
     opened = open_checkpoint(checkpoint)

@@ -12,9 +12,9 @@ import click
 
 from genflow.config import Leaf, Options, build, leaves
 from genflow.config_file import read_yaml
-from genflow.kinds import Scalar
 from genflow.places import expand
 from genflow.registry import registries
+from genflow.scalars import Scalar
 
 
 class Place(click.ParamType):

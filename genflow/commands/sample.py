@@ -29,8 +29,8 @@ LOG = logging.getLogger("genflow")
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genflow.checkpoint import Opened
     from genflow.distributed import Team
-    from genflow.opened import Opened
     from genflow.process.base import Process
     from genflow.solver.base import Solution
 

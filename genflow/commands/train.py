@@ -125,11 +125,12 @@ def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
     """Process, fitted to the data, network and data set; what does not fit is refused before anything is written."""
     import genflow
     from genflow.memory import check_room
-    from genflow.training import check_data, check_pairs
+    from genflow.training import check_data, check_pairs, in_range
 
     dataset = genflow.get_dataset(config.dataset, **data_options(config))
     process = genflow.get_process(config.process, **config.process_options.get(config.process, {}))
-    process = process.for_data(dataset.fitting_points())
+    with in_range(process, dataset):
+        process = process.for_data(dataset.fitting_points())
     options = config.backbone_options.get(config.backbone, {})
     backbone = genflow.get_backbone(
         config.backbone, shape=dataset.shape, extra_channels=process.extra_channels, **options
@@ -216,8 +217,7 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
     """The run itself."""
     import yaml
 
-    from genflow.checkpoint import describe
-    from genflow.opened import with_places
+    from genflow.checkpoint import describe, with_places
     from genflow.training import Keeping, train
 
     out, (process, backbone, dataset) = Path(config.out), parts

@@ -25,6 +25,8 @@ class WeightsError(RuntimeError):
     """A weight file is missing or not the right one; the message says which is needed, where it was searched for, and
     what to do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class WeightFile:

@@ -36,7 +36,11 @@ class ScoreSDE(AffineProcess):
             type(self).__name__,
             {
                 "weighting": (rule, rule in WEIGHTINGS, " or ".join(WEIGHTINGS)),
-                "levels": (levels, levels is None or is_count(levels, 2), "a whole number of at least 2"),
+                "levels": (
+                    levels,
+                    levels is None or (is_count(levels, 2) and levels <= 1_000_000),
+                    "a whole number from 2 to 1,000,000",
+                ),
             },
         )
         super().__post_init__()

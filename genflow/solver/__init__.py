@@ -13,6 +13,9 @@ ENDS = {
 }
 """How a path may end: the option `end` of every solver. Beside it, `end_noise` is the noise at which it ends."""
 
+SHARED_OPTIONS = {"end": "str", "end_noise": "float | None"}
+"""Options that every solver takes beside its own, with their types: those of `genflow.solver.ending.Ending`."""
+
 _DATA = ("data", "affine")
 _SCORE = ("score", "affine")
 

@@ -173,7 +173,7 @@ class PredictorCorrector(FixedStep):
             {
                 "predictor": (predictor, predictor in PREDICTORS, f"one of {', '.join(PREDICTORS)}"),
                 "corrector": (corrector, corrector in CORRECTORS, " or ".join(CORRECTORS)),
-                "snr": (snr, is_positive(snr), "a number above 0"),
+                "snr": (snr, is_positive(snr) and snr <= 100, "a number above 0 and up to 100"),
                 "n_steps": (n_steps, is_count(n_steps), "a whole number above 0"),
                 "norms": (norms, norms in NORMS, " or ".join(NORMS)),
                 "variance": (variance, variance in choices, " or ".join(choices) + of_what),

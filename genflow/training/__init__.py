@@ -1,6 +1,6 @@
 """Training: one loop for every process, with averages, resumption and several ranks."""
 
-from genflow.training.batches import STREAMS, Batches, check_data, check_pairs, stream
+from genflow.training.batches import STREAMS, Batches, check_data, check_pairs, in_range, stream
 from genflow.training.loop import NonFiniteLossError, Trainer
 from genflow.training.run import Keeping, Progress, Run, TrainResult, train
 
@@ -15,6 +15,7 @@ __all__ = [
     "Trainer",
     "check_data",
     "check_pairs",
+    "in_range",
     "stream",
     "train",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -165,9 +167,32 @@ def _key(rows: Tensor) -> bytes:
 
 
 def check_pairs(process: Process, dataset: Dataset) -> None:
-    """Raises ValueError where no training pairs can be drawn: a base of another shape, partners that are missing."""
-    batches = Batches(dataset, 2, seed=0)
-    process.training_pairs(batches.batch(0), generator=stream(0, "noise", 0), partner=batches.partners(0))
+    """Raises ValueError where training pairs cannot be drawn, or a network that answers 0 has no finite loss on them.
+
+    A base may have another shape, partners may be missing, and options may leave the range of float32.
+    """
+    batches = Batches(dataset, 16, seed=0)
+    with in_range(process, dataset):
+        pairs = process.training_pairs(batches.batch(0), generator=stream(0, "noise", 0), partner=batches.partners(0))
+        losses = pairs.weight * process.loss_terms(torch.zeros_like(pairs.target), pairs)
+        if not (pairs.x_t.flatten(1).square().sum(1).isfinite().all() and losses.isfinite().all()):
+            raise OverflowError("float32")
+
+
+@contextmanager
+def in_range(process: Process, dataset: Dataset) -> Iterator[None]:
+    """Within it, a division by zero or an overflow is a ValueError that names the process's extreme options."""
+    try:
+        yield
+    except (ZeroDivisionError, OverflowError) as error:
+        options = process.config().items()
+        numbers = {k: v for k, v in options if isinstance(v, int | float) and not isinstance(v, bool) and v}
+        extreme = [f"{k} = {v:g}" for k, v in numbers.items() if not 1e-9 < abs(v) < 1e9]
+        have = ", ".join(extreme) or ", ".join(f"{k} = {v:g}" for k, v in numbers.items())
+        raise ValueError(
+            f"{type(process).__name__} has no finite training pairs on '{dataset.name}': its options ({have}) leave "
+            "the range of float32; give it values nearer to 1, or data of smaller numbers"
+        ) from error
 
 
 def check_data(dataset: Dataset, classes: int) -> None:

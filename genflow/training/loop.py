@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from genflow.backbone.base import Backbone
-from genflow.checkpoint import CheckpointError
+from genflow.checkpoint import CheckpointError, check_tensors
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.devices import Execution, loss_scaler, multiplying, prepare
 from genflow.distributed import ALONE, Team
 from genflow.memory import MemoryExhaustedError, is_out_of_memory
-from genflow.opened import check_tensors
 from genflow.process.base import Perturbed, Process
 from genflow.registry import unknown
 from genflow.training.averages import Averages, Weights

@@ -25,6 +25,7 @@ from genflow.checkpoint import (
     SaveError,
     config_bytes,
     model_bytes,
+    open_state,
     write_file,
     write_folder,
 )
@@ -32,7 +33,6 @@ from genflow.config import TrainConfig
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
 from genflow.memory import peak_megabytes, to_bytes
-from genflow.opened import open_state
 from genflow.process.base import Process
 from genflow.training.loop import NonFiniteLossError, Trainer
 

@@ -12,7 +12,7 @@ from genflow.backbone.cost import cost
 from genflow.backbone.mlp import MLP
 from genflow.backbone.ncsnv2 import NCSNv2
 from genflow.backbone.sizes import SIZES
-from genflow.commands.info import short
+from genflow.commands.list import short
 from genflow.registry import registries
 
 ENTRIES = registries()["backbones"].entries()

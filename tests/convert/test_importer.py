@@ -144,7 +144,7 @@ def test_help_needs_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, genflow.commands.importing; sys.exit('torch' in sys.modules)"
+    code = "import sys, genflow.commands.import_; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,8 +1,7 @@
-"""Checkpoints: folders of safetensors and plain JSON, written atomically, hashed, loaded without running code."""
+"""Folders of files that are written whole or not at all and checked against their hashes, and those of one run."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -11,12 +10,8 @@ import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from genflow.backbone.base import Backbone
-    from genflow.data.base import Dataset
-    from genflow.process.base import Process
+from genflow.places import FULL
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
@@ -34,10 +29,6 @@ class SaveError(CheckpointError):
     """A checkpoint that cannot be written; what was there before is whole."""
 
     exit_code = 74
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says of a disk, a quota or a file size limit that is used up."""
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -120,7 +111,7 @@ def read_folder(path: Path, names: Collection[str] | None = None, verify: bool =
     folder = whole_folder(path)
     listed = read_manifest(folder)
     chosen = {n: digest for n, digest in listed.items() if names is None or n in names}
-    return {name: _read_checked(folder / name, digest if verify else None) for name, digest in chosen.items()}
+    return {name: read_checked(folder / name, digest if verify else None) for name, digest in chosen.items()}
 
 
 def whole_folder(path: Path) -> Path:
@@ -166,7 +157,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 HASH = re.compile("[0-9a-f]{64}")
 
 
-def _read_checked(path: Path, digest: str | None) -> bytes:
+def read_checked(path: Path, digest: str | None) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -262,96 +253,3 @@ def resolve(path: Path) -> Path:
     if not name.startswith("step-") or name != Path(name).name or "\\" in name or "\0" in name:
         raise CheckpointError(f"{pointer} is damaged: it names {name[:40]!r}, not a checkpoint of the run")
     return path / name
-
-
-CONFIG, WEIGHTS, STATE, FACTS = "config.json", "model.safetensors", "state.safetensors", "state.json"
-"""What a model consists of, and what a run goes on from."""
-
-
-def describe(
-    process_name: str, process: Process, backbone_name: str, backbone: Backbone, dataset: Dataset | None = None
-) -> dict[str, Any]:
-    """What rebuilds the pair, and what its samples need: plain data.
-
-    Arguments:
-        process_name: Registered name.
-        process: Fitted to the data.
-        backbone_name: Registered name.
-        backbone: Its network.
-        dataset: What it is trained on; its shape, scaling and classes go with the model, its examples do not.
-    """
-    about: dict[str, Any] = {
-        "process": {"name": process_name, "options": process.config()},
-        "backbone": {"name": backbone_name, "options": backbone.config()},
-    }
-    if dataset is not None:
-        scaling = dataset.scaling
-        about["shape"] = list(dataset.shape)
-        about["scaling"] = {"scale": scaling.scale, "shift": scaling.shift, "levels": scaling.levels}
-        about["classes"] = list(dataset.class_names)
-        about["examples"] = fingerprint(dataset)
-    return about
-
-
-def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """How many training examples there are, and a hash of a few: what tells other data from these, cheaply."""
-    import torch
-
-    count = dataset.count("train")
-    rows = torch.arange(min(count, 8)) * count // max(min(count, 8), 1)
-    content = dataset.examples("train", rows).contiguous().numpy().tobytes()
-    return {"count": count, "digest": hashlib.sha256(content).hexdigest()[:16]}
-
-
-def model_bytes(weights: Mapping[str, Any], about: Mapping[str, Any] | None) -> bytes:
-    """Tensors as a safetensors file, which says what process and network they are of."""
-    from genflow.memory import to_bytes
-
-    return to_bytes(weights, None if about is None else {PAIR: pair_text(about)})
-
-
-PAIR = "genflow"
-"""Key of the note in the file of weights that says what they are of."""
-
-
-def pair_text(about: Mapping[str, Any]) -> str:
-    """Process and network of a config.json, as the weights repeat them."""
-    return json.dumps({key: about.get(key) for key in ("process", "backbone")}, sort_keys=True)
-
-
-def config_bytes(about: Mapping[str, Any]) -> bytes:
-    """The bytes of config.json."""
-    return json.dumps(about, indent=1, sort_keys=True).encode()
-
-
-def save(
-    path: Path | str,
-    config: Mapping[str, Any],
-    weights: Mapping[str, Any],
-    beside: Mapping[str, bytes] | None = None,
-) -> None:
-    """Writes config.json and model.safetensors as one checkpoint folder.
-
-    Arguments:
-        path: The folder.
-        config: From `describe`, with anything else plain beside it.
-        weights: Tensors by name.
-        beside: More files.
-    """
-    write_folder(Path(path), {CONFIG: config_bytes(config), WEIGHTS: model_bytes(weights, config), **(beside or {})})
-
-
-def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
-    """The process and the trained backbone (EMA weights, eval mode) of a checkpoint folder or a run's folder.
-
-    Arguments:
-        path: The folder.
-        verify: False takes files whose hash differs, for a look at a damaged checkpoint.
-
-    Raises:
-        CheckpointError: The folder is no checkpoint, is damaged, or does not fit this version.
-    """
-    from genflow.opened import open_checkpoint
-
-    opened = open_checkpoint(path, verify)
-    return opened.process, opened.backbone

@@ -9,27 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genflow.checkpoint import (
-    CONFIG,
-    FACTS,
+from genflow.catalogue import get_backbone, get_dataset, get_process
+from genflow.checkpoint.checks import check_tensors, facts, is_named, json_object, one_line
+from genflow.checkpoint.folder import (
     MANIFEST,
-    PAIR,
-    STATE,
     STATS,
-    WEIGHTS,
     CheckpointError,
-    _read_checked,
-    fingerprint,
-    pair_text,
+    read_checked,
     read_manifest,
     whole_folder,
 )
+from genflow.checkpoint.model import CONFIG, FACTS, PAIR, STATE, WEIGHTS, fingerprint, pair_text
 from genflow.registry import registries
 
 if TYPE_CHECKING:
@@ -109,32 +105,33 @@ class Opened:
     @cached_property
     def process(self) -> Process:
         """As it was trained, fitted numbers included; a base that is data is named, not stored: see `sampler`."""
-        import genflow
         from genflow.data.downloads import DataError
 
-        made = self.about["process"]
         try:
-            process: Process = genflow.get_process(made["name"], **made["options"])
+            return self._made("process", get_process)
         except DataError as error:
             raise self.wrong(f"the base of '{self.name}' is a data set, which is named, not stored: {error}") from error
-        except Exception as error:  # a constructor may raise anything on options that were not written for it
-            raise self.wrong(f"it describes no process of this genflow: {_line(error)}") from error
-        return process
 
     @cached_property
     def backbone(self) -> Backbone:
         """Its network (EMA weights, eval mode), on the host."""
-        import genflow
-
-        made, weights = self.about["backbone"], self.tensors(WEIGHTS)
-        try:
-            backbone: Backbone = genflow.get_backbone(made["name"], **made["options"])
-        except Exception as error:
-            raise self.wrong(f"it describes no network of this genflow: {_line(error)}") from error
+        weights = self.tensors(WEIGHTS)
+        backbone: Backbone = self._made("backbone", get_backbone)
         self._check_weights(weights, backbone.state_dict())
         backbone.load_state_dict(weights)
         self._check_pair(backbone)
         return backbone.eval().requires_grad_(False)
+
+    def _made(self, part: str, get: Callable[..., Any]) -> Any:
+        """Its process or backbone; a constructor may raise anything on options that were not written for it."""
+        from genflow.data.downloads import DataError
+
+        try:
+            return get(self.about[part]["name"], **self.about[part]["options"])
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:
+            raise self.wrong(f"it describes no {part} of this genflow: {one_line(error)}") from error
 
     def sampler(self, dataset: Dataset | None = None) -> Process:
         """The process as samples are drawn from it.
@@ -171,7 +168,7 @@ class Opened:
             found = from_bytes(content)
             note = _note(content)
         except (SafetensorError, ValueError, RecursionError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.folder / name} is not a safetensors file: {_line(error)}") from error
+            raise CheckpointError(f"{self.folder / name} is not a safetensors file: {one_line(error)}") from error
         if note is not None and note != pair_text(self.about):
             raise CheckpointError(
                 f"{self.folder / CONFIG} is not the one that {name} was written with: {self._gap(note)}"
@@ -180,7 +177,7 @@ class Opened:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
         """What a run goes on from: facts, weights and the rest, as `training.run.state_files` wrote them."""
-        return _object(self.folder / FACTS, self.read(FACTS)), self.tensors(WEIGHTS), self.tensors(STATE)
+        return json_object(self.folder / FACTS, self.read(FACTS)), self.tensors(WEIGHTS), self.tensors(STATE)
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises CheckpointError where it is not there or does not match its hash."""
@@ -189,7 +186,7 @@ class Opened:
         if name not in self.hashes:
             what = "it is not the checkpoint of a run" if name in (FACTS, STATE) else "it is not a model"
             raise CheckpointError(f"{self.folder} has no {name}: {what}")
-        return _read_checked(self.folder / name, self.hashes[name] if self.verify else None)
+        return read_checked(self.folder / name, self.hashes[name] if self.verify else None)
 
     # ---- the data ------------------------------------------------------------------------------------------
 
@@ -202,13 +199,11 @@ class Opened:
         Raises:
             CheckpointError: The checkpoint does not say which, or it is not here or no longer fits; with what to do.
         """
-        import genflow
-
         if self.data is None:
             raise CheckpointError(f"{self.path} does not say its data set, which this command needs")
         name, options = self.data["name"], {**self.data["options"], **(moved or {})}
         try:
-            found = genflow.get_dataset(name, **options)
+            found = get_dataset(name, **options)
         except ValueError as error:
             raise CheckpointError(self._not_here(str(error))) from error
         if tuple(found.shape) != self.shape:
@@ -344,15 +339,15 @@ def open_state(folder: Path, files: Mapping[str, bytes], verify: bool = True) ->
 
 def _described(opened: Opened) -> Opened:
     """The same with what its config.json says; raises CheckpointError where that is not as `describe` wrote it."""
-    opened = replace(opened, about=_object(opened.folder / CONFIG, opened.read(CONFIG)))
+    opened = replace(opened, about=json_object(opened.folder / CONFIG, opened.read(CONFIG)))
     for key, plural in (("process", "processes"), ("backbone", "backbones")):
-        if not _is_named(opened.about.get(key), False):
+        if not is_named(opened.about.get(key), False):
             raise _wrong_fact(opened, key, "a mapping of 'name' and 'options'")
         try:
             registries()[plural].entry(opened.about[key]["name"])
         except ValueError as error:
             raise opened.wrong(f"{error}; a plugin that it was trained with may be missing") from error
-    for key, fits, allowed in _facts(opened.about):
+    for key, fits, allowed in facts(opened.about):
         if not fits:
             raise _wrong_fact(opened, key, allowed)
     return opened
@@ -361,89 +356,6 @@ def _described(opened: Opened) -> Opened:
 def _wrong_fact(opened: Opened, key: str, allowed: str) -> CheckpointError:
     came = repr(opened.about.get(key, "nothing"))[:80]
     return opened.wrong(f"its '{key}' is {came}; want {allowed}")
-
-
-def _facts(about: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
-    """What config.json has to be: (key, whether it is, what is allowed)."""
-    named = "a mapping of 'name' and 'options'"
-    options = about["backbone"].get("options")
-    sizes = {"shape": None, **(options if isinstance(options, dict) else {})}
-    cell = about.get("cell")
-    return [
-        ("process", _is_named(about["process"]), named),
-        ("backbone", _is_named(about["backbone"]) and _is_shape(sizes.get("shape")), f"{named}, with a 'shape'"),
-        ("backbone", _is_count(sizes.get("classes", 0)) and _is_count(sizes.get("extra_channels", 0)), "whole numbers"),
-        ("dataset", about.get("dataset") is None or _is_named(about["dataset"], False), named),
-        ("cell", cell is None or _is_cell(cell), "a mapping with a 'spec'"),
-        ("shape", about.get("shape", sizes["shape"]) == sizes["shape"], "that of its network"),
-        ("scaling", not about.get("scaling") or _is_scaling(about["scaling"]), "scale and shift, numbers, and levels"),
-        ("examples", about.get("examples") is None or isinstance(about["examples"], dict), "a mapping"),
-        ("classes", about.get("classes") is None or _is_words(about["classes"]), "a list of names"),
-    ]
-
-
-def _is_named(value: Any, whole: bool = True) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return False
-    return isinstance(value.get("options"), dict) or (not whole and value.get("options") is None)
-
-
-def _is_cell(value: Any) -> bool:
-    spec = value.get("spec", {}) if isinstance(value, dict) else None
-    return isinstance(spec, dict) and (spec.get("dataset") is None or _is_named(spec["dataset"], False))
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_count(n, 1) for n in value)
-
-
-def _is_count(value: Any, least: int = 0) -> bool:
-    return type(value) is int and value >= least
-
-
-def _is_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
-
-
-def _is_scaling(value: Any) -> bool:
-    if not isinstance(value, dict) or not set(value) <= {"scale", "shift", "levels"}:
-        return False
-    numbers = [value.get("scale", 1.0), value.get("shift", 0.0)]
-    finite = all(type(n) in (int, float) and abs(n) < float("inf") for n in numbers) and numbers[0] != 0
-    return finite and (value.get("levels") is None or _is_count(value["levels"], 1))
-
-
-def check_tensors(owner: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], finite: bool = True) -> None:
-    """Raises CheckpointError naming a tensor that is missing, not known, of another shape or type, or not finite.
-
-    Arguments:
-        owner: What does not fit what, for the message.
-        found, wanted: By name.
-        finite: Whether all numbers must be.
-    """
-    for what, names in (("no tensor", set(wanted) - set(found)), ("the unknown tensor", set(found) - set(wanted))):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise CheckpointError(f"{owner}: it has {what} '{min(names)}'{more}")
-    for name, value in found.items():
-        like = wanted[name]
-        if value.shape != like.shape or value.dtype != like.dtype:
-            came, want = (f"{tuple(v.shape)} of {str(v.dtype).removeprefix('torch.')}" for v in (value, like))
-            raise CheckpointError(f"{owner}: '{name}' is {came}; want {want}")
-        if finite and value.is_floating_point() and not bool(value.isfinite().all()):
-            count = int((~value.isfinite()).sum())
-            raise CheckpointError(f"{owner}: {count} of {value.numel()} entries of '{name}' are not finite")
-
-
-def _object(path: Path, content: bytes) -> dict[str, Any]:
-    """The mapping that a JSON file holds; raises CheckpointError for anything else."""
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({_line(error)})") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is damaged: it holds {type(found).__name__}, not a mapping")
-    return found
 
 
 def _note(content: bytes) -> str | None:
@@ -459,6 +371,15 @@ def _told(part: Mapping[str, Any]) -> str:
     return text if len(text) < 300 else f"{text[:300]}..."
 
 
-def _line(error: BaseException) -> str:
-    """An error's text in one line."""
-    return " ".join(str(error).split())[:400] or type(error).__name__
+def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
+    """The process and the trained backbone (EMA weights, eval mode) of a checkpoint folder or a run's folder.
+
+    Arguments:
+        path: The folder.
+        verify: False takes files whose hash differs, for a look at a damaged checkpoint.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint, is damaged, or does not fit this version.
+    """
+    opened = open_checkpoint(path, verify)
+    return opened.process, opened.backbone

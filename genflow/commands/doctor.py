@@ -11,7 +11,11 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import click
+
 from genflow import __version__
+from genflow.cli import say
+from genflow.commands.options import examples
 from genflow.places import expand
 from genflow.registry import registries
 
@@ -43,6 +47,17 @@ EXTRAS = {
     "dask-jobqueue": "cluster",
 }
 """Optional packages, and the extra that installs each."""
+
+
+@click.command(
+    name="doctor",
+    help="Say what this installation has: versions, device, plugins, folders.\n\n" + examples("genflow doctor"),
+)
+def doctor_command() -> int:
+    lines, healthy = findings()
+    for line in lines:
+        say(line)
+    return 0 if healthy else 1
 
 
 def findings() -> tuple[list[str], bool]:

@@ -1,4 +1,4 @@
-"""`genflow list` and `genflow doctor`."""
+"""`genflow list`: what is registered."""
 
 from __future__ import annotations
 
@@ -79,16 +79,3 @@ def short(number: float) -> str:
 def _implied(capability: str, missing: Mapping[str, str]) -> bool:
     """Without a score there is no reverse SDE."""
     return capability == "sde" and "score" in missing
-
-
-@click.command(
-    name="doctor",
-    help="Say what this installation has: versions, device, plugins, folders.\n\n" + examples("genflow doctor"),
-)
-def doctor_command() -> int:
-    from genflow.doctor import findings
-
-    lines, healthy = findings()
-    for line in lines:
-        say(line)
-    return 0 if healthy else 1
