@@ -19,8 +19,9 @@ from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
 from genflow.process.shapes import dimension, over
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
-from genflow.solver.base import FixedStep, Solution, check_finite
+from genflow.solver.base import FixedStep, check_finite
 from genflow.solver.ending import NO_FINISH, Finish
+from genflow.solver.fields import Solution
 from genflow.solver.langevin import langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama

@@ -16,7 +16,8 @@ from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing
 from genflow.sampling import Labels, check_pair, class_labels
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import Solution, Solver
+from genflow.solver.base import Solver
+from genflow.solver.fields import Solution
 
 
 class BackwardField(Field):

@@ -20,7 +20,8 @@ from genflow.distributed import Team
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
-from genflow.solver.base import NonFiniteError, Observer, Solution, Solver
+from genflow.solver.base import NonFiniteError, Solver
+from genflow.solver.fields import Observer, Solution
 from genflow.solver.noise import Noise, sample_generator
 
 LOG = logging.getLogger("genflow")

@@ -19,7 +19,8 @@ from torch import Tensor
 from genflow.process.affine import AffineProcess
 from genflow.process.base import Process
 from genflow.process.guidance import NO_CLASS
-from genflow.solver.base import CallableField, FixedStep, Solver
+from genflow.solver.base import FixedStep, Solver
+from genflow.solver.fields import CallableField
 
 SHAPES = ((4,), (1, 4, 4), (1,))
 """Sample shapes the checks run on: a vector, an image, a single entry."""

@@ -16,7 +16,7 @@ from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample_together
-from genflow.solver.base import Solution
+from genflow.solver.fields import Solution
 
 
 class _Memory(Store):

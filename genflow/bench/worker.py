@@ -35,8 +35,8 @@ from genflow.memory import MemoryExhaustedError
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import sample
-from genflow.solver.base import Solution
 from genflow.solver.ending import words_of
+from genflow.solver.fields import Solution
 from genflow.training import check_data, train
 
 Tick = Callable[[float, str], None]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from genflow.checkpoint import Opened
     from genflow.inpainting import Replacement
-    from genflow.solver.base import Solution
+    from genflow.solver.fields import Solution
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from genflow.checkpoint import Opened
     from genflow.distributed import Team
     from genflow.process.base import Process
-    from genflow.solver.base import Solution
+    from genflow.solver.fields import Solution
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, lru_cache, partial, update_wrapper
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,13 @@ from torch import Tensor
 
 from genflow.checks import require
 
-if TYPE_CHECKING:
-    from genflow.data.base import Dataset
+
+class Ordered(Protocol):
+    """What the order needs of a data set."""
+
+    def count(self, split: str) -> int: ...
+    def order(self, split: str) -> Tensor: ...
+
 
 SEEDS = {"train": 7919, "test": 7927}
 """Seeds of the permutations. Any other two would do; these never change, since every recorded number is of them."""
@@ -44,13 +49,13 @@ def permutation(split: str, count: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(SEEDS[split]).permutation(count).astype(np.int64))
 
 
-def is_inside(data: Dataset) -> bool:
+def is_inside(data: Ordered) -> bool:
     """Whether the data set itself is asking, which sees its rows as they are stored."""
     return id(data) in _INSIDE.get()
 
 
 @contextmanager
-def as_stored(data: Dataset) -> Iterator[None]:
+def as_stored(data: Ordered) -> Iterator[None]:
     """Within it the data set's rows are as they are stored."""
     before = _INSIDE.set(_INSIDE.get() | {id(data)})
     try:
@@ -147,7 +152,7 @@ class Method:
         data.__dict__[self.key] = value
 
 
-def _labels(data: Dataset, given: Callable[..., Any], either: bool, split: str) -> Any:
+def _labels(data: Ordered, given: Callable[..., Any], either: bool, split: str) -> Any:
     if is_inside(data):
         return given(split)
     check_split(split)
@@ -160,7 +165,7 @@ def _labels(data: Dataset, given: Callable[..., Any], either: bool, split: str) 
     return _permuted(split, found)
 
 
-def _examples(data: Dataset, given: Callable[..., Any], either: bool, split: str, rows: Any) -> Any:
+def _examples(data: Ordered, given: Callable[..., Any], either: bool, split: str, rows: Any) -> Any:
     if is_inside(data):
         return given(split, rows)
     check_split(split)
@@ -194,7 +199,7 @@ def row_numbers(rows: Any, total: int) -> Tensor:
     return torch.where(found < 0, found + total, found)
 
 
-def _check_count(data: Dataset, what: str, passed: bool, split: str, wanted: int) -> None:
+def _check_count(data: Ordered, what: str, passed: bool, split: str, wanted: int) -> None:
     """Raises ValueError where a data set gives too many or too few of its rows."""
     if not passed:
         raise ValueError(f"{type(data).__name__} gives {what} for {wanted} examples of its {split} split")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genflow.checks import require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike
+from genflow.solver.fields import FieldLike
 from genflow.solver.noise import Noise
 from genflow.solver.sde import Epsilon, FreeDiffusion, is_noiseless_end, needed
 

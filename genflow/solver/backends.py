@@ -12,8 +12,9 @@ from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows
-from genflow.solver.base import FieldLike, NonFiniteError, Observer, Solution, Solver, StepUnderflowError
+from genflow.solver.base import NonFiniteError, Solver, StepUnderflowError
 from genflow.solver.ending import NO_FINISH, Finish
+from genflow.solver.fields import FieldLike, Observer, Solution
 from genflow.solver.noise import Noise
 
 

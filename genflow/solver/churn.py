@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Scheduled, scheduled
+from genflow.solver.base import FixedStep
+from genflow.solver.fields import FieldLike, Scheduled, scheduled
 from genflow.solver.noise import Noise
 from genflow.solver.sde import needed
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from genflow.checks import require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Scheduled, scheduled
+from genflow.solver.base import FixedStep
+from genflow.solver.fields import FieldLike, Scheduled, scheduled
 from genflow.solver.noise import Noise
 
 FARTHEST = 2.0

@@ -8,17 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from genflow.checks import is_positive, require
 from genflow.solver import ENDS
+from genflow.solver.fields import FieldLike, Observer, Solution
+from genflow.solver.noise import Noise
 
-if TYPE_CHECKING:
-    from genflow.solver.base import FieldLike, Observer, Solution, Solver
-    from genflow.solver.noise import Noise
+
+class Traveller(Protocol):
+    """What an end needs of a solver; see `genflow.solver.base.Solver`."""
+
+    mode: Literal["ode", "sde"]
+
+    def travel(
+        self,
+        field: FieldLike,
+        x: Tensor,
+        *,
+        nfe: int | None,
+        grid: Tensor | None,
+        noise: Noise | None,
+        observer: Observer | None,
+        finish: Finish,
+    ) -> Solution: ...
 
 
 @runtime_checkable
@@ -107,7 +123,7 @@ class Ending:
         time = None if self.end_noise is None else owner.end_time(self.end_noise)
         return Finish(time, end != "none", end == "zero")
 
-    def solve(self, solver: Solver, field: FieldLike, x: Tensor, how: dict[str, Any]) -> Solution:
+    def solve(self, solver: Traveller, field: FieldLike, x: Tensor, how: dict[str, Any]) -> Solution:
         """`solver.travel` to where the path ends, and the end."""
         finish = self.on(field, solver.mode, type(solver).__name__)
         return finish.solve(solver, cast(EndableField, field), x, **how)
@@ -138,7 +154,7 @@ class Finish:
 
     def solve(
         self,
-        solver: Solver,
+        solver: Traveller,
         field: EndableField,
         x: Tensor,
         nfe: int | None,
@@ -148,9 +164,7 @@ class Finish:
     ) -> Solution:
         self._check_grid(field, grid)
         inner = self.inner(field)
-        part = solver.travel(
-            cast("FieldLike", inner), x, nfe=nfe, grid=grid, noise=noise, observer=observer, finish=self
-        )
+        part = solver.travel(cast(FieldLike, inner), x, nfe=nfe, grid=grid, noise=noise, observer=observer, finish=self)
         field.evaluations = inner.evaluations
         t = self._last_time(inner, grid) if part.t is None else part.t
         found = self._finished(field, replace(part, t=t), torch.tensor(t, dtype=torch.float64))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep
+from genflow.solver.base import FixedStep
+from genflow.solver.fields import FieldLike
 from genflow.solver.noise import Noise
 from genflow.solver.ode import runge_kutta
 

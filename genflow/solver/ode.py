@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genflow.solver.base import FieldLike, FixedStep, HasDDIMStep
+from genflow.solver.base import FixedStep
+from genflow.solver.fields import FieldLike, HasDDIMStep
 from genflow.solver.noise import Noise
 
 

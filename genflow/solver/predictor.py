@@ -16,7 +16,8 @@ from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, scheduled
+from genflow.solver.base import FixedStep
+from genflow.solver.fields import FieldLike, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama, is_noiseless_end, needed, transition

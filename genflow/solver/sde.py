@@ -9,7 +9,8 @@ from torch import Tensor
 
 from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
-from genflow.solver.base import FieldLike, FixedStep, Scheduled
+from genflow.solver.base import FixedStep
+from genflow.solver.fields import FieldLike, Scheduled
 from genflow.solver.noise import Noise
 
 EPSILONS = {
