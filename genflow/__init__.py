@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # that of `typing`, whose import would delay the moment from which Ctrl-C ends quietly
 if TYPE_CHECKING:
     from typing import Any
@@ -37,6 +39,21 @@ _LAZY = {
     "load": "genflow.checkpoint",
     "train": "genflow.training",
 }
+
+
+class _FormerModules:
+    """Asked last of all for a module that nothing finds: it may have another name now."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if not name.startswith("genflow."):
+            return None
+        from genflow.former import spec_of
+
+        return spec_of(name)
+
+
+sys.meta_path.append(_FormerModules)
 
 
 def __getattr__(name: str) -> Any:

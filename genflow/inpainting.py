@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
+from genflow.former import moved
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
 from genflow.process.shapes import dimension, over
@@ -370,3 +371,6 @@ def _check_finite(part: Tensor) -> None:
 
 
 __all__ = ["Measurement", "Replacement", "colourise", "constrain", "inpaint"]
+
+
+__getattr__ = moved("genflow.inpainting")

@@ -9,7 +9,7 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
-    ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals"),
+    ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals", "former"),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
@@ -20,13 +20,11 @@ LAYERS = (
         "sampling",
         "likelihood",
         "latent",
-        "control",
         "inpainting",
         "transport",
         "testing",
         "distributed",
         "convert",
-        "published",
     ),
     ("__init__",),
     ("evaluate",),

@@ -1,8 +1,6 @@
 """Sampling under linear constraints: what is given comes back exactly, and Gaussian data have a known conditional."""
 
-import importlib
 import math
-import sys
 
 import pytest
 import torch
@@ -337,10 +335,3 @@ def test_a_measurement_given_as_a_projection():
     known = Measurement(project, torch.full((2, 3), 0.7, dtype=F64))
     found = Replacement(nfe=10).sample(process, backbone, known, 2)
     torch.testing.assert_close(found.x.mean(2), torch.full((2, 2), 0.7, dtype=F64), rtol=0, atol=1e-12)
-
-
-def test_the_module_s_old_name_still_works():
-    sys.modules.pop("genflow.control", None)
-    with pytest.warns(FutureWarning, match=r"genflow\.control is now genflow\.inpainting"):
-        old = importlib.import_module("genflow.control")
-    assert (old.inpaint, old.Known, old.Replacement) == (inpaint, Measurement, Replacement)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from genflow.former import moved
 from genflow.process.affine_path import Coefficients
 from genflow.process.clock import CLOCKS, Clock
 from genflow.process.field import BackboneLike, Field
@@ -332,3 +333,6 @@ def constructor_options(owner: object) -> dict[str, Any]:
         return {}
     values = {f.name: (getattr(owner, f.name), f.default) for f in fields(owner) if f.init}
     return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
+
+
+__getattr__ = moved("genflow.process.base")

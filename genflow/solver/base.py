@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
+from genflow.former import moved
 from genflow.process.grids import Spacing, check_spacing
 from genflow.solver.ending import NO_FINISH, Ending, Finish
 from genflow.solver.fields import (
@@ -217,3 +218,6 @@ def check_finite(x: Tensor, t: Tensor, step: int) -> None:
                 f"samples {bad[:5]} are not finite after step {step} at t = {float(t):g}; "
                 "try more steps, a smaller tolerance, or a network trained longer"
             )
+
+
+__getattr__ = moved("genflow.solver.base")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import io
 import os
 import pickle
 import re
 import struct
-import sys
 import zipfile
 
 import pytest
@@ -227,11 +225,3 @@ def test_the_old_format_is_read_where_its_hash_is_given(file, stored):
     torch.save(stored, file, _use_new_zipfile_serialization=False)
     refused(file, "is in torch's old format, which has no checksums")
     same(read_published(file, sha256=hashlib.sha256(file.read_bytes()).hexdigest()), stored)
-
-
-def test_the_former_name_of_the_package_still_works_and_warns():
-    for name in [name for name in sys.modules if name.startswith("genflow.published")]:
-        del sys.modules[name]
-    with pytest.warns(FutureWarning, match=r"genflow\.published is now genflow\.convert"):
-        former = importlib.import_module("genflow.published.read")
-    assert former.read_published is read_published
