@@ -22,13 +22,14 @@ ROOT2 = math.sqrt(2.0)
 
 
 def drawn(net, seed=0):
-    """The network in float64 with every number of its state drawn: weights by fan-in, scales about 1."""
+    """The network in float64 with every number of its state drawn: weights by fan-in, large enough for deep blocks to
+    reach the output."""
     generator = torch.Generator().manual_seed(seed)
     net = net.double().eval()
     for value in net.state_dict().values():
         noise = torch.randn(value.shape, generator=generator, dtype=F64)
         fan = value[0].numel() if value.ndim > 2 else len(value)
-        value.copy_(noise / math.sqrt(fan) if value.ndim > 1 else 0.5 * noise + 0.3)
+        value.copy_(1.4 * noise / math.sqrt(fan) if value.ndim > 1 else 0.5 * noise + 0.3)
     return net
 
 
