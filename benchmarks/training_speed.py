@@ -1,4 +1,4 @@
-"""What training costs beside what it can not do without: the step, the averages, a checkpoint.
+"""What training costs beside what it cannot do without: the step, the averages, a checkpoint.
 
     python benchmarks/training_speed.py
 

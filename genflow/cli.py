@@ -1,6 +1,6 @@
 """The command line. A command is imported when it is called, so that `genflow --help` is instant.
 
-Exit codes: 0 done, 1 failed, 2 bad input or a file that can not be read or written, 3 some cells failed,
+Exit codes: 0 done, 1 failed, 2 bad input or a file that cannot be read or written, 3 some cells failed,
 70 out of memory, 74 a full disk, 75 the folder is in use, 124 the time limit is up, 128 + n ended by signal n
 (130 Ctrl-C, 143 SIGTERM).
 """
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 
 
 def say(text: str = "") -> None:
-    """A line on standard output; characters that the terminal can not show are replaced.
+    """A line on standard output; characters that the terminal cannot show are replaced.
 
     Where whoever read it has gone (`| head`), the rest goes nowhere and the work goes on.
     """

@@ -21,7 +21,7 @@ from genflow.scalars import Scalar, decimal, spelling, switch, whole, word_of
 
 
 class ConfigError(ValueError):
-    """A configuration that can not be used: where it stands, what came, what is allowed."""
+    """A configuration that cannot be used: where it stands, what came, what is allowed."""
 
 
 def option(default: Any, help: str, *, above: float | None = None, least: float | None = None, **more: Any) -> Any:
@@ -51,7 +51,7 @@ class TrainConfig:
     beta2: float = option(0.99, "Adam's second-moment decay", above=0, below=1)
     ema: float = option(0.995, "decay of the weights' moving average, which samples and measures", least=0, below=1)
     label_dropout: float = option(
-        0.1, "share of labels that a class-conditional backbone is not told, as guidance needs", least=0, below=1
+        0.1, "share of labels hidden from a class-conditional backbone, as guidance needs", least=0, below=1
     )
     more_ema: tuple[float, ...] = option(
         (), "further decays whose averages are kept beside, for genflow average", least=0, below=1

@@ -149,12 +149,12 @@ class Replacement:
         check_pair(process, self.solver)
         require("control", {"n": (n, is_count(n), "a whole number above 0")})
         classes = class_labels(labels, len(known.part), getattr(backbone, "classes", 0), "control")
-        told = None if classes is None else classes.repeat_interleave(int(n)).to(self.device)
+        labels_of_all = None if classes is None else classes.repeat_interleave(int(n)).to(self.device)
         part = known.part.repeat_interleave(int(n), dim=0)
         xs, calls = [], 0.0
         for start in range(0, len(part), self.batch_size):
             rows = range(start, min(start + self.batch_size, len(part)))
-            own = None if told is None else told[rows.start : rows.stop]
+            own = None if labels_of_all is None else labels_of_all[rows.start : rows.stop]
             at = process.field(backbone, labels=own, guidance=guidance)
             found = self._travel(process, at, Measurement(known.project, part[rows.start : rows.stop]), rows)
             xs.append(found.x.cpu())

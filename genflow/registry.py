@@ -107,7 +107,7 @@ class Registry:
             UnknownNameError: The name is not registered, or its plugin is broken (with the reason).
         """
         if name in self.broken:
-            raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}")
+            raise UnknownNameError(f"the {self.kind} '{name}' cannot be used: {self.broken[name]}")
         entries = self.entries()
         if name not in entries:
             family = [entry for entry in entries.values() if entry.family == name and not entry.preset]
@@ -154,7 +154,7 @@ class Registry:
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self.broken[name] = f"{reason} (plugin of {entry.origin})"
-            raise UnknownNameError(f"the {self.kind} '{name}' can not be used: {self.broken[name]}") from error
+            raise UnknownNameError(f"the {self.kind} '{name}' cannot be used: {self.broken[name]}") from error
 
     def _why_not(self, found: object) -> str:
         """Why what a plugin points to cannot be of this kind; "" where it can."""

@@ -376,7 +376,7 @@ def test_an_out_that_can_not_be_written(genflow, model, tmp_path, out):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
 def test_a_place_that_can_not_be_written_is_refused_before_the_work(genflow, model, out, monkeypatch):
     monkeypatch.setattr("genflow.load", lambda *_: pytest.fail("the model was opened"))
-    assert f"out = '{out}' can not be written: " in refused(genflow(f"{SAMPLE} --out {out}"))
+    assert f"out = '{out}' cannot be written: " in refused(genflow(f"{SAMPLE} --out {out}"))
 
 
 def test_looking_whether_a_file_can_be_written_leaves_it_alone(genflow, model, tmp_path):

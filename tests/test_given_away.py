@@ -292,11 +292,11 @@ def test_training_prints_its_classes_and_says_where_they_go_unused(home, tmp_pat
     result = call(monkeypatch, capsys, f"{TRAIN} {data} --out {tmp_path / 'b'}")
     assert result.code == 0
     assert "classes:" not in result.out
-    assert "2 classes (0 = cats, 1 = dogs), and the backbone is told none" in result.err
+    assert "2 classes (0 = cats, 1 = dogs), and the backbone takes none" in result.err
     assert "--backbone-options mlp.classes=2" in result.err
     result = call(monkeypatch, capsys, f"{TRAIN} {data} --backbone-options mlp.classes=3 --out {tmp_path / 'c'}")
     assert result.code == 0
-    assert "is told 3 classes, and the data set has 2" in result.err
+    assert "takes 3 classes, and the data set has 2" in result.err
     paint(tmp_path / "one" / "cats", 6)
     data = data.replace("path=pets", f"path={tmp_path / 'one'}")
     result = call(monkeypatch, capsys, f"{TRAIN} {data} --backbone-options mlp.classes=1 --out {tmp_path / 'd'}")

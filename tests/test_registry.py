@@ -175,7 +175,7 @@ def test_a_good_plugin_works_beside_bad_ones(plugins):
 def test_a_broken_plugin_says_whose_and_why_every_time(plugins, point):
     plugins(GOOD, point)
     for _ in range(2):
-        with pytest.raises(UnknownNameError, match=rf"process '{point[0]}' can not be used: \w+Error.*of bad-plugin"):
+        with pytest.raises(UnknownNameError, match=rf"process '{point[0]}' cannot be used: \w+Error.*of bad-plugin"):
             genflow.get_process(point[0])
 
 

@@ -76,12 +76,12 @@ def execute(given: Assignment, tell: Tell, should_stop: Callable[[], bool]) -> A
 
 
 def _seldom(tell: Tell) -> Tell:
-    told = 0.0
+    last = 0.0
 
     def now_and_then(share: float, note: str) -> None:
-        nonlocal told
-        if time.monotonic() - told > PAUSE:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last > PAUSE:
+            last = time.monotonic()
             tell(share, note)
 
     return now_and_then

@@ -84,12 +84,12 @@ class Opened:
 
     @property
     def classes(self) -> int:
-        """How many classes its network is told; 0 for none."""
+        """How many classes its network takes; 0 for none."""
         return int(self.about["backbone"]["options"].get("classes", 0))
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that its network is told, numbers where it has none."""
+        """Names of the classes that its network takes, numbers where they have none."""
         known = tuple(self.about.get("classes") or ())[: self.classes]
         return known + tuple(map(str, range(len(known), self.classes)))
 
@@ -264,10 +264,10 @@ class Opened:
         try:
             was = json.loads(note)
             pairs = {key: (was[key], self.about[key]) for key in ("process", "backbone")}
-            told = [f"{key} was {_told(a)} and is {_told(b)}" for key, (a, b) in pairs.items() if a != b]
+            changes = [f"{key} was {_shown(a)} and is {_shown(b)}" for key, (a, b) in pairs.items() if a != b]
         except (ValueError, KeyError, TypeError):
-            told = []
-        return "; ".join(told) or "its process or backbone differs"
+            changes = []
+        return "; ".join(changes) or "its process or backbone differs"
 
     def _check_weights(self, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
         owner = f"{self.folder / WEIGHTS} does not fit the backbone '{self.about['backbone']['name']}' of {CONFIG}"
@@ -314,7 +314,7 @@ def open_checkpoint(path: Path | str, verify: bool = True) -> Opened:
         verify: False takes files whose hash differs, for a look at a damaged checkpoint.
 
     Raises:
-        CheckpointError: The folder is no checkpoint, or what it says of itself is damaged or not of this version.
+        CheckpointError: The folder is not a checkpoint, is damaged, or is of another version.
     """
     folder = whole_folder(Path(path))
     hashes = read_manifest(folder)
@@ -365,7 +365,7 @@ def _note(content: bytes) -> str | None:
     return note if isinstance(note, str) else None
 
 
-def _told(part: Mapping[str, Any]) -> str:
+def _shown(part: Mapping[str, Any]) -> str:
     """A name with its options, briefly."""
     text = f"'{part['name']}' {json.dumps(part['options'], sort_keys=True)}"
     return text if len(text) < 300 else f"{text[:300]}..."
@@ -379,7 +379,7 @@ def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
         verify: False takes files whose hash differs, for a look at a damaged checkpoint.
 
     Raises:
-        CheckpointError: The folder is no checkpoint, is damaged, or does not fit this version.
+        CheckpointError: The folder is not a checkpoint, is damaged, or does not fit this version.
     """
     opened = open_checkpoint(path, verify)
     return opened.process, opened.backbone

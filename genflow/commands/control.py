@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from genflow.commands.given import IMAGE_HELP, Given, beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
-    ToldOptions,
+    ConditionedOptions,
     check_images,
     open_model,
     open_solver,
+    say_conditioning,
     say_solver,
-    say_told,
 )
 from genflow.commands.paths import check_out, make_folder
 from genflow.config import Options, option
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ControlConfig(ToldOptions):
+class ControlConfig(ConditionedOptions):
     """Samples that agree with a part of held-out or given images."""
 
     checkpoint: str = option("runs/model", "folder that genflow train wrote; its process needs a score", place=True)
@@ -89,6 +89,6 @@ def line(config: ControlConfig, out: str, opened: Opened, found: Solution, image
     """What to print."""
     return (
         f"{out}: {config.n} samples of each of {images} images, {what}; "
-        f"{opened.name}{say_told(config.label, config.guidance, opened)}, {say_solver(config)}, "
+        f"{opened.name}{say_conditioning(config.label, config.guidance, opened)}, {say_solver(config)}, "
         f"{config.correctors} correctors a step, NFE {found.nfe:g}"
     )

@@ -11,13 +11,13 @@ import click
 from genflow.cli import say
 from genflow.commands.given import array_of
 from genflow.commands.loaded import (
-    ToldOptions,
+    ConditionedOptions,
+    label_numbers,
     open_model,
     open_solver,
+    say_conditioning,
     say_solver,
-    say_told,
     solving,
-    told,
     write_samples,
 )
 from genflow.commands.options import config_options, examples, resolve
@@ -27,12 +27,12 @@ from genflow.config import option
 
 
 @dataclass(frozen=True)
-class DecodeConfig(ToldOptions):
+class DecodeConfig(ConditionedOptions):
     """Examples of latents."""
 
     latents: str = option("latents.npz", ".npz file with an array 'latent', as genflow encode writes it", place=True)
     nfe: int = option(20, "backbone calls per example (fixed-step solvers)", least=1)
-    label: str = option("none", "class that is told: its name or number, data (the file's array 'labels'), or none")
+    label: str = option("none", "class to condition on: its name or number, data (the file's array 'labels'), or none")
     out: str = option("decoded.png", "file to write: .png for a picture, .npz for data units", place=True)
 
 
@@ -56,11 +56,11 @@ def run_decode(config: DecodeConfig) -> str:
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
     opened = open_model(config.checkpoint, config.device)
     latents, own = array_of(Path(config.latents), "latent", opened.shape, "latents")
-    labels = told(config.label, opened, len(latents), own, f"{config.latents} has no array 'labels'")
+    labels = label_numbers(config.label, opened, len(latents), own, f"{config.latents} has no array 'labels'")
     if out.suffix == ".png":
         check_picture(opened)
     x = latents.to(config.device)
     found = decode(opened.process, opened.backbone, x, solver, labels=labels, **solving(config, budget))
     write_samples(out, opened, found.x, {})
-    kind = say_told(config.label, config.guidance, opened)
+    kind = say_conditioning(config.label, config.guidance, opened)
     return f"{out}: {len(latents)} examples of {opened.name}{kind}, {say_solver(config)}, NFE {found.nfe:g}"

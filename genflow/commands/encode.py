@@ -12,12 +12,12 @@ from genflow.cli import say
 from genflow.commands.given import IMAGE_HELP, beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
-    ToldOptions,
+    ConditionedOptions,
+    label_numbers,
     open_model,
     open_solver,
-    say_told,
+    say_conditioning,
     solving,
-    told,
     write_arrays,
 )
 from genflow.commands.options import config_options, examples, resolve
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EncodeConfig(ToldOptions):
+class EncodeConfig(ConditionedOptions):
     """Latents of held-out or given data."""
 
     n: int = option(64, "examples (all where there are fewer)", least=1)
@@ -68,7 +68,10 @@ def run_encode(config: EncodeConfig) -> str:
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
     opened = open_model(config.checkpoint, config.device)
     begin = beginning(opened, config.image, config.dataset_options, config.n, config.seed)
-    x, labels = begin.x.to(config.device), told(config.label, opened, len(begin.x), begin.labels, begin.missing)
+    x, labels = (
+        begin.x.to(config.device),
+        label_numbers(config.label, opened, len(begin.x), begin.labels, begin.missing),
+    )
     found = round_trip(opened.process, opened.backbone, x, solver, labels=labels, **solving(config, budget))
     norms = found.latent.flatten(1).double().norm(dim=1).cpu()
     if out.suffix == ".npz":
@@ -78,7 +81,7 @@ def run_encode(config: EncodeConfig) -> str:
     else:
         _draw_norms(out, opened, norms, config.seed)
     return (
-        f"{out}: {len(x)} latents of {opened.name}{say_told(config.label, config.guidance, opened)}, {config.solver}, "
+        f"{out}: {len(x)} latents of {opened.name}{say_conditioning(config.label, config.guidance, opened)}, {config.solver}, "
         f"NFE {found.nfe:g} there and back; median |latent| "
         f"{float(norms.median()):.4g}; round trip: rms {float(found.rms.mean()):.2g}, largest "
         f"{float(found.largest.max()):.2g} data units"

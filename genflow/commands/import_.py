@@ -63,7 +63,7 @@ def import_command(
             sha256=sha256,
         )
     except OSError as error:
-        raise ConfigError(f"out = '{out}' can not be written: {error.strerror}; choose another folder") from None
+        raise ConfigError(f"out = '{out}' cannot be written: {error.strerror}; choose another folder") from None
     for line in report(done, out):
         say(line)
     return 0
@@ -77,7 +77,7 @@ def report(done: Imported, out: Path) -> list[str]:
     data = plan.dataset["name"] if plan.dataset else "a data set that genflow does not have"
     return [
         f"{file.name}: {file.size:,} bytes, sha256 {file.sha256}",
-        f"process: {_told(plan.process)} ({done.source})",
+        f"process: {_described(plan.process)} ({done.source})",
         f"backbone: {plan.backbone['name']}, {count:,} parameters, {'x'.join(map(str, plan.shape))}, of {data}",
         f"weights: {kept}" + ("" if file.step is None else f", of {file.step:,}"),
         *(f"note: {note}" for note in done.notes),
@@ -86,7 +86,7 @@ def report(done: Imported, out: Path) -> list[str]:
     ]
 
 
-def _told(process: dict[str, object]) -> str:
+def _described(process: dict[str, object]) -> str:
     options = process["options"]
     assert isinstance(options, dict)
     numbers = ", ".join(

@@ -10,7 +10,7 @@ import click
 
 from genflow.cli import say
 from genflow.commands.control import ControlConfig, draw_rows, given_images, line, open_control
-from genflow.commands.loaded import told, write_arrays
+from genflow.commands.loaded import label_numbers, write_arrays
 from genflow.commands.options import config_options, examples, resolve
 from genflow.config import option
 
@@ -54,7 +54,7 @@ def run_inpaint(config: InpaintConfig) -> str:
 
     out, how, opened = open_control(config, config.out, "inpainting")
     begin, keep = given_images(config, opened), kept(config.mask, opened.shape)
-    labels = told(config.label, opened, len(begin.x), begin.labels, begin.missing)
+    labels = label_numbers(config.label, opened, len(begin.x), begin.labels, begin.missing)
     pair = opened.process, opened.backbone
     found = inpaint(*pair, begin.x, keep, config.n, how, labels=labels, guidance=config.guidance)
     if out.suffix == ".npz":

@@ -12,14 +12,14 @@ from genflow.cli import say
 from genflow.commands.given import IMAGE_HELP, Given, array_of, beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
-    ToldOptions,
+    ConditionedOptions,
     check_images,
+    label_numbers,
     open_model,
     open_solver,
+    say_conditioning,
     say_solver,
-    say_told,
     solving,
-    told,
     write_arrays,
 )
 from genflow.commands.options import config_options, examples, resolve
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InterpolateConfig(ToldOptions):
+class InterpolateConfig(ConditionedOptions):
     """Paths between pairs of held-out or given examples, or of latents."""
 
     pairs: int = option(6, "pairs of examples or latents: 1st and 2nd, 3rd and 4th, ...", least=1)
@@ -50,9 +50,7 @@ class InterpolateConfig(ToldOptions):
         "prior", "path between latents: prior, spherical or linear", among=("prior", "spherical", "linear")
     )
     nfe: int = option(100, "backbone calls per example and direction (fixed-step solvers)", least=1)
-    label: str = option(
-        "none", "class that is told of both ends and the path between them: its name or number, or none"
-    )
+    label: str = option("none", "class of both ends and of the path between them: its name or number, or none")
     seed: int = option(0, "seed of dequantisation, or of the prior's draws", least=0)
     dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("interpolation.png", "file to write: .png for a picture, .npz for data units", place=True)
@@ -89,7 +87,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
         check_picture(opened)
     begin = None if config.latents else _beginning(config, opened)
     ends = _latents(config, opened) if begin is None else begin.x
-    labels = told(config.label, opened, config.pairs, None, "the two ends of a path share one class")
+    labels = label_numbers(config.label, opened, config.pairs, None, "the two ends of a path share one class")
     how = {"labels": labels, **solving(config, budget)}
     first, second = (ends[k::2].to(config.device) for k in (0, 1))
     join = interpolate if begin else interpolate_latents
@@ -98,7 +96,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
         write_arrays(out, {"x": found.x.cpu(), "first": first.cpu(), "second": second.cpu()})
     else:
         _draw(out, opened, found.x.cpu(), begin)
-    kind = say_told(config.label, config.guidance, opened)
+    kind = say_conditioning(config.label, config.guidance, opened)
     tail = ", encoding included" if begin else f" between latents of {config.latents}"
     return (
         f"{out}: {config.pairs} paths of {config.count} by {opened.name}{kind}, {config.kind}, {say_solver(config)}, "

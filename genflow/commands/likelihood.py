@@ -13,11 +13,11 @@ from genflow.cli import say
 from genflow.commands.given import beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
-    ToldOptions,
+    ConditionedOptions,
+    label_numbers,
     open_model,
     open_solver,
-    say_told,
-    told,
+    say_conditioning,
     write_arrays,
 )
 from genflow.commands.options import config_options, examples, resolve
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DensityConfig(ToldOptions):
+class DensityConfig(ConditionedOptions):
     """The likelihood of held-out data."""
 
     examples: int = option(500, "test examples (all where there are fewer)", least=2)
@@ -114,7 +114,7 @@ def _measure(config: DensityConfig, model: Opened, solver: Solver, budget: int |
     t = _time(config.t, model.process)
     begin = beginning(model, "", config.dataset_options, config.examples, config.seed)
     raw, x = begin.raw, begin.x
-    labels = told(config.label, model, len(x), begin.labels, begin.missing)
+    labels = label_numbers(config.label, model, len(x), begin.labels, begin.missing)
     if t is not None:
         x = draw_path(model.process, x, t, config.seed, range(len(x)))
     parts = [
@@ -170,7 +170,7 @@ def _text(config: DensityConfig, model: Opened, found: _Measured, out: Path | No
         formula = f"\n{BPD_FORMULA}, s = 2/{scaling.levels}, N = {dim}"
     probes = f"{config.probes} {config.probe} probe{'s' * (config.probes > 1)} per example, drawn once"
     assert model.data is not None  # or its test split could not be opened
-    kind = say_told(config.label, config.guidance, model)
+    kind = say_conditioning(config.label, config.guidance, model)
     lines.append(
         f"{model.name} on the test split of {model.data['name']}, n = {count}{kind}: ODE from t = {found.t:g} by "
         f"{config.solver}, NFE {nfe:.1f}; "

@@ -56,7 +56,7 @@ def _list_entries(registry: Registry) -> None:
 
 
 def _list_ends() -> None:
-    """How paths may end, which every solver is told by the same two options."""
+    """How paths may end: two options that every solver takes."""
     say("  options of every solver, as in --solver-options heun.end=mean:")
     for name, words in ENDS.items():
         say(f"    end={name}: {words}{' (default)' if name == 'none' else ''}")

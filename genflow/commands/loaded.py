@@ -32,10 +32,10 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class ToldOptions(ModelOptions):
-    """The same of a network that may be told of classes."""
+class ConditionedOptions(ModelOptions):
+    """The same for a network that may be conditioned on classes."""
 
-    label: str = option("none", "class that is told: its name or number, data (each example's own), or none")
+    label: str = option("none", "class to condition on: its name or number, data (each example's own), or none")
     guidance: float = option(1.0, "classifier-free guidance towards the class; other than 1 takes two calls", least=0)
 
 
@@ -153,12 +153,12 @@ def class_number(word: str, opened: Opened, *words: str) -> int:
     raise ConfigError(f"label = '{word}' is not a class; give {ways}, {', '.join(words)}, or none")
 
 
-def told(word: str, opened: Opened, n: int, own: Tensor | None, missing: str) -> Tensor | None:
+def label_numbers(word: str, opened: Opened, n: int, own: Tensor | None, missing: str) -> Tensor | None:
     """The classes (n,) that --label stands for; None for none.
 
     Arguments:
         word: "none", a class, or "data": each example's own class.
-        opened: Whose network is told.
+        opened: The model whose network receives them.
         n: Examples.
         own: Classes of the examples, of which the first n count; None where they have none.
         missing: Why they have none.
@@ -180,7 +180,7 @@ def told(word: str, opened: Opened, n: int, own: Tensor | None, missing: str) ->
     return class_labels([0] * n if own is None else own[:n], n, opened.classes, "--label")
 
 
-def say_told(label: str, guidance: float, opened: Opened) -> str:
+def say_conditioning(label: str, guidance: float, opened: Opened) -> str:
     """What a line of output says of --label and --guidance."""
     if label == "none":
         return ""

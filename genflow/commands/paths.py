@@ -26,14 +26,14 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}; choose another folder") from None
+        raise ConfigError(f"out = '{path}' cannot be written: {error.strerror}; choose another folder") from None
 
 
 def check_out(out: str, endings: Sequence[str]) -> Path:
     """The path of a file to write.
 
     Raises:
-        ConfigError: Another ending, a folder, a place below a file, or one that can not be written.
+        ConfigError: Another ending, a folder, a place below a file, or one that cannot be written.
     """
     path = Path(out)
     if path.suffix not in endings:
@@ -47,7 +47,7 @@ def check_out(out: str, endings: Sequence[str]) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Raises ConfigError where a file can not be written; nothing is left behind, and a file that is there stays."""
+    """Raises ConfigError where a file cannot be written; nothing is left behind, and a file that is there stays."""
     try:
         if path.exists():
             path.open("r+b").close()
@@ -56,4 +56,4 @@ def check_writable(path: Path) -> None:
             with tempfile.TemporaryFile(dir=there):
                 pass
     except OSError as error:
-        raise ConfigError(f"out = '{path}' can not be written: {error.strerror}; choose another place") from None
+        raise ConfigError(f"out = '{path}' cannot be written: {error.strerror}; choose another place") from None

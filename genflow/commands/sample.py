@@ -12,12 +12,12 @@ import click
 from genflow.cli import say
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
-    ToldOptions,
+    ConditionedOptions,
     class_number,
     open_data,
     open_model,
+    say_conditioning,
     say_solver,
-    say_told,
     write_samples,
 )
 from genflow.commands.options import config_options, examples, resolve
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SampleConfig(ToldOptions):
+class SampleConfig(ConditionedOptions):
     """Samples of one checkpoint."""
 
     n: int = option(64, "samples", least=1)
@@ -89,7 +89,7 @@ def run_sampling(config: SampleConfig) -> str:
         if not team.leads:
             return ""
     write_samples(out, opened, solution.x, {} if labels is None else {"labels": labels})
-    kind = say_told(config.label, config.guidance, opened)
+    kind = say_conditioning(config.label, config.guidance, opened)
     if config.temperature != 1:
         kind += f", temperature {config.temperature:g}"
     short = 0 if solution.stopped is None else int(solution.stopped.sum())

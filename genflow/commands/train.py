@@ -51,9 +51,9 @@ class ModelConfig:
     tensorboard: bool = option(False, "write TensorBoard files to out/tensorboard too")
     allow_config_change: tuple[str, ...] = option((), "keys that may differ from those the run was begun with")
     on_bad_image: str = option(
-        "default", "images that can not be read: stop, or skip and count them", among=("default", "stop", "skip")
+        "default", "images that cannot be read: stop, or skip and count them", among=("default", "stop", "skip")
     )
-    on_save_error: str = option("stop", "a checkpoint that can not be written: stop or warn", among=("stop", "warn"))
+    on_save_error: str = option("stop", "a checkpoint that cannot be written: stop or warn", among=("stop", "warn"))
     verify: bool = option(True, "take up only checkpoints whose files match their hashes")
     timeout: float = option(600.0, "seconds that ranks wait for one another", above=0)
 
@@ -145,23 +145,23 @@ def build_parts(config: ModelConfig) -> tuple[Process, Any, Dataset]:
 
 
 def say_classes(config: ModelConfig, parts: tuple[Process, Any, Dataset]) -> None:
-    """Prints the classes that the network is told, and warns where they are no use or go unused."""
+    """Prints the classes that the network is conditioned on, and warns where they do not help or go unused."""
     _, backbone, dataset = parts
-    told, names = getattr(backbone, "classes", 0), dataset.class_names
+    known, names = getattr(backbone, "classes", 0), dataset.class_names
     shown = ", ".join(f"{i} = {name}" for i, name in enumerate(names[:20])) + (", ..." if len(names) > 20 else "")
-    if told:
+    if known:
         say(f"classes: {shown}")
     elif data_options(config).get("classes") is True:
         LOG.warning(
-            "the data set has %d classes (%s), and the backbone is told none: training goes without them; give "
+            "the data set has %d classes (%s), and the backbone takes none: training goes without them; give "
             "--backbone-options %s.classes=%d, or leave %s.classes out",
             len(names), shown, config.backbone, len(names), config.dataset,
         )  # fmt: skip
-    if told and len(names) == 1:
-        LOG.warning("there is one class only, '%s': being told it says nothing; leave %s.classes out", names[0],
+    if known and len(names) == 1:
+        LOG.warning("there is only one class, '%s', which tells the network nothing; leave %s.classes out", names[0],
                     config.backbone)  # fmt: skip
-    elif told > len(names):
-        LOG.warning("the backbone is told %d classes, and the data set has %d: the others are not trained", told,
+    elif known > len(names):
+        LOG.warning("the backbone takes %d classes, and the data set has %d: the others are not trained", known,
                     len(names))  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def data_options(config: ModelConfig) -> dict[str, Any]:
 
 
 def check_run_folder(out: Path) -> None:
-    """Raises ConfigError where a run can not be kept, before hours are spent."""
+    """Raises ConfigError where a run cannot be kept, before hours are spent."""
     from genflow.bench.store import Store
     from genflow.checkpoint import MANIFEST
 
@@ -191,7 +191,7 @@ def make_run_folder(out: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"out = '{out}' can not be written: {error.strerror}; choose another folder") from None
+        raise ConfigError(f"out = '{out}' cannot be written: {error.strerror}; choose another folder") from None
 
 
 @contextmanager

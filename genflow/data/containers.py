@@ -1,4 +1,4 @@
-"""What a path holds, told by its contents and not by its suffix."""
+"""What a path holds, recognised by its contents, not by its suffix."""
 
 from __future__ import annotations
 

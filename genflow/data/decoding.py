@@ -190,7 +190,7 @@ def _opened(data: bytes) -> Image:
 def _deep_kind(image: Image) -> str:
     """How an opened image has more than 8 bits a channel: by its mode, or by what Pillow will read into one of 8 bits.
 
-    A file may hide its depth from whoever looks for it in one place of the header; what the decoder is told is true.
+    A file may hide its depth from whoever looks in one place of the header; what Pillow tells its decoder is right.
     """
     if image.mode.startswith(DEEP):
         return f"mode {image.mode}"

@@ -39,7 +39,7 @@ class Published:
     by_hand: str = ""
 
 
-class Shelf:
+class DataFolders:
     """The folder that a data set's published files are looked for in.
 
     Arguments:

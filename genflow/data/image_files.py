@@ -108,7 +108,7 @@ class PictureDataset(Dataset):
         require(name, {"flip": (flip, isinstance(flip, bool), "true or false")})
         self.name, self.flip, self.recipe, self._pictures = name, flip, recipe, dict(splits)
         self._bad = bad or BadImages()
-        self._told: dict[str, str] = {}
+        self._noted: dict[str, str] = {}
         if recipe.size:
             check_size(name, recipe.size)
         self.shape = self._common_shape()
@@ -217,7 +217,7 @@ class PictureDataset(Dataset):
                 self._say_first("exif", part.title(row), f"has EXIF orientation {turned}, which is not applied")
 
     def _say_first(self, kind: str, title: str, what: str) -> None:
-        if self._told.setdefault(kind, title) is title:  # threads ask at the same time
+        if self._noted.setdefault(kind, title) is title:  # threads ask at the same time
             note(f"{title} {what}; {TODO[kind]}; further such images are not named")
 
     def _each(self, part: Pictures, rows: Iterable[int], work: Callable[[Pictures, int], Any]) -> list[Any]:

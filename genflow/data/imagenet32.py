@@ -44,7 +44,7 @@ class ImageNet32(PublishedImages):
     def __init__(self, root: str | None = None, download: bool = False, flip: bool = False) -> None:
         super().__init__(root, download, flip)
         self.places = {
-            split: self.shelf.need(
+            split: self.folders.need(
                 Published(f"{archive}_npz.zip", URL, by_hand=BY_HAND),
                 Published(f"{archive}.zip", URL, by_hand=BY_HAND),
                 Published(f"{self.BATCHES[split][0]}.npz"),

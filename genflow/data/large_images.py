@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from genflow.checks import is_count, require
 from genflow.data.bad_images import BadImages
 from genflow.data.decoding import Recipe
-from genflow.data.downloads import DataError, Published, Shelf
+from genflow.data.downloads import DataError, DataFolders, Published
 from genflow.data.image_files import PictureDataset, Pictures
 from genflow.data.sources import Source, open_source
 from genflow.data.table_files import HELD_OUT, VALIDATION
@@ -51,8 +51,8 @@ class CelebA64(PictureDataset):
         bad_limit: int = 100,
     ) -> None:
         require("celeba64", {"held_out": (held_out, held_out in HELD_OUT, "'test' or 'validation'")})
-        shelf = Shelf("celeba64", root, download)
-        partition, place = shelf.need(self.PARTITION), shelf.need(self.ARCHIVE, self.FOLDER)
+        folders = DataFolders("celeba64", root, download)
+        partition, place = folders.need(self.PARTITION), folders.need(self.ARCHIVE, self.FOLDER)
         self.held_out, source = held_out, open_source(place)
         parts = self._partition(partition, source)
         splits = {
@@ -113,8 +113,8 @@ class LsunBedroom(PictureDataset):
         bad_limit: int = 100,
     ) -> None:
         require("lsun_bedroom", {"size": (size, is_count(size), "a whole number above 0")})
-        shelf = Shelf("lsun_bedroom", root, download)
-        sources = {split: open_source(shelf.need(*self._files(part))) for split, part in self.PARTS.items()}
+        folders = DataFolders("lsun_bedroom", root, download)
+        sources = {split: open_source(folders.need(*self._files(part))) for split, part in self.PARTS.items()}
         splits = {split: Pictures(source, source.names) for split, source in sources.items()}
         super().__init__(
             "lsun_bedroom", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit)
@@ -161,7 +161,7 @@ class FFHQ(PictureDataset):
         bad_limit: int = 100,
     ) -> None:
         require("ffhq", {"size": (size, is_count(size), "a whole number above 0")})
-        source = open_source(Shelf("ffhq", root, download).need(*self._files(int(size))))
+        source = open_source(DataFolders("ffhq", root, download).need(*self._files(int(size))))
         splits = {"train": Pictures(source, []), "test": Pictures(source, [])}
         for name in source.names:
             splits["train" if self._number(name, source) < self.FIRST_TEST else "test"].names.append(name)

@@ -142,7 +142,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises OSError for what is there and is no file to read: a pipe would never end."""
+    """Raises OSError for what exists and is not a regular file: reading a pipe would never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(0, "it is not a regular file")
 

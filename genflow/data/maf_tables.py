@@ -71,7 +71,7 @@ class Gas(Table):
 
     def _find(self, file: str) -> Path:
         flat = [Published(Path(name).name) for name in (file, self.TEXT.name)]
-        return self.shelf.need(Published(file), self.TEXT, *flat)
+        return self.folders.need(Published(file), self.TEXT, *flat)
 
     def prepare(self) -> Parts:
         data = self._text() if self._found[self.files[0]].suffix == ".txt" else self.array(self.files[0])

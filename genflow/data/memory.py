@@ -58,7 +58,7 @@ def _machine() -> float:
 
 def _container() -> float:
     for path in CGROUPS:
-        with suppress(OSError, ValueError):  # "max" is no number: no limit
+        with suppress(OSError, ValueError):  # "max" means no limit
             return float(int(Path(path).read_text()))
     return math.inf
 

@@ -13,7 +13,7 @@ from genflow.checks import require
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayDataset, ArrayPart, stratified_rows
 from genflow.data.base import Scaling
-from genflow.data.downloads import DataError, Published, Shelf
+from genflow.data.downloads import DataError, DataFolders, Published
 
 SIDE = 32
 BATCH_BYTES = 2**28
@@ -61,7 +61,7 @@ class PublishedImages(ArrayDataset):
     def __init__(self, root: str | None, download: bool, flip: bool) -> None:
         super().__init__()
         require(self.name, {"flip": (flip, isinstance(flip, bool), "true or false")})
-        self.flip, self.shelf = flip, Shelf(self.name, root, download)
+        self.flip, self.folders = flip, DataFolders(self.name, root, download)
 
     def checked(self, images: Any, labels: Any, place: object, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, 3, 32, 32), uint8, and classes from 0.
@@ -102,7 +102,7 @@ class Cifar10(PublishedImages):
 
     def __init__(self, root: str | None = None, download: bool = False, flip: bool = True) -> None:
         super().__init__(root, download, flip)
-        self.place = self.shelf.need(self.FOLDER, self.ARCHIVE)
+        self.place = self.folders.need(self.FOLDER, self.ARCHIVE)
 
     def _read(self, split: str) -> ArrayPart:
         read = _folder_batches if self.place.is_dir() else _tar_batches
@@ -202,8 +202,8 @@ class Svhn(PublishedImages):
         super().__init__(root, download, flip)
         require(self.name, {"extra": (extra, isinstance(extra, bool), "true or false")})
         self.places = {
-            "train": [self.shelf.need(self.FILES[part]) for part in ("train", *["extra"] * extra)],
-            "test": [self.shelf.need(self.FILES["test"])],
+            "train": [self.folders.need(self.FILES[part]) for part in ("train", *["extra"] * extra)],
+            "test": [self.folders.need(self.FILES["test"])],
         }
 
     def _read(self, split: str) -> ArrayPart:

@@ -14,7 +14,7 @@ import numpy as np
 
 from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart
-from genflow.data.downloads import DataError, Published, Shelf
+from genflow.data.downloads import DataError, DataFolders, Published
 
 HELD_OUT = ("test", "validation")
 VALIDATION = "published, with the validation part as the test split"
@@ -47,7 +47,7 @@ class Table(ArrayDataset):
     def __init__(self, root: str | None = None, download: bool = False, held_out: str = "test") -> None:
         super().__init__()
         require(self.name, {"held_out": (held_out, held_out in HELD_OUT, "'test' or 'validation'")})
-        self.held_out, self.shelf = held_out, Shelf(self.name, root, download)
+        self.held_out, self.folders = held_out, DataFolders(self.name, root, download)
         self._found = {file: self._find(file) for file in self.files}
 
     @property
@@ -87,7 +87,7 @@ class Table(ArrayDataset):
     def _find(self, file: str) -> Path:
         """A file on its own, below a folder `data`, or the archive that holds it."""
         own = [Published(name) for name in (file, f"data/{file}", Path(file).name)]
-        return self.shelf.need(*own, ARCHIVE)
+        return self.folders.need(*own, ARCHIVE)
 
     def open(self, file: str) -> BinaryIO:
         """One of the files, from where it was found.

@@ -1,4 +1,4 @@
-"""Injected noise: its relative size, whose it is, and who can not carry it."""
+"""Injected noise: its relative size, whose it is, and who cannot carry it."""
 
 import pytest
 import torch

@@ -126,7 +126,7 @@ def test_a_failed_cell_is_told_and_the_rest_is_done(toy, settings, inline):
 
 
 def test_a_finished_run_is_written_whatever_is_asked_of_it(toy, settings, inline):
-    """With two solvers a row of the table and the claim mean several numbers, and the picture can not be drawn."""
+    """With two solvers a row of the table and the claim mean several numbers, and the picture cannot be drawn."""
 
     def draw(results, folder):
         raise LookupError("no such curve")

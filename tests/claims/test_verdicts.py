@@ -104,7 +104,7 @@ def test_every_claim_is_judged_on_what_its_scale_measures(recipe, scale, tmp_pat
 
 
 def test_a_question_that_means_several_numbers_is_not_judged():
-    """A finished run is never lost to a claim that can not be put: its reason stands in the findings."""
+    """A finished run is never lost to a claim that cannot be put: its reason stands in the findings."""
     rows = [row("FD[digits]", 1.0, protocol="", n=5, process="pfgm", budget=b) | {"part": "one"} for b in (1, 2)]
     claim = Claim("one", less(quality("pfgm"), quality("vp_ode"), ("PFGM", "VP")))
     verdict = claim.verdict(Results("small", rows))

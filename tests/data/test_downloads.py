@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import genflow
-from genflow.data.downloads import DataError, Published, Shelf
+from genflow.data.downloads import DataError, DataFolders, Published
 
 CONTENT = b"published bytes" * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -40,28 +40,28 @@ def files_below(folder):
 
 
 def test_a_file_is_found_in_the_root_or_the_data_sets_own_folder(tmp_path):
-    shelf = Shelf("thing", str(tmp_path))
-    assert shelf.find([Published("a")]) is None
+    folders = DataFolders("thing", str(tmp_path))
+    assert folders.find([Published("a")]) is None
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "b").write_text("")
-    assert shelf.need(Published("a"), Published("b")) == tmp_path / "thing" / "b"
+    assert folders.need(Published("a"), Published("b")) == tmp_path / "thing" / "b"
     (tmp_path / "a").write_text("")
-    assert shelf.need(Published("a"), Published("b")) == tmp_path / "a"
+    assert folders.need(Published("a"), Published("b")) == tmp_path / "a"
 
 
 def test_the_root_is_the_option_then_the_variable_then_the_cache(tmp_path, monkeypatch):
     for name in ("option", "variable", "cache"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("GENFLOW_CACHE", str(tmp_path / "cache"))
-    assert Shelf("thing").root == tmp_path / "cache" / "data"
+    assert DataFolders("thing").root == tmp_path / "cache" / "data"
     monkeypatch.setenv("GENFLOW_DATA_DIR", str(tmp_path / "variable"))
-    assert Shelf("thing").root == tmp_path / "variable"
-    assert Shelf("thing", str(tmp_path / "option")).root == tmp_path / "option"
+    assert DataFolders("thing").root == tmp_path / "variable"
+    assert DataFolders("thing", str(tmp_path / "option")).root == tmp_path / "option"
     with pytest.raises(DataError, match=r"thing: root = .*absent.* is not a folder"):
-        Shelf("thing", str(tmp_path / "absent"))
+        DataFolders("thing", str(tmp_path / "absent"))
     monkeypatch.setenv("GENFLOW_DATA_DIR", str(tmp_path / "absent"))
     with pytest.raises(DataError, match="GENFLOW_DATA_DIR = "):
-        Shelf("thing")
+        DataFolders("thing")
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_what_can_not_be_fetched_says_why(name, tmp_path):
 
 def test_nothing_is_fetched_unasked(server, tmp_path):
     with pytest.raises(DataError, match=r"thing\.download=true fetches it"):
-        Shelf("thing", str(tmp_path)).need(Published("a", f"{server}/a", md5=MD5))
+        DataFolders("thing", str(tmp_path)).need(Published("a", f"{server}/a", md5=MD5))
     assert files_below(tmp_path) == []
 
 
 def test_a_file_is_fetched_once_and_checked(server, tmp_path):
-    shelf = Shelf("thing", str(tmp_path), download=True)
-    path = shelf.need(Published("sub/a", f"{server}/a", md5=MD5))
+    folders = DataFolders("thing", str(tmp_path), download=True)
+    path = folders.need(Published("sub/a", f"{server}/a", md5=MD5))
     assert path == tmp_path / "thing" / "sub" / "a"
     assert path.read_bytes() == CONTENT
-    assert shelf.need(Published("sub/a", f"{server}/missing")) == path
+    assert folders.need(Published("sub/a", f"{server}/missing")) == path
     assert files_below(tmp_path) == [path]
 
 
@@ -122,15 +122,15 @@ def test_a_file_is_fetched_once_and_checked(server, tmp_path):
 )
 def test_a_wrong_download_leaves_nothing(server, tmp_path, url, md5, message):
     with pytest.raises(DataError, match=message):
-        Shelf("thing", str(tmp_path), download=True).need(Published("a", f"{server}{url}", md5=md5))
+        DataFolders("thing", str(tmp_path), download=True).need(Published("a", f"{server}{url}", md5=md5))
     assert files_below(tmp_path) == []
 
 
 def test_offline_the_reason_and_the_way_out_are_said(tmp_path):
     with pytest.raises(DataError, match=r"could not be fetched: .*refused.*needs a; looked in .*Put it there"):
-        Shelf("thing", str(tmp_path), download=True).need(Published("a", "http://127.0.0.1:9/a"))
+        DataFolders("thing", str(tmp_path), download=True).need(Published("a", "http://127.0.0.1:9/a"))
 
 
 def test_download_is_true_or_false(tmp_path):
     with pytest.raises(DataError, match="download = 'yes'"):
-        Shelf("thing", str(tmp_path), download="yes")
+        DataFolders("thing", str(tmp_path), download="yes")

@@ -50,10 +50,10 @@ def test_given_then_variable_then_cache(tmp_path, monkeypatch):
     cache = weights.store_folder() / known.file
     cache.write_bytes(b"weights")
     assert find(BOTH).path == cache
-    (tmp_path / "shelf").mkdir()
-    (tmp_path / "shelf" / known.file).write_bytes(b"weights")
-    monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "shelf"))
-    assert find(BOTH).path == tmp_path / "shelf" / known.file
+    (tmp_path / "folders").mkdir()
+    (tmp_path / "folders" / known.file).write_bytes(b"weights")
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "folders"))
+    assert find(BOTH).path == tmp_path / "folders" / known.file
     (tmp_path / "mine.pt").write_bytes(b"weights")
     found = find(BOTH, str(tmp_path / "mine.pt"))
     assert (found.path, found.trust) == (tmp_path / "mine.pt", "published")

@@ -51,7 +51,7 @@ def test_output_in_float32(load, error, name, size):
 @torch.no_grad()
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_builds_and_takes_a_field_head_and_any_noise_level(size):
-    """The published port can not be built, has no field head, and takes only whole-numbered noise levels."""
+    """The published port cannot be built, has no field head, and takes only whole-numbered noise levels."""
     net = NCSNv2((1, 32, 32), extra_channels=1, features=4, size=size).eval()
     output = net(torch.randn(3, 1, 32, 32), torch.tensor([0.37, -1.7, 1e4]))
     assert output.shape == (3, 2, 32, 32)
