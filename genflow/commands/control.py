@@ -13,7 +13,7 @@ from genflow.commands.loaded import (
     check_images,
     open_model,
     open_solver,
-    say_conditioning,
+    say_labels,
     say_solver,
 )
 from genflow.commands.paths import check_out, make_folder
@@ -89,6 +89,6 @@ def line(config: ControlConfig, out: str, opened: Opened, found: Solution, image
     """What to print."""
     return (
         f"{out}: {config.n} samples of each of {images} images, {what}; "
-        f"{opened.name}{say_conditioning(config.label, config.guidance, opened)}, {say_solver(config)}, "
+        f"{opened.name}{say_labels(config.label, config.guidance, opened)}, {say_solver(config)}, "
         f"{config.correctors} correctors a step, NFE {found.nfe:g}"
     )

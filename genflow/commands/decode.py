@@ -15,7 +15,7 @@ from genflow.commands.loaded import (
     label_numbers,
     open_model,
     open_solver,
-    say_conditioning,
+    say_labels,
     say_solver,
     solving,
     write_samples,
@@ -62,5 +62,5 @@ def run_decode(config: DecodeConfig) -> str:
     x = latents.to(config.device)
     found = decode(opened.process, opened.backbone, x, solver, labels=labels, **solving(config, budget))
     write_samples(out, opened, found.x, {})
-    kind = say_conditioning(config.label, config.guidance, opened)
+    kind = say_labels(config.label, config.guidance, opened)
     return f"{out}: {len(latents)} examples of {opened.name}{kind}, {say_solver(config)}, NFE {found.nfe:g}"

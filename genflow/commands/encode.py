@@ -16,7 +16,7 @@ from genflow.commands.loaded import (
     label_numbers,
     open_model,
     open_solver,
-    say_conditioning,
+    say_labels,
     solving,
     write_arrays,
 )
@@ -68,10 +68,8 @@ def run_encode(config: EncodeConfig) -> str:
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
     opened = open_model(config.checkpoint, config.device)
     begin = beginning(opened, config.image, config.dataset_options, config.n, config.seed)
-    x, labels = (
-        begin.x.to(config.device),
-        label_numbers(config.label, opened, len(begin.x), begin.labels, begin.missing),
-    )
+    x = begin.x.to(config.device)
+    labels = label_numbers(config.label, opened, len(x), begin.labels, begin.missing)
     found = round_trip(opened.process, opened.backbone, x, solver, labels=labels, **solving(config, budget))
     norms = found.latent.flatten(1).double().norm(dim=1).cpu()
     if out.suffix == ".npz":
@@ -81,7 +79,7 @@ def run_encode(config: EncodeConfig) -> str:
     else:
         _draw_norms(out, opened, norms, config.seed)
     return (
-        f"{out}: {len(x)} latents of {opened.name}{say_conditioning(config.label, config.guidance, opened)}, {config.solver}, "
+        f"{out}: {len(x)} latents of {opened.name}{say_labels(config.label, config.guidance, opened)}, {config.solver}, "
         f"NFE {found.nfe:g} there and back; median |latent| "
         f"{float(norms.median()):.4g}; round trip: rms {float(found.rms.mean()):.2g}, largest "
         f"{float(found.largest.max()):.2g} data units"

@@ -17,7 +17,7 @@ from genflow.commands.loaded import (
     label_numbers,
     open_model,
     open_solver,
-    say_conditioning,
+    say_labels,
     say_solver,
     solving,
     write_arrays,
@@ -96,7 +96,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
         write_arrays(out, {"x": found.x.cpu(), "first": first.cpu(), "second": second.cpu()})
     else:
         _draw(out, opened, found.x.cpu(), begin)
-    kind = say_conditioning(config.label, config.guidance, opened)
+    kind = say_labels(config.label, config.guidance, opened)
     tail = ", encoding included" if begin else f" between latents of {config.latents}"
     return (
         f"{out}: {config.pairs} paths of {config.count} by {opened.name}{kind}, {config.kind}, {say_solver(config)}, "

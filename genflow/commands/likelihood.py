@@ -17,7 +17,7 @@ from genflow.commands.loaded import (
     label_numbers,
     open_model,
     open_solver,
-    say_conditioning,
+    say_labels,
     write_arrays,
 )
 from genflow.commands.options import config_options, examples, resolve
@@ -170,7 +170,7 @@ def _text(config: DensityConfig, model: Opened, found: _Measured, out: Path | No
         formula = f"\n{BPD_FORMULA}, s = 2/{scaling.levels}, N = {dim}"
     probes = f"{config.probes} {config.probe} probe{'s' * (config.probes > 1)} per example, drawn once"
     assert model.data is not None  # or its test split could not be opened
-    kind = say_conditioning(config.label, config.guidance, model)
+    kind = say_labels(config.label, config.guidance, model)
     lines.append(
         f"{model.name} on the test split of {model.data['name']}, n = {count}{kind}: ODE from t = {found.t:g} by "
         f"{config.solver}, NFE {nfe:.1f}; "

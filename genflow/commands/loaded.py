@@ -180,7 +180,7 @@ def label_numbers(word: str, opened: Opened, n: int, own: Tensor | None, missing
     return class_labels([0] * n if own is None else own[:n], n, opened.classes, "--label")
 
 
-def say_conditioning(label: str, guidance: float, opened: Opened) -> str:
+def say_labels(label: str, guidance: float, opened: Opened) -> str:
     """What a line of output says of --label and --guidance."""
     if label == "none":
         return ""

@@ -16,7 +16,7 @@ from genflow.commands.loaded import (
     class_number,
     open_data,
     open_model,
-    say_conditioning,
+    say_labels,
     say_solver,
     write_samples,
 )
@@ -89,7 +89,7 @@ def run_sampling(config: SampleConfig) -> str:
         if not team.leads:
             return ""
     write_samples(out, opened, solution.x, {} if labels is None else {"labels": labels})
-    kind = say_conditioning(config.label, config.guidance, opened)
+    kind = say_labels(config.label, config.guidance, opened)
     if config.temperature != 1:
         kind += f", temperature {config.temperature:g}"
     short = 0 if solution.stopped is None else int(solution.stopped.sum())
