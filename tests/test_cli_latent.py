@@ -315,7 +315,7 @@ def test_an_out_that_can_not_be_written(genflow, tmp_path, verb):
         ("inpaint --checkpoint vp --images 0", "images = 0 is not allowed"),
         ("inpaint --checkpoint vp --n 0", "n = 0 is not allowed"),
         ("inpaint --checkpoint vp --nfe 5 --correctors 1", "nfe = 5 is not a whole number of steps"),
-        ("inpaint --checkpoint vp --solver heun", "needs a fixed-step SDE solver, and Heun is none"),
+        ("inpaint --checkpoint vp --solver heun", "needs a fixed-step SDE solver, and Heun is not one"),
         ("colourise --checkpoint vp", "needs images of 3 channels, and those of the data set 'digits' have 1"),
         ("colourise --checkpoint pfgm", "PFGM cannot be sampled under a constraint"),
         ("evaluate --checkpoint vp --metric fdd", "unknown metric 'fdd'; did you mean 'fd'?"),

@@ -79,8 +79,8 @@ def run_encode(config: EncodeConfig) -> str:
     else:
         _draw_norms(out, opened, norms, config.seed)
     return (
-        f"{out}: {len(x)} latents of {opened.name}{say_labels(config.label, config.guidance, opened)}, {config.solver}, "
-        f"NFE {found.nfe:g} there and back; median |latent| "
+        f"{out}: {len(x)} latents of {opened.name}{say_labels(config.label, config.guidance, opened)}, "
+        f"{config.solver}, NFE {found.nfe:g} there and back; median |latent| "
         f"{float(norms.median()):.4g}; round trip: rms {float(found.rms.mean()):.2g}, largest "
         f"{float(found.largest.max()):.2g} data units"
     )

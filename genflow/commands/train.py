@@ -151,12 +151,6 @@ def say_classes(config: ModelConfig, parts: tuple[Process, Any, Dataset]) -> Non
     shown = ", ".join(f"{i} = {name}" for i, name in enumerate(names[:20])) + (", ..." if len(names) > 20 else "")
     if known:
         say(f"classes: {shown}")
-    elif data_options(config).get("classes") is True:
-        LOG.warning(
-            "the data set has %d classes (%s), and the backbone takes none: training goes without them; give "
-            "--backbone-options %s.classes=%d, or leave %s.classes out",
-            len(names), shown, config.backbone, len(names), config.dataset,
-        )  # fmt: skip
     if known and len(names) == 1:
         LOG.warning("there is only one class, '%s', which tells the network nothing; leave %s.classes out", names[0],
                     config.backbone)  # fmt: skip

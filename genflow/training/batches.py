@@ -203,8 +203,8 @@ def check_data(dataset: Dataset, classes: int) -> None:
     name, labels = dataset.name, dataset.labels("train") if classes else None
     if dataset.classes_asked and not classes:
         note(
-            f"the {dataset.classes} classes of '{name}' are not used: the backbone has none; "
-            f"give it classes = {dataset.classes}"
+            f"the {dataset.classes} classes of '{name}' are not used, since the backbone takes none; "
+            f"give it classes = {dataset.classes}, or leave the data's classes out"
         )
     if classes and labels is None:
         raise ValueError(f"the backbone has classes = {classes}, but '{name}' has no labels; give it classes = 0")

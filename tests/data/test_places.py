@@ -461,7 +461,7 @@ def test_classes_that_the_backbone_does_not_see_are_told(tmp_path, form, caplog)
     for asked, classes, told in ((True, 0, 1), (True, 2, 0), (False, 0, 0)):
         caplog.clear()
         check_data(images(place, classes=asked), classes)
-        lines = [line for line in caplog.messages if "the backbone has none; give it classes = 2" in line]
+        lines = [line for line in caplog.messages if "since the backbone takes none; give it classes = 2" in line]
         assert len(lines) == told
     check_data(genflow.get_dataset("digits"), 0)
     assert not [line for line in caplog.messages if "digits" in line]
