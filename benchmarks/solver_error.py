@@ -30,7 +30,7 @@ from genflow.evaluate import fd
 from genflow.process.base import Process
 from genflow.registry import registries
 from genflow.sampling import draw_prior
-from genflow.solver.base import Solution
+from genflow.solver.fields import Solution
 
 BUDGETS = (5, 10, 20, 35, 50, 100)
 GRIDS = ("process", "uniform", "log", "edm(7)", "snr", "cosine", "adapted")

@@ -23,6 +23,8 @@ class Place(click.ParamType):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value):
+            self.fail("'' is not a path; give a file or a folder", param, ctx)
         return expand(value)
 
 

@@ -207,7 +207,7 @@ def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
     if word == HOLDS:
         words = f"On {name}, {first} is ahead of {others[0]}"
     elif word == ONE_SEED:
-        words = f"On {name}, {first} has the best mean, ahead of {others[0]}. One training seed allows no verdict"
+        words = f"On {name}, {first} has the best mean, then {others[0]}. One training seed allows no verdict"
     else:
         words = f"On {name}, there is no significant difference between {first} and {others[0]}"
     known = not math.isnan(found.p)

@@ -19,7 +19,8 @@ from genflow.bench.choose import prepare
 from genflow.bench.tables import collect
 from genflow.bench.tasks import Tasks
 from genflow.bench.worker import Worker
-from genflow.solver.base import NonFiniteError, Solution, Solver
+from genflow.solver.base import NonFiniteError, Solver
+from genflow.solver.fields import Solution
 
 
 def quiet(share, note):

@@ -81,10 +81,13 @@ def test_vp(network, error, name, dtype, key, tolerance):
     ],
 )
 def test_vp_score(network, error, name, process, key):
-    """−output/b; near t = 0 the published float32 1 − e^(−B) in b keeps few digits, so the last two times count."""
-    stored, net = network(name, F32)
-    found = process().field(net).score(stored["x"], stored["t"].double())
-    assert error(found[-2:], stored[key][-2:]) < 1e-6
+    """−output/b; near t = 0 the published float32 1 − e^(−B) in b keeps few digits, so the last two times count.
+
+    In float64, against numbers stored in float32, which are off by 3.2e-6 by their own rounding.
+    """
+    stored, net = network(name, F64)
+    found = process().field(net).score(stored["x"].double(), stored["t"].double())
+    assert error(found[-2:], stored[key][-2:]) < 5e-6
 
 
 @torch.no_grad()

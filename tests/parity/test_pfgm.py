@@ -15,7 +15,7 @@ from genflow.process.heads import PoissonField
 from genflow.process.poisson import PFGM
 from genflow.process.posterior import posterior_mean
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import CallableField
+from genflow.solver.fields import CallableField
 from genflow.solver.ode import Euler, Heun
 
 PRECISIONS = {"f32": torch.float32, "f64": torch.float64}

@@ -283,5 +283,7 @@ def test_an_option_of_the_wrong_kind_is_named(name, option, value):
 
 
 def test_a_count_that_no_number_holds_is_named():
-    with pytest.raises(ValueError, match=r"no number with tau = 0\.03 and m_max = 1e\+09; give a smaller m_max"):
+    with pytest.raises(
+        ValueError, match=r"not a finite number with tau = 0\.03 and m_max = 1e\+09; give a smaller m_max"
+    ):
         genflow.get_process("pfgm", m_max=1e9)

@@ -248,7 +248,7 @@ def test_a_base_given_as_an_object_works_and_is_in_no_file():
     assert pairs.target.shape == (6, 4)
     with pytest.raises(ValueError, match="Ring was given as an object, which no file can hold"):
         process.config()
-    with pytest.raises(ValueError, match="no Gaussian mixture"):
+    with pytest.raises(ValueError, match="not a Gaussian mixture"):
         process.oracle(torch.zeros(2, 2))
 
 

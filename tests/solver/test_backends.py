@@ -12,7 +12,8 @@ from genflow.process.score_sde import VE
 from genflow.registry import registries
 from genflow.solver.adaptive import RK45
 from genflow.solver.backends import Scipy, TorchDiffEq
-from genflow.solver.base import CallableField, NonFiniteError, StepUnderflowError
+from genflow.solver.base import NonFiniteError, StepUnderflowError
+from genflow.solver.fields import CallableField
 
 F64 = torch.float64
 POINTS = torch.randn(6, 3, dtype=F64, generator=torch.Generator().manual_seed(0))

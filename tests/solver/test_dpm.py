@@ -12,8 +12,9 @@ from genflow.process.score_sde import VP
 from genflow.registry import registries
 from genflow.sampling import draw_prior
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import CallableField, NonFiniteError
+from genflow.solver.base import NonFiniteError
 from genflow.solver.dpm import DPMpp2M, DPMpp3M, Mean, Place, UniPC, exponential_moments, exponential_weights, predict
+from genflow.solver.fields import CallableField
 from genflow.testing import GaussianField, error_slope
 
 F64 = torch.float64

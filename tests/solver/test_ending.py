@@ -18,8 +18,9 @@ from genflow.registry import registries
 from genflow.sampling import check_pair, draw_prior, sample
 from genflow.solver import ENDS
 from genflow.solver.adaptive import RK45
-from genflow.solver.base import CallableField, Solution, Solver
+from genflow.solver.base import Solver
 from genflow.solver.ending import Ending
+from genflow.solver.fields import CallableField, Solution
 from genflow.solver.noise import Noise
 from genflow.solver.ode import Heun
 

@@ -13,7 +13,7 @@ from genflow.process.base import Process
 from genflow.process.poisson import PFGM, PFGMPP
 from genflow.process.score_sde import VE, VP
 from genflow.registry import registries
-from genflow.solver.base import CallableField
+from genflow.solver.fields import CallableField
 from genflow.solver.multistep import AB2, AB3, AB4, adams_weights
 from genflow.solver.ode import DDIM, RK4, Euler, Midpoint, runge_kutta
 from genflow.testing import error_slope

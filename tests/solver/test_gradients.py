@@ -9,7 +9,7 @@ import genflow
 from genflow.process.score_sde import VP
 from genflow.registry import registries
 from genflow.solver.adaptive import RK23, RK45
-from genflow.solver.base import CallableField
+from genflow.solver.fields import CallableField
 from genflow.solver.noise import Noise, sample_generator
 from genflow.solver.ode import Heun
 

@@ -13,8 +13,9 @@ from genflow.process.poisson import PFGM
 from genflow.process.score_sde import VE, VP
 from genflow.sampling import sample
 from genflow.solver.backend_sde import TorchSDE
-from genflow.solver.base import CallableField, NonFiniteError
+from genflow.solver.base import NonFiniteError
 from genflow.solver.churn import EDMChurn, time_of_sigma
+from genflow.solver.fields import CallableField
 from genflow.solver.noise import Noise
 from genflow.solver.predictor import Ancestral, PredictorCorrector, ReverseDiffusion
 from genflow.solver.sde import EPSILONS, EulerMaruyama, HeunSDE

@@ -16,7 +16,8 @@ from genflow.process.score_sde import VP
 from genflow.registry import registries
 from genflow.sampling import draw_prior
 from genflow.solver.adaptive import RK23, RK45
-from genflow.solver.base import CallableField, NonFiniteError, StepUnderflowError
+from genflow.solver.base import NonFiniteError, StepUnderflowError
+from genflow.solver.fields import CallableField
 from genflow.solver.noise import Noise, sample_generator
 from genflow.solver.ode import Euler, Heun
 from genflow.solver.sde import EulerMaruyama

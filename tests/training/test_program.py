@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import genflow
-from genflow import checkpoint
-from genflow.checkpoint import MANIFEST, Checkpoints, read_folder
+from genflow.checkpoint import MANIFEST, Checkpoints, folder, read_folder
 
 LONG = ("--train-steps", 100_000, "--train-save-seconds", 0.05, "--train-log-every", 1)
 
@@ -89,7 +88,7 @@ def killed_at(root, line):
                 os.kill(os.getpid(), signal.SIGKILL)
             return count
 
-        sys.settrace(lambda frame, *_: count if frame.f_code.co_filename == checkpoint.__file__ else None)
+        sys.settrace(lambda frame, *_: count if frame.f_code.co_filename == folder.__file__ else None)
         Checkpoints(root, keep=1).write(2, {"a": BULK, "b": b"2"})
         os._exit(0)
     return os.waitpid(pid, 0)[1] == signal.SIGKILL
