@@ -53,6 +53,7 @@ class _Loader:
         now = current(spec.name)
         warnings.warn(f"{spec.name} is now {now}; the old name goes with the next version", FutureWarning, stacklevel=2)
         module, real = ModuleType(spec.name), importlib.import_module(str(now))
+        module.__path__ = []  # else modules below it would be found, and run, a second time
         module.__getattr__ = lambda name: getattr(real, name)  # type: ignore[method-assign]
         return module
 
