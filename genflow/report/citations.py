@@ -11,7 +11,7 @@ from genflow.config import BenchConfig
 from genflow.evaluate.facts import settings
 from genflow.registry import Entry, UnknownNameError, registries
 from genflow.report.latex import latex_safe
-from genflow.report.references import OTHERS, PREPRINTS, SHORT
+from genflow.report.references import works
 
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
@@ -53,7 +53,9 @@ def cite(entries: Iterable[Entry]) -> list[Citation]:
     for entry in entries:
         for source in _sources(entry.source):
             users.setdefault(source, []).append(entry.name)
-    return [_self(), *(_citation(source, tuple(dict.fromkeys(names))) for source, names in users.items())]
+    itself = {"author": "{The genflow authors}", "title": "genflow", "version": __version__}
+    first = _entry("misc", "genflow", itself, ("this report",))
+    return [first, *(_citation(source, tuple(dict.fromkeys(names))) for source, names in users.items())]
 
 
 def bibtex(citations: Iterable[Citation]) -> str:
@@ -62,29 +64,23 @@ def bibtex(citations: Iterable[Citation]) -> str:
 
 
 def _sources(words: str) -> list[str]:
-    """arXiv ids and known works in a catalogue's `source`; where it has neither, the text itself."""
-    known = [i for i in ARXIV.findall(words) if i in PREPRINTS] + [w for w in OTHERS if w in words]
-    known += [arxiv for short, arxiv in SHORT.items() if short in words and arxiv not in known]
+    """Keys of the known works that a catalogue's `source` names; where it names none, the text itself."""
+    known = [key for key, work in works().items() if any(name in words for name in work.names)]
     return known or ([words] if words else [])
 
 
 def _citation(source: str, names: tuple[str, ...]) -> Citation:
-    if source in PREPRINTS:
-        key, authors, title, year, where = PREPRINTS[source]
-        fields = {"author": authors, "title": title, "booktitle": where, "year": str(year)}
-        return _entry("inproceedings" if where else "misc", key, fields, source, names)
-    if source in OTHERS:
-        return _entry(*OTHERS[source][:2], OTHERS[source][2], "", names)
+    if source in works():
+        return _entry(works()[source].kind, source, works()[source].fields, names)
     arxiv = ARXIV.search(source)  # a plugin's: its own words are all that is known
     key = re.sub(r"\W+", "", source.lower())[:24] or "source"
     fields = {"title": latex_safe(source), "note": "as its catalogue entry gives it; complete it from the work itself"}
-    return _entry("misc", key, fields, arxiv[1] if arxiv else "", names)
+    return _entry("misc", key, fields | ({"eprint": arxiv[1], "archiveprefix": "arXiv"} if arxiv else {}), names)
 
 
-def _entry(kind: str, key: str, fields: dict[str, str], arxiv: str, names: tuple[str, ...]) -> Citation:
-    given = {k: v for k, v in fields.items() if v} | ({"eprint": arxiv, "archiveprefix": "arXiv"} if arxiv else {})
-    body = "".join(f"  {name} = {{{value}}},\n" for name, value in given.items())
-    return Citation(key, f"@{kind}{{{key},\n{body}}}\n", _short(given), names)
+def _entry(kind: str, key: str, fields: dict[str, str], names: tuple[str, ...]) -> Citation:
+    body = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
+    return Citation(key, f"@{kind}{{{key},\n{body}}}\n", _short(fields), names)
 
 
 def _short(fields: dict[str, str]) -> str:
@@ -103,8 +99,3 @@ def _plain(text: str) -> str:
     for mark, letter in accents.items():
         text = text.replace(f"{{{mark}}}", letter)
     return text.replace("{", "").replace("}", "").replace("--", "–")
-
-
-def _self() -> Citation:
-    fields = {"author": "{The genflow authors}", "title": "genflow", "version": __version__}
-    return _entry("misc", "genflow", fields, "", ("this report",))

@@ -1,13 +1,15 @@
 """BibTeX: every work once, whole entries, and no catalogue entry whose source is not known."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from genflow.config import BenchConfig
 from genflow.registry import Entry, registries
+from genflow.report import references
 from genflow.report.citations import ARXIV, bibtex, cite, used
-from genflow.report.references import OTHERS, PREPRINTS
+from genflow.report.references import works
 
 
 def parse(text):
@@ -51,24 +53,32 @@ def test_every_source_of_the_catalogues_gives_whole_entries():
     found = cite(entries)
     assert len(parse(bibtex(found))) == len(found)
     assert len({c.key for c in found}) == len(found)
-    unknown = {i for e in entries for i in ARXIV.findall(e.source)} - set(PREPRINTS)
-    assert unknown == set(), "add these to genflow/report/references.py"
+    unknown = {i for e in entries for i in ARXIV.findall(e.source)} - {
+        name for work in works().values() for name in work.names
+    }
+    assert unknown == set(), "add these to genflow/report/references.bib"
 
 
-@pytest.mark.parametrize("arxiv", list(PREPRINTS))
-def test_preprints_are_well_formed(arxiv):
-    key, authors, title, year, _ = PREPRINTS[arxiv]
-    assert re.fullmatch(r"\d{4}\.\d{4,5}", arxiv)
+@pytest.mark.parametrize("key", [key for key, work in works().items() if "eprint" in work.fields])
+def test_preprints_are_well_formed(key):
+    fields = works()[key].fields
+    assert re.fullmatch(r"\d{4}\.\d{4,5}", fields["eprint"])
     assert re.fullmatch(r"[a-z]+\d{4}[a-z]+", key)
-    assert str(year) in key
-    assert all("," in name for name in authors.split(" and "))
-    assert (title + authors).count("{") == (title + authors).count("}")
-    assert year - 2000 - int(arxiv[:2]) in (0, 1)  # published in the preprint's year or the next
+    assert fields["year"] in key
+    assert all("," in name for name in fields["author"].split(" and "))
+    assert int(fields["year"]) - 2000 - int(fields["eprint"][:2]) in (0, 1)  # the preprint's year or the next
 
 
-def test_keys_are_unique():
-    keys = [work[0] for work in PREPRINTS.values()] + [work[1] for work in OTHERS.values()]
-    assert len(set(keys)) == len(keys)
+def test_references_are_read_whole():
+    text = Path(references.__file__).with_name("references.bib").read_text("utf-8")
+    parsed = parse(text)
+    assert list(works()) == [key for _, key, _ in parsed]
+    for kind, key, fields in parsed:
+        assert (works()[key].kind, {**works()[key].fields, "source": fields.get("source")}) == (
+            kind,
+            {"source": None, **fields},
+        )
+        assert works()[key].names, f"{key} is found by no source"
 
 
 def test_a_plugins_source_is_given_in_its_own_words():
