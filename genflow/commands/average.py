@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from genflow.cli import say
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_folder
 from genflow.config import ConfigError, option
 
@@ -28,24 +25,6 @@ class AverageConfig:
     )
     step: int = option(0, "step at which a post-hoc average ends; 0: the last snapshot", least=0)
     out: str = option("runs/average", "checkpoint folder to write", place=True)
-
-
-@click.command(
-    name="average",
-    help="Write a checkpoint with another average of a run's weights.\n\n"
-    + examples(
-        "genflow train --process pfgm --train-more-ema 0.9,0.999 --train-posthoc 0.05,0.1 --out runs/pfgm",
-        "genflow average --run runs/pfgm --decay 0.999 --out runs/pfgm_0.999",
-        "genflow average --run runs/pfgm --width 0.15 --out runs/pfgm_w0.15",
-    )
-    + "\nPost-hoc EMA: any relative width, after training, from snapshots of two (Karras et al. 2024, "
-    "arXiv:2312.02696).",
-)
-@config_options(AverageConfig)
-def average_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(AverageConfig, config_file, given)
-    say(run_average(config))
-    return 0
 
 
 def run_average(config: AverageConfig) -> str:
@@ -106,3 +85,16 @@ def snapshots(root: Path) -> list[Snapshot]:
                 except (ValueError, SafetensorError) as error:
                     raise CheckpointError(f"{folder / name} is not a snapshot: {error}") from None
     return found
+
+
+average_command = config_command(
+    "average",
+    AverageConfig,
+    run_average,
+    "Write a checkpoint with another average of a run's weights.",
+    "genflow train --process pfgm --train-more-ema 0.9,0.999 --train-posthoc 0.05,0.1 --out runs/pfgm",
+    "genflow average --run runs/pfgm --decay 0.999 --out runs/pfgm_0.999",
+    "genflow average --run runs/pfgm --width 0.15 --out runs/pfgm_w0.15",
+    after="Post-hoc EMA: any relative width, after training, from snapshots of two (Karras et al. 2024, "
+    "arXiv:2312.02696).",
+)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import click
-
-from genflow.cli import say
 from genflow.commands.control import ControlConfig, draw_rows, given_images, line, open_control
 from genflow.commands.loaded import label_numbers, write_arrays
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.config import ConfigError, option
 
 
@@ -20,22 +15,6 @@ class ColouriseConfig(ControlConfig):
     """The same for the mean of the channels."""
 
     out: str = option("colourised.png", "file to write: .png for a picture, .npz for data units", place=True)
-
-
-@click.command(
-    name="colourise",
-    help="Colour the grey versions of test images, or given grey ones.\n\n"
-    + examples(
-        "genflow colourise --checkpoint runs/vp_colour --out colourised.png",
-        "genflow colourise --checkpoint runs/vp_colour --image old.png --out coloured.png",
-    )
-    + "\nNeeds data of three channels, and a process with a score; genflow list says which have none.",
-)
-@config_options(ColouriseConfig)
-def colourise_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(ColouriseConfig, config_file, given)
-    say(run_colourise(config))
-    return 0
 
 
 def run_colourise(config: ColouriseConfig) -> str:
@@ -59,3 +38,14 @@ def run_colourise(config: ColouriseConfig) -> str:
     else:
         draw_rows(out, opened, begin.raw, begin.raw.mean(1, keepdim=True).expand_as(begin.raw), found)
     return line(config, config.out, opened, found, len(begin.x), "from the mean of the channels")
+
+
+colourise_command = config_command(
+    "colourise",
+    ColouriseConfig,
+    run_colourise,
+    "Colour the grey versions of test images, or given grey ones.",
+    "genflow colourise --checkpoint runs/vp_colour --out colourised.png",
+    "genflow colourise --checkpoint runs/vp_colour --image old.png --out coloured.png",
+    after="Needs data of three channels, and a process with a score; genflow list says which have none.",
+)

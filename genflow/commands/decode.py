@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import click
-
-from genflow.cli import say
 from genflow.commands.given import array_of
 from genflow.commands.loaded import (
     ConditionedOptions,
@@ -20,7 +16,7 @@ from genflow.commands.loaded import (
     solving,
     write_samples,
 )
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_out
 from genflow.commands.sample import check_picture
 from genflow.config import option
@@ -34,18 +30,6 @@ class DecodeConfig(ConditionedOptions):
     nfe: int = option(20, "backbone calls per example (fixed-step solvers)", least=1)
     label: str = option("none", "class to condition on: its name or number, data (the file's array 'labels'), or none")
     out: str = option("decoded.png", "file to write: .png for a picture, .npz for data units", place=True)
-
-
-@click.command(
-    name="decode",
-    help="Carry latents to the data's end.\n\n"
-    + examples("genflow decode --checkpoint runs/pfgm --latents latents.npz --out decoded.png"),
-)
-@config_options(DecodeConfig)
-def decode_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(DecodeConfig, config_file, given)
-    say(run_decode(config))
-    return 0
 
 
 def run_decode(config: DecodeConfig) -> str:
@@ -64,3 +48,12 @@ def run_decode(config: DecodeConfig) -> str:
     write_samples(out, opened, found.x, {})
     kind = say_labels(config.label, config.guidance, opened)
     return f"{out}: {len(latents)} examples of {opened.name}{kind}, {say_solver(config)}, NFE {found.nfe:g}"
+
+
+decode_command = config_command(
+    "decode",
+    DecodeConfig,
+    run_decode,
+    "Carry latents to the data's end.",
+    "genflow decode --checkpoint runs/pfgm --latents latents.npz --out decoded.png",
+)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from genflow.cli import say
 from genflow.commands.given import IMAGE_HELP, beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
@@ -20,7 +17,7 @@ from genflow.commands.loaded import (
     solving,
     write_arrays,
 )
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_out, make_folder
 from genflow.config import Options, option
 
@@ -42,22 +39,6 @@ class EncodeConfig(ConditionedOptions):
     out: str = option(
         "latents.npz", "file to write: .npz with latent, x, back and labels, or .png for a picture", place=True
     )
-
-
-@click.command(
-    name="encode",
-    help="Carry test examples, or given ones, to the prior's end, and back to see what is lost.\n\n"
-    + examples(
-        "genflow encode --checkpoint runs/pfgm --n 64 --out latents.npz",
-        "genflow encode --checkpoint runs/pfgm --n 500 --out norms.png",
-        "genflow encode --checkpoint runs/pfgm --image face.png --out latents.npz",
-    ),
-)
-@config_options(EncodeConfig)
-def encode_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(EncodeConfig, config_file, given)
-    say(run_encode(config))
-    return 0
 
 
 def run_encode(config: EncodeConfig) -> str:
@@ -96,3 +77,14 @@ def _draw_norms(out: Path, opened: Opened, norms: Tensor, seed: int) -> None:
     make_folder(out.parent)
     prior, _ = draw_prior(opened.sampler(), opened.shape, seed, range(4000), torch.float32)
     norms_plot(out, norms.numpy(), prior.flatten(1).double().norm(dim=1).numpy(), opened.name)
+
+
+encode_command = config_command(
+    "encode",
+    EncodeConfig,
+    run_encode,
+    "Carry test examples, or given ones, to the prior's end, and back to see what is lost.",
+    "genflow encode --checkpoint runs/pfgm --n 64 --out latents.npz",
+    "genflow encode --checkpoint runs/pfgm --n 500 --out norms.png",
+    "genflow encode --checkpoint runs/pfgm --image face.png --out latents.npz",
+)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import click
-
-from genflow.cli import say
 from genflow.commands.loaded import DATASET_OPTIONS_HELP, ModelOptions, open_data, open_model, open_solver
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_out, make_folder
 from genflow.config import (
     BenchConfig,
@@ -43,23 +39,6 @@ class EvaluateConfig(ModelOptions):
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
     out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol", place=True)
-
-
-@click.command(
-    name="evaluate",
-    help="Measure one checkpoint with the bench's metrics, print tables and write a .csv file.\n\n"
-    + examples(
-        "genflow evaluate --checkpoint runs/pfgm",
-        "genflow evaluate --checkpoint runs/pfgm --metric fd --solver rk45 --samples 500 --out fd.csv",
-    ),
-)
-@config_options(EvaluateConfig)
-def evaluate_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(EvaluateConfig, config_file, given)
-    text = run_evaluate(config)
-    if text:
-        say(text)
-    return 0
 
 
 def run_evaluate(config: EvaluateConfig) -> str:
@@ -124,3 +103,13 @@ def _bar() -> Any:
     from tqdm import tqdm
 
     return tqdm(bar_format="measuring: {desc}", disable=None, leave=False)
+
+
+evaluate_command = config_command(
+    "evaluate",
+    EvaluateConfig,
+    run_evaluate,
+    "Measure one checkpoint with the bench's metrics, print tables and write a .csv file.",
+    "genflow evaluate --checkpoint runs/pfgm",
+    "genflow evaluate --checkpoint runs/pfgm --metric fd --solver rk45 --samples 500 --out fd.csv",
+)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from genflow.cli import say
 from genflow.commands.control import ControlConfig, draw_rows, given_images, line, open_control
 from genflow.commands.loaded import label_numbers, write_arrays
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.config import option
 
 if TYPE_CHECKING:
@@ -27,23 +23,6 @@ class InpaintConfig(ControlConfig):
 
     mask: str = option("right", f"what is taken away: {', '.join(MASKS)}", among=MASKS)
     out: str = option("inpainted.png", "file to write: .png for a picture, .npz for data units", place=True)
-
-
-@click.command(
-    name="inpaint",
-    help="Take away a part of test images, or of given ones, and draw it again.\n\n"
-    + examples(
-        "genflow inpaint --checkpoint runs/vp --mask right --out inpainted.png",
-        "genflow inpaint --checkpoint runs/vp --mask centre --correctors 9 --nfe 1000 --out centre.png",
-        "genflow inpaint --checkpoint runs/vp --image face.png --mask top --out faces.png",
-    )
-    + "\nNeeds a process with a score; genflow list says which have none.",
-)
-@config_options(InpaintConfig)
-def inpaint_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(InpaintConfig, config_file, given)
-    say(run_inpaint(config))
-    return 0
 
 
 def run_inpaint(config: InpaintConfig) -> str:
@@ -82,3 +61,15 @@ def kept(mask: str, shape: tuple[int, ...]) -> Tensor:
         "pixels": (row + column) % 2 == 1,
     }[mask]
     return (~gone).expand(shape)
+
+
+inpaint_command = config_command(
+    "inpaint",
+    InpaintConfig,
+    run_inpaint,
+    "Take away a part of test images, or of given ones, and draw it again.",
+    "genflow inpaint --checkpoint runs/vp --mask right --out inpainted.png",
+    "genflow inpaint --checkpoint runs/vp --mask centre --correctors 9 --nfe 1000 --out centre.png",
+    "genflow inpaint --checkpoint runs/vp --image face.png --mask top --out faces.png",
+    after="Needs a process with a score; genflow list says which have none.",
+)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from genflow.cli import say
 from genflow.commands.given import IMAGE_HELP, Given, array_of, beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
@@ -22,7 +19,7 @@ from genflow.commands.loaded import (
     solving,
     write_arrays,
 )
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_out, make_folder
 from genflow.commands.sample import check_picture
 from genflow.config import ConfigError, Options, option
@@ -54,23 +51,6 @@ class InterpolateConfig(ConditionedOptions):
     seed: int = option(0, "seed of dequantisation, or of the prior's draws", least=0)
     dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("interpolation.png", "file to write: .png for a picture, .npz for data units", place=True)
-
-
-@click.command(
-    name="interpolate",
-    help="Paths between examples: encoded, joined in latent space, decoded; or between latents.\n\n"
-    + examples(
-        "genflow interpolate --checkpoint runs/pfgm --out interpolation.png",
-        "genflow interpolate --checkpoint runs/pfgm --kind linear --pairs 3 --count 12 --out linear.png",
-        "genflow interpolate --checkpoint runs/pfgm --latents prior --seed 3 --out drawn.png",
-        "genflow interpolate --checkpoint runs/pfgm --image faces/ --pairs 1 --out faces.png",
-    ),
-)
-@config_options(InterpolateConfig)
-def interpolate_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(InterpolateConfig, config_file, given)
-    say(run_interpolate(config))
-    return 0
 
 
 def run_interpolate(config: InterpolateConfig) -> str:
@@ -140,3 +120,15 @@ def _draw(out: Path, opened: Opened, path: Tensor, begin: Given | None) -> None:
     if begin is not None:
         shown = {"from": begin.raw[0::2, None], **shown, "to": begin.raw[1::2, None]}
     save_rows(out, {k: v.numpy() for k, v in shown.items()}, scaling.levels)
+
+
+interpolate_command = config_command(
+    "interpolate",
+    InterpolateConfig,
+    run_interpolate,
+    "Paths between examples: encoded, joined in latent space, decoded; or between latents.",
+    "genflow interpolate --checkpoint runs/pfgm --out interpolation.png",
+    "genflow interpolate --checkpoint runs/pfgm --kind linear --pairs 3 --count 12 --out linear.png",
+    "genflow interpolate --checkpoint runs/pfgm --latents prior --seed 3 --out drawn.png",
+    "genflow interpolate --checkpoint runs/pfgm --image faces/ --pairs 1 --out faces.png",
+)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from genflow.cli import say
 from genflow.commands.given import beginning
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
@@ -20,7 +17,7 @@ from genflow.commands.loaded import (
     say_labels,
     write_arrays,
 )
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_out, make_folder
 from genflow.config import ConfigError, Options, option
 
@@ -49,23 +46,6 @@ class DensityConfig(ConditionedOptions):
     seed: int = option(0, "seed of dequantisation, probes and x_t", least=0)
     dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("", "file to write: .csv or .npz for every example, .png for a picture", place=True)
-
-
-@click.command(
-    name="likelihood",
-    help="Bits per dimension and nats of the test split, by the ODE.\n\n"
-    + examples(
-        "genflow likelihood --checkpoint runs/pfgm",
-        "genflow likelihood --checkpoint runs/pfgm --probes 4 --out likelihood.csv",
-        "genflow likelihood --checkpoint runs/classes --label data",
-        "genflow likelihood --checkpoint runs/pfgm --trace exact --examples 20 --out likelihood.png",
-    ),
-)
-@config_options(DensityConfig)
-def likelihood_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(DensityConfig, config_file, given)
-    say(run_likelihood(config))
-    return 0
 
 
 @dataclass(frozen=True)
@@ -202,3 +182,15 @@ def _write(model: Opened, out: Path, found: _Measured) -> None:
     unit, worth = next(iter(values.items()))
     label = unit.replace("bits_per_dim", "bits/dim")
     likelihood_plot(out, worth.numpy(), label, found.raw.numpy(), scaling.levels)
+
+
+likelihood_command = config_command(
+    "likelihood",
+    DensityConfig,
+    run_likelihood,
+    "Bits per dimension and nats of the test split, by the ODE.",
+    "genflow likelihood --checkpoint runs/pfgm",
+    "genflow likelihood --checkpoint runs/pfgm --probes 4 --out likelihood.csv",
+    "genflow likelihood --checkpoint runs/classes --label data",
+    "genflow likelihood --checkpoint runs/pfgm --trace exact --examples 20 --out likelihood.png",
+)

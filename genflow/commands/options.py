@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from genflow.cli import say
 from genflow.config import Leaf, Options, build, leaves
 from genflow.config_file import read_yaml
 from genflow.places import expand
@@ -39,14 +40,32 @@ def config_options(config: type, skip: tuple[str, ...] = ()) -> Callable[[Any], 
     def add(command: Any) -> Any:
         for leaf in reversed([leaf for leaf in leaves(config) if leaf.path not in skip]):
             command = _click_option(leaf)(command)
-        return click.option(
-            "--config",
-            "config_file",
-            type=Place(),
-            help="YAML file with any of these keys.",
-        )(command)
+        return click.option("--config", "config_file", type=Place(), help="YAML file with any of these keys.")(command)
 
     return add
+
+
+def config_command(
+    name: str, config: type, run: Callable[[Any], str], about: str, *lines: str, after: str = ""
+) -> click.Command:
+    """A command whose options are the keys of a configuration class.
+
+    Arguments:
+        name: The command's name.
+        config: The configuration class.
+        run: The work itself; returns what to print, "" for nothing.
+        about: What it does, for its help.
+        lines: Examples.
+        after: Help that follows the examples.
+    """
+
+    def command(config_file: Path | None, **given: Any) -> int:
+        if text := run(resolve(config, config_file, given)[0]):
+            say(text)
+        return 0
+
+    help = f"{about}\n\n{examples(*lines)}" + (f"\n{after}" if after else "")
+    return click.command(name=name, help=help)(config_options(config)(command))
 
 
 def flag(path: str) -> str:
@@ -54,35 +73,21 @@ def flag(path: str) -> str:
     return "--" + path.replace(".", "-").replace("_", "-")
 
 
+METAVARS = {int: "INT", float: "NUMBER", str: "NAME"}
+
+
 def _click_option(leaf: Leaf) -> Callable[[Any], Any]:
-    default = leaf.default
+    default, many = leaf.default, leaf.type == Options
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
     known = leaf.metadata.get("registry")
-    text = leaf.metadata["help"] + (
-        f" [{', '.join(registries()[known].entries())}]" if known and leaf.type != Options else ""
-    )
-    shown = "" if default in ("", {}) else f"  [default: {default}]"
-    many = leaf.type == Options
+    text = leaf.metadata["help"] + (f" [{', '.join(registries()[known].entries())}]" if known and not many else "")
+    text += "" if default in ("", {}) else f"  [default: {default}]"
+    name, key = flag(leaf.path), leaf.path.replace(".", "__")
     if leaf.type is bool:
-        name = flag(leaf.path)
-        switch = f"{name}/--no-{name.removeprefix('--')}"
-        return click.option(switch, leaf.path.replace(".", "__"), default=None, help=f"{text}  [default: {default}]")
-    return click.option(
-        flag(leaf.path),
-        leaf.path.replace(".", "__"),
-        multiple=many,
-        default=None,
-        metavar=_metavar(leaf),
-        help=text + shown,
-    )
-
-
-def _metavar(leaf: Leaf) -> str:
-    if leaf.type == Options:
-        return "NAME.OPTION=VALUE"
-    name = {int: "INT", float: "NUMBER", str: "NAME"}
-    return name.get(leaf.type) or f"{name[leaf.type.__args__[0]]},..."
+        return click.option(f"{name}/--no-{name.removeprefix('--')}", key, default=None, help=text)
+    metavar = METAVARS.get(leaf.type) or f"{METAVARS[leaf.type.__args__[0]]},..." if not many else "NAME.OPTION=VALUE"
+    return click.option(name, key, multiple=many, default=None, metavar=metavar, help=text)
 
 
 def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tuple[Any, dict[str, str]]:
@@ -91,14 +96,10 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
     for name, value in given.items():
         path = name.replace("__", ".")
         if value is not None and value != ():
-            values[path] = [Scalar(v) for v in value] if isinstance(value, tuple) else _typed(value)
+            typed = Scalar(value) if isinstance(value, str) else value  # switches stay as they are
+            values[path] = [Scalar(v) for v in value] if isinstance(value, tuple) else typed
             origin[path] = "command line"
     return build(config, values), origin
-
-
-def _typed(value: Any) -> Any:
-    """Text of the command line as such; switches as they are."""
-    return Scalar(value) if isinstance(value, str) else value
 
 
 def command_line(ranks: int = 1) -> str:

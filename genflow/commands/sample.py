@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from genflow.cli import say
 from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
     ConditionedOptions,
@@ -20,7 +16,7 @@ from genflow.commands.loaded import (
     say_solver,
     write_samples,
 )
-from genflow.commands.options import config_options, examples, resolve
+from genflow.commands.options import config_command
 from genflow.commands.paths import check_out
 from genflow.config import ConfigError, Options, check_owners, option
 
@@ -53,24 +49,6 @@ class SampleConfig(ConditionedOptions):
     cuda_graphs: bool = option(False, "compile the network to CUDA graphs")
     dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("samples.png", "file to write: .png for a picture, .npz for data units", place=True)
-
-
-@click.command(
-    name="sample",
-    help="Draw samples from a checkpoint.\n\n"
-    + examples(
-        "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
-        "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
-        "genflow sample --checkpoint runs/pets --label cats --guidance 2 --out cats.png",
-    ),
-)
-@config_options(SampleConfig)
-def sample_command(config_file: Path | None, **given: Any) -> int:
-    config, _ = resolve(SampleConfig, config_file, given)
-    line = run_sampling(config)
-    if line:
-        say(line)
-    return 0
 
 
 def run_sampling(config: SampleConfig) -> str:
@@ -141,3 +119,14 @@ def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labe
         guidance=config.guidance,
         temperature=config.temperature,
     )
+
+
+sample_command = config_command(
+    "sample",
+    SampleConfig,
+    run_sampling,
+    "Draw samples from a checkpoint.",
+    "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
+    "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
+    "genflow sample --checkpoint runs/pets --label cats --guidance 2 --out cats.png",
+)
