@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,47 @@ BLOCK = 2**20
 
 class DataError(ValueError):
     """Data that are missing, damaged, or not what was declared; the message names the file and what to do."""
+
+
+@contextmanager
+def reading(place: object, problem: str = "is damaged", todo: str = "fetch it again") -> Iterator[None]:
+    """Raises DataError naming the file where reading it fails: libraries raise many types on damaged files."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{place} {problem}: {error}; {todo}") from error
+
+
+def tar_members(
+    archive: Path, wanted: Collection[str], optional: Collection[str] = (), most: int | None = None
+) -> dict[str, bytes]:
+    """Members of a .tar.gz by name; nothing is unpacked to a disk.
+
+    Arguments:
+        archive: The file.
+        wanted: Names of the members.
+        optional: Names of others that may be missing.
+        most: Most bytes of a member.
+
+    Raises:
+        DataError: The archive is damaged or lacks one, or a member is not a file of that size.
+    """
+    found: dict[str, bytes] = {}
+    with reading(archive), tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            if member.name not in (*wanted, *optional):
+                continue
+            if not member.isreg() or (most is not None and member.size > most):
+                kind = "not a regular file" if not member.isreg() else f"too large, {member.size:,} bytes"
+                raise DataError(f"{archive} is refused: its member {member.name!r} is {kind}")
+            found[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
+            if len(found) == len(wanted) + len(optional):
+                break
+    if missing := sorted(set(wanted) - set(found)):
+        raise DataError(f"{archive} lacks {', '.join(missing)}; fetch it again")
+    return found
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart, split_rows
 from genflow.data.base import Scaling
-from genflow.data.downloads import DataError
-from genflow.data.memory import free_bytes, megabytes
+from genflow.data.downloads import DataError, reading
+from genflow.data.memory import megabytes
 from genflow.data.notes import note, shown
 from genflow.data.sources import check_member
+from genflow.memory import room
 
 LABELS = ("labels", "label", "y")
 CHANNELS = (1, 3)
@@ -64,7 +65,11 @@ class ArrayImages(ArrayDataset):
         if classes:
             parts, self.class_names = _numbered(parts, self.places)
             self.classes = len(self.class_names)
-        self._parts = parts if "test" in parts else _split(parts["train"], test_share, self.places["train"])
+        if "test" not in parts:
+            whole = parts["train"]
+            rows = split_rows(len(whole.array), test_share, self.places["train"])
+            parts = {split: replace(whole, rows=kept) for split, kept in rows.items()}
+        self._parts = parts
 
     def _read(self, split: str) -> ArrayPart:
         return self._parts[split]
@@ -83,22 +88,10 @@ class ArrayImages(ArrayDataset):
         return {**super().declared(), "source": ", ".join(map(str, self.places.values()))}
 
 
-def _split(part: ArrayPart, share: float, place: Path) -> dict[str, ArrayPart]:
-    rows = split_rows(len(part.array), share, place)
-    return {split: ArrayPart(part.array, part.labels, kept) for split, kept in rows.items()}
-
-
 def _stored(place: Path, classes: bool) -> ArrayPart:
     """The images of a file, channels first, and their classes where they are asked for."""
-    try:
-        if zipfile.is_zipfile(place):
-            found = _members(place)
-        else:
-            found = {"images": _mapped(place)}
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # numpy and zipfile raise many types on damaged files
-        raise DataError(f"{shown(place)} cannot be read as an array file: {error}; {STORE}") from error
+    with reading(shown(place), "cannot be read as an array file", STORE):
+        found = _members(place) if zipfile.is_zipfile(place) else {"images": _mapped(place)}
     if not classes and (unused := [name for name in LABELS if name in found]):
         note(f"{shown(place)}: the array {unused[0]} is not used; classes=true makes classes of it")
     images = _channels_first(_only_images(found, place), place)
@@ -120,10 +113,10 @@ def _members(place: Path) -> dict[str, np.ndarray]:
         members = archive.infolist()
     for member in members:
         check_member(place, member, most=None)
-    total, room = sum(member.file_size for member in members), free_bytes()
-    if total > room:
+    total, free = sum(member.file_size for member in members), room()
+    if total > free:
         raise DataError(
-            f"{shown(place)} unpacks to {megabytes(total)}, and {megabytes(room)} of memory are free; "
+            f"{shown(place)} unpacks to {megabytes(total)}, and {megabytes(free)} of memory are free; "
             "store the images as an .npy file, which is read row by row"
         )
     with np.load(place, allow_pickle=False) as arrays:

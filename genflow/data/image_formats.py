@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 
@@ -45,13 +45,10 @@ def image_suffixes() -> frozenset[str]:
     from PIL import Image, ImageFile
 
     Image.init()
-    stubs = {name for name, (make, _) in Image.OPEN.items() if _is_stub(make, ImageFile.StubImageFile)}
+    stub = ImageFile.StubImageFile
+    stubs = {name for name, (make, _) in Image.OPEN.items() if isinstance(make, type) and issubclass(make, stub)}
     decoded = {*Image.OPEN, "MPO"} - stubs - set(PROGRAMS)
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in decoded)
-
-
-def _is_stub(make: object, stub: type) -> bool:
-    return isinstance(make, type) and issubclass(make, stub)
 
 
 def image_format(data: bytes) -> str:
@@ -73,12 +70,9 @@ def channel_bits(data: bytes) -> int:
     """
     bits = [8]
     with suppress(struct.error, IndexError, ValueError):  # what was found before the header breaks off counts
-        bits.extend(BITS.get(image_format(data), _unknown)(data))
+        if reader := BITS.get(image_format(data)):
+            bits.extend(reader(data))
     return max(bits)
-
-
-def _unknown(data: bytes) -> Iterator[int]:
-    yield from ()
 
 
 def _png(data: bytes) -> Iterator[int]:
@@ -161,14 +155,6 @@ def _avif(data: bytes) -> Iterator[int]:
         yield (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def _psd(data: bytes) -> Iterator[int]:
-    yield struct.unpack_from(">H", data, 22)[0]
-
-
-def _sgi(data: bytes) -> Iterator[int]:
-    yield 8 * data[3]
-
-
 def _dds(data: bytes) -> Iterator[int]:
     """The masks of plain colours, or a DirectX 10 format of halves (BC6H)."""
     flags, code = struct.unpack_from("<I4s", data, 80)
@@ -189,15 +175,15 @@ def _embedded(data: bytes) -> Iterator[int]:
         yield channel_bits(data[found.start() :])
 
 
-BITS: dict[str, Callable[[bytes], Iterator[int]]] = {
+BITS: dict[str, Callable[[bytes], Iterable[int]]] = {
     "PNG": _png,
     "JPEG": _jpeg,
     "TIFF": _tiff,
     "PPM": _ppm,
     "JPEG2000": _jpeg2000,
     "AVIF": _avif,
-    "PSD": _psd,
-    "SGI": _sgi,
+    "PSD": lambda data: struct.unpack_from(">H", data, 22),
+    "SGI": lambda data: [8 * data[3]],
     "DDS": _dds,
     "XPM": _xpm,
     "ICO": _embedded,

@@ -15,7 +15,7 @@ import numpy as np
 from genflow import cache
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayPart
-from genflow.data.downloads import DataError, Published
+from genflow.data.downloads import DataError, Published, reading
 from genflow.data.small_images import SIDE, PublishedImages
 from genflow.data.sources import check_member
 
@@ -85,10 +85,7 @@ class ImageNet32(PublishedImages):
     def _batches(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images and classes of one batch after the other."""
         for title, data in _files(self.places[split], self.BATCHES[split]):
-            fields = _fields(data, title)
-            if not {"data", "labels"} <= set(fields):
-                raise DataError(f"{title} has no data and labels; fetch it again")
-            yield self.checked(fields["data"], fields["labels"], title, first=1)
+            yield self.batch(_fields(data, title), title, first=1)
 
 
 def _files(place: Path, batches: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -104,34 +101,21 @@ def _files(place: Path, batches: list[str]) -> Iterator[tuple[str, bytes]]:
                 raise DataError(f"{path} is missing beside {place.name}; fetch it again")
             yield str(path), path.read_bytes()
         return
-    try:
-        with zipfile.ZipFile(place) as archive:
-            members = {re.sub(r"\.npz$", "", Path(m.filename).name): m for m in archive.infolist()}
-            for name in batches:
-                if name not in members:
-                    raise DataError(f"{place} lacks {name}; fetch it again")
-                check_member(place, members[name], most=2**31)
-                yield f"{place}: {name}", archive.read(members[name])
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise DataError(f"{place} is damaged: {error}; fetch it again") from error
+    with reading(place), zipfile.ZipFile(place) as archive:
+        members = {re.sub(r"\.npz$", "", Path(m.filename).name): m for m in archive.infolist()}
+        for name in batches:
+            if name not in members:
+                raise DataError(f"{place} lacks {name}; fetch it again")
+            check_member(place, members[name], most=2**31)
+            yield f"{place}: {name}", archive.read(members[name])
 
 
 def _fields(data: bytes, title: str) -> dict[str, np.ndarray]:
     """The arrays of one batch, .npz or pickled."""
     if not data.startswith(b"PK"):
-        found = unpickle.load(data, title)
-        return (
-            {k.decode() if isinstance(k, bytes) else k: v for k, v in found.items()} if isinstance(found, dict) else {}
-        )
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files if name in ("data", "labels")}
-    except MemoryError:
-        raise
-    except Exception as error:  # numpy and zipfile raise many types on damaged files
-        raise DataError(f"{title} is damaged: {error}; fetch it again") from error
+        return unpickle.load_fields(data, title)
+    with reading(title), np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files if name in ("data", "labels")}
 
 
 def _write_array(path: Path, shape: tuple[int, ...], batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

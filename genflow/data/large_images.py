@@ -90,12 +90,8 @@ class LsunBedroom(PictureDataset):
     unpacked first. torchvision's own class is not used: it leaves a pickled list of keys beside the data.
 
     Arguments:
-        root: Folder of the files; `$GENFLOW_DATA_DIR` or the cache folder by default.
         size: Pixels a side.
-        download: Refused with a sentence: 43 GB that must be unpacked.
-        flip: Whether training mirrors images.
-        on_bad_image: "stop" or "skip".
-        bad_limit: Most images that are skipped.
+        root, download, flip, on_bad_image, bad_limit: As of `CelebA64`.
 
     Source: Yu et al. 2015, arXiv:1506.03365.
     """
@@ -138,12 +134,8 @@ class FFHQ(PictureDataset):
     or a file made from them. Images of another size are resized (bicubic, antialiased).
 
     Arguments:
-        root: Folder of the files; `$GENFLOW_DATA_DIR` or the cache folder by default.
         size: Pixels a side.
-        download: Refused with a sentence: the files cannot be fetched without a browser.
-        flip: Whether training mirrors images.
-        on_bad_image: "stop" or "skip".
-        bad_limit: Most images that are skipped.
+        root, download, flip, on_bad_image, bad_limit: As of `CelebA64`.
 
     Source: Karras et al. 2019, arXiv:1812.04948.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from genflow.checks import is_number, require
-from genflow.data.downloads import DataError, Published
+from genflow.data.downloads import DataError, Published, reading
 from genflow.data.table_files import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
 
 
@@ -88,10 +88,8 @@ class Gas(Table):
         import pandas as pd
 
         path = self._found[self.files[0]]
-        try:
+        with reading(path, "cannot be read as numbers"):
             found = pd.read_csv(path, sep=r"\s+", skiprows=1, header=None, low_memory=False)
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path} cannot be read as numbers: {error}; fetch it again") from error
         data = numbers(found, path)
         return data[np.random.RandomState(0).permutation(len(data))[: round(self.share * len(data))]]
 
@@ -124,11 +122,8 @@ class Hepmass(Table):
         """Columns after the class of the rows of class 1."""
         import pandas as pd
 
-        try:
-            with self.open(file) as source:
-                found = pd.read_csv(source, index_col=False, low_memory=False)
-        except (ValueError, OSError) as error:
-            raise DataError(f"{self._found[file]} cannot be read as numbers: {error}; fetch it again") from error
+        with reading(self._found[file], "cannot be read as numbers"), self.open(file) as source:
+            found = pd.read_csv(source, index_col=False, low_memory=False)
         table = numbers(found, self._found[file])
         return table[table[:, 0] == 1][:, 1:]
 
@@ -158,11 +153,9 @@ class Bsds300(Table):
             import h5py
         except ImportError:
             raise DataError("the data set 'bsds300' is an HDF5 file: pip install 'genflow[tabular]'") from None
-        try:
-            with self.open(self.files[0]) as source, h5py.File(source, "r") as stored:
-                parts = Parts(*(np.asarray(stored[name][:]) for name in Parts._fields))
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:  # a group in a table's place
-            raise DataError(f"{self._title} is damaged, or not BSDS300's file: {error}; fetch it again") from error
+        opening = reading(self._title, "is damaged, or not BSDS300's file")
+        with opening, self.open(self.files[0]) as source, h5py.File(source, "r") as stored:
+            parts = Parts(*(np.asarray(stored[name][:]) for name in Parts._fields))
         for name, part in parts._asdict().items():
             check_table(part, f"{self._title}: the {name} part")
         return parts

@@ -62,6 +62,7 @@ def load_images(
         DataError: What is at `path` cannot be used; the message names the file.
         ValueError: An option that is not allowed.
     """
+    level = is_count(background, least=0) and background is not None and background <= 255
     require(
         "images",
         {
@@ -73,7 +74,11 @@ def load_images(
             "test_share": (test_share, is_number(test_share) and 0 < test_share < 1, "a number between 0 and 1"),
             "range": (range, range is None or _is_range(range), "[low, high]"),
             "frames": (frames, frames in ("first", "all"), "'first' or 'all'"),
-            "background": (background, background is None or _is_level(background), "a whole number from 0 to 255"),
+            "background": (
+                background,
+                background is None or (is_count(background, least=0) and background <= 255),
+                "a whole number from 0 to 255",
+            ),
         },
     )
     bad = BadImages(on_bad_image, bad_limit)
@@ -81,7 +86,9 @@ def load_images(
     if test_path:
         _say_overlap(places)
     if _are_arrays(places):
-        _refuse_for_arrays(path, size=size, channels=channels, background=background)
+        for name, given in {"size": size, "channels": channels, "background": background}.items():
+            if given is not None:
+                raise ValueError(f"images: {name} is for image files; {path} is an array, convert it beforehand")
         arrays = ArrayImages(places, range, classes=classes, test_share=test_share, flip=flip)
         _say_split(arrays.count("train"), arrays.count("test"), places, test_share)
         return arrays
@@ -95,18 +102,8 @@ def load_images(
     return FolderImages(splits, recipe, flip, bad, names)
 
 
-def _refuse_for_arrays(path: str | Path, **options: object) -> None:
-    declared = [name for name, given in options.items() if given is not None]
-    if declared:
-        raise ValueError(f"images: {declared[0]} is for image files; {path} is an array, convert it beforehand")
-
-
 def _is_path(path: Any) -> bool:
     return isinstance(path, str | Path) and bool(str(path))
-
-
-def _is_level(value: Any) -> bool:
-    return is_count(value, least=0) and value <= 255
 
 
 def _are_arrays(places: Mapping[str, Path]) -> bool:

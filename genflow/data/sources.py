@@ -54,6 +54,13 @@ class Source(ABC):
             BadImageError: It is not there any more, or its archive is damaged there.
         """
 
+    def head(self, name: str) -> bytes:
+        """The first bytes of a file; none where it cannot be read."""
+        try:
+            return self.read(name, HEAD_BYTES)
+        except BadImageError:
+            return b""
+
     def title(self, name: str) -> str:
         """An image's full name for messages."""
         return shown(f"{self.place}/{name}")
@@ -90,14 +97,8 @@ class FolderSource(Source):
         super().__init__(place)
         passed: Counter[str] = Counter()
         walk = FolderWalk(place, passed)
-        self.listing = Listing(place, walk.files(), self._head, passed, walk.folders)
+        self.listing = Listing(place, walk.files(), self.head, passed, walk.folders)
         self.names = self.listing.images
-
-    def _head(self, name: str) -> bytes:
-        try:
-            return self.read(name, HEAD_BYTES)
-        except BadImageError:
-            return b""
 
     def read(self, name: str, most: int = -1) -> bytes:
         path = f"{self.place}/{name}"
@@ -185,19 +186,13 @@ class ZipSource(ArchiveSource):
             else:
                 passed["earlier members of the same name"] += name in self._stored
                 self._stored[name] = member.filename
-        self.listing = Listing(place, self._stored, self._head, +passed, folders)
+        self.listing = Listing(place, self._stored, self.head, +passed, folders)
         self.names = self.listing.images
         for name in self.names:
             _check_packing(place, self.archive().getinfo(self._stored[name]))
 
     def _opened(self) -> zipfile.ZipFile:
         return zipfile.ZipFile(self.place)
-
-    def _head(self, name: str) -> bytes:
-        try:
-            return self.read(name, HEAD_BYTES)
-        except BadImageError:
-            return b""
 
     def read(self, name: str, most: int = -1) -> bytes:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 
 from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart
-from genflow.data.downloads import DataError, DataFolders, Published
+from genflow.data.downloads import DataError, DataFolders, Published, reading, tar_members
 
 HELD_OUT = ("test", "validation")
 VALIDATION = "published, with the validation part as the test split"
@@ -98,26 +97,12 @@ class Table(ArrayDataset):
         path = self._found[file]
         if path.name != ARCHIVE.name:
             return path.open("rb")
-        try:
-            with tarfile.open(path, "r:gz") as tar:
-                for member in tar:
-                    if member.name == f"data/{file}" and member.isreg():
-                        return io.BytesIO(tar.extractfile(member).read())  # type: ignore[union-attr]  # a regular file
-        except MemoryError:
-            raise
-        except Exception as error:  # tarfile, gzip and zlib raise many types on damaged files
-            raise DataError(f"{path} is damaged: {error}; fetch it again") from error
-        raise DataError(f"{path} lacks data/{file}; fetch it again")
+        return io.BytesIO(tar_members(path, {f"data/{file}"})[f"data/{file}"])
 
     def array(self, file: str) -> np.ndarray:
         """A table of numbers from an .npy file."""
-        try:
-            with self.open(file) as source:
-                found = np.load(source, allow_pickle=False)
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:
-            raise DataError(f"{self._found[file]} cannot be read as an array: {error}; fetch it again") from error
+        with reading(self._found[file], "cannot be read as an array"), self.open(file) as source:
+            found = np.load(source, allow_pickle=False)
         check_table(found, self._found[file])
         return found
 

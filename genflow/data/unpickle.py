@@ -42,6 +42,14 @@ def load(data: bytes, name: str) -> Any:
         raise DataError(f"{name} is damaged: {type(error).__name__}: {error}; fetch it again") from error
 
 
+def load_fields(data: bytes, name: str) -> dict[str, Any]:
+    """The entries of a pickled dictionary by names that are text; none of anything else. Raises as `load` does."""
+    found = load(data, name)
+    if not isinstance(found, dict):
+        return {}
+    return {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+
+
 class _RefusedError(pickle.UnpicklingError):
     pass
 

@@ -30,7 +30,7 @@ def test_sizes_of_too_many_pixels_are_refused_by_name(tmp_path, size):
 @pytest.mark.parametrize("given", [{"size": 300}, {}])
 def test_sizes_that_do_not_fit_are_refused_before_pixels_are_read(tmp_path, given, monkeypatch):
     place = write_folder(tmp_path, colour_files(2, 300, 300))
-    monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
+    monkeypatch.setattr(memory, "room", lambda: 10**6)
     monkeypatch.setattr(decoding.Recipe, "decode", lambda *args: pytest.fail("an image was decoded"))
     with pytest.raises(ValueError, match=r"images of 300x300 pixels need at least 4 MiB of memory, and 1 MiB are free"):
         images(place, **given, channels=3)
@@ -39,23 +39,23 @@ def test_sizes_that_do_not_fit_are_refused_before_pixels_are_read(tmp_path, give
 def test_the_set_that_is_held_counts_too(tmp_path, monkeypatch):
     place = write_folder(tmp_path, colour_files(20, 100, 100))
     needed = 8 * 100**2 + 9 * 3 * 100**2 + 2 * 20 * 3 * 100**2
-    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    monkeypatch.setattr(memory, "room", lambda: needed)
     assert images(place).count("train") == 18
-    monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
+    monkeypatch.setattr(memory, "room", lambda: needed - 1)
     with pytest.raises(ValueError, match="give a smaller size"):
         images(place)
 
 
 def test_an_array_that_does_not_fit_is_refused(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", images=noise(0, 6, 100, 100, 3))
-    monkeypatch.setattr("genflow.data.image_arrays.free_bytes", lambda: 10**5)
+    monkeypatch.setattr("genflow.data.image_arrays.room", lambda: 10**5)
     with pytest.raises(DataError, match=r"a\.npz unpacks to 0 MiB, and 0 MiB of memory are free; store .* \.npy file"):
         images(tmp_path / "a.npz")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited by ulimit")
 def test_the_limit_of_the_address_space_is_seen():
-    code = "from genflow.data.memory import free_bytes; import torch; print(free_bytes() / 2**20)"
+    code = "from genflow.memory import room; import torch; print(room() / 2**20)"
     found = subprocess.run(
         ["bash", "-c", f"ulimit -v 8000000; exec {sys.executable} -c '{code}'"], capture_output=True, text=True
     )
