@@ -191,7 +191,7 @@ class PlainUNet(nn.Module):
 
     def time(self, layers: Iterator[nn.Module], condition: Tensor, size: Tensor | None) -> Tensor:
         d = self.d
-        s = d.time_scale * (condition.log() if d.told == "log_noise_level" else condition) + d.time_shift
+        s = d.time_scale * (condition.log() if d.conditioning == "log_noise_level" else condition) + d.time_shift
         if d.embedding_type == "fourier":
             phase = s[:, None] * next(layers).W[None, :] * 2 * math.pi
         else:

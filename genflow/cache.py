@@ -53,11 +53,8 @@ def _places() -> Iterator[tuple[str, Path | None]]:
         yield "XDG_CACHE_HOME", Path(os.environ["XDG_CACHE_HOME"]) / "genflow"
     home = os.environ.get("HOME") or os.environ.get("USERPROFILE")
     yield "HOME", Path(home) / ".cache" / "genflow" if home else None
-    yield "the temporary directory", Path(tempfile.gettempdir()) / f"genflow-{_user()}"
-
-
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else "user"
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    yield "the temporary directory", Path(tempfile.gettempdir()) / f"genflow-{user}"
 
 
 def _why_not(path: Path) -> str | None:

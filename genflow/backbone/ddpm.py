@@ -54,8 +54,8 @@ class DDPM(UNet):
         dropout: See `Design`.
         groups: Most groups of each norm; published: 32, so that nf=32 has a group for each channel.
 
-    The other options are described at `Design`. By default the network is conditioned on 999 times the process's
-    condition, which for VP is the published 999 t.
+    The other options are described at `Design`; told is the former name of conditioning. By default the network is
+    conditioned on 999 times the process's condition, which for VP is the published 999 t.
     """
 
     def __init__(
@@ -73,12 +73,13 @@ class DDPM(UNet):
         attention: bool = True,
         resamp_with_conv: bool = True,
         init_scale: float = 0.0,
-        told: str = "condition",
+        conditioning: str = "condition",
         time_scale: float = 999.0,
         time_shift: float = 0.0,
         scale_by_sigma: bool = False,
         normalise: bool = True,
         centre: bool = False,
+        told: str | None = None,
     ) -> None:
         given = dict(locals())
         design = make_design("DDPM", given, SIZES, **FIXED)

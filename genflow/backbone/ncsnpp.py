@@ -66,9 +66,10 @@ class NCSNpp(UNet):
         time_scale: See `Design`. None: 1 for Fourier features, 999 for positional ones, whose slowest wave is 10000
             long: the published VP is conditioned on 999 t.
 
-    The other options are described at `Design`. By default the network is conditioned on the process's condition, t or
-    log(z)/4. The published ones are conditioned on 999 t (VP: told="condition", time_scale=999), log σ (VE:
-    told="log_noise_level") and z itself (PFGM: told="noise_level", time_scale=1); see `published_options`.
+    The other options are described at `Design`; told is the former name of conditioning. By default the network is
+    conditioned on the process's condition, t or log(z)/4. The published ones are conditioned on 999 t (VP:
+    conditioning="condition", time_scale=999), log σ (VE: conditioning="log_noise_level") and z itself (PFGM:
+    conditioning="noise_level", time_scale=1); see `published_options`.
     """
 
     def __init__(
@@ -95,12 +96,13 @@ class NCSNpp(UNet):
         progressive_combine: str = "sum",
         embedding_type: str = "fourier",
         fourier_scale: float = 16.0,
-        told: str = "condition",
+        conditioning: str = "condition",
         time_scale: float | None = None,
         time_shift: float = 0.0,
         scale_by_sigma: bool = False,
         normalise: bool = True,
         centre: bool = False,
+        told: str | None = None,
     ) -> None:
         given = dict(locals())
         if time_scale is None:

@@ -52,7 +52,7 @@ class UNet(Backbone):
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
         super().__init__(shape, extra_channels, classes, **kept)
         self.design, self.levels = design, len(design.ch_mult)
-        self.conditioning = "condition" if design.told == "condition" else "noise_level"
+        self.conditioning = "condition" if design.conditioning == "condition" else "noise_level"
         here = [side in design.attn_resolutions for side in sides(self.shape, self.levels)]
         self.attends = [design.attention and attends for attends in here]
         self.scaler = Scaler(design.fir_kernel if design.fir else None)
@@ -173,7 +173,7 @@ class UNet(Backbone):
     def _time(self, layers: Layers, condition: Tensor, size: Tensor | None, labels: Tensor | None) -> Tensor:
         """SiLU of the time embedding, (B, 4 nf)."""
         d = self.design
-        value = condition.log() if d.told == "log_noise_level" else condition
+        value = condition.log() if d.conditioning == "log_noise_level" else condition
         value = d.time_scale * value + d.time_shift
         embedding = self.positions or next(layers)
         hidden = next(layers)(embedding(value))

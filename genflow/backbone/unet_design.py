@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,9 +11,8 @@ from typing import Any
 from genflow.backbone.base import check_published
 from genflow.checks import is_count, is_number, require
 
-TOLD = ("condition", "noise_level", "log_noise_level")
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "told": TOLD,
+    "conditioning": ("condition", "noise_level", "log_noise_level"),
     "resblock_type": ("biggan", "ddpm"),
     "progressive": ("none", "output_skip", "residual"),
     "progressive_input": ("none", "input_skip", "residual"),
@@ -45,10 +45,10 @@ class Design:
         progressive_combine: How "input_skip" joins the features: "sum" or "cat".
         embedding_type: "fourier", random frequencies, or "positional", geometric ones.
         fourier_scale: Standard deviation of the random frequencies, per unit of the time.
-        told: The conditioning s: the process's "condition", its "noise_level", or the "log_noise_level".
+        conditioning: What the network receives as s: the process's "condition", its "noise_level" or "log_noise_level".
         time_scale: The embedding is of time_scale · s + time_shift.
         time_shift: See time_scale.
-        scale_by_sigma: Divide the output by the noise level, so that it is a score; told must not be "condition".
+        scale_by_sigma: Divide the output by the noise level, so that it is a score; not with conditioning="condition".
         normalise: Give the network x at unit size, and its size together with the time (`rms_normalise`).
         centre: Map data from [0, 1] to [−1, 1] first.
     """
@@ -71,7 +71,7 @@ class Design:
     progressive_combine: str
     embedding_type: str
     fourier_scale: float
-    told: str
+    conditioning: str
     time_scale: float
     time_shift: float
     scale_by_sigma: bool
@@ -80,46 +80,28 @@ class Design:
 
     def check(self, owner: str) -> None:
         """Raises ValueError for the first option that is out of range, naming `owner`."""
-        words = {n: (getattr(self, n), getattr(self, n) in c, " or ".join(c)) for n, c in CHOICES.items()}
-        numbers = ("time_scale", "time_shift")
         level = "'noise_level' or 'log_noise_level' beside scale_by_sigma, which divides by it"
-        require(
-            owner,
-            {
-                "nf": (self.nf, is_count(self.nf, 4) and self.nf % 2 == 0, "an even number of at least 4"),
-                "ch_mult": (
-                    self.ch_mult,
-                    counts(self.ch_mult) and 1 <= len(self.ch_mult) <= 16,
-                    "a list of one to 16 whole numbers above 0",
-                ),
-                "num_res_blocks": (
-                    self.num_res_blocks,
-                    is_count(self.num_res_blocks) and self.num_res_blocks <= 100,
-                    "a whole number from 1 to 100",
-                ),
-                "attn_resolutions": (self.attn_resolutions, counts(self.attn_resolutions), "a list of sides in pixels"),
-                "groups": (self.groups, self.groups is None or is_count(self.groups), "a whole number above 0"),
-                "dropout": (self.dropout, is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 to 1"),
-                "fir_kernel": (
-                    self.fir_kernel,
-                    taps(self.fir_kernel),
-                    "a list of 2 to 64 numbers with a sum other than 0",
-                ),
-                "init_scale": (
-                    self.init_scale,
-                    is_number(self.init_scale) and 0 <= self.init_scale <= 1000,
-                    "a number from 0 to 1000",
-                ),
-                "fourier_scale": (
-                    self.fourier_scale,
-                    is_number(self.fourier_scale) and self.fourier_scale >= 0,
-                    "a number of at least 0",
-                ),
-                **{n: (getattr(self, n), is_number(getattr(self, n)), "a number") for n in numbers},
-                **words,
-            },
-        )
-        require(owner, {"told": (self.told, not self.scale_by_sigma or self.told != "condition", level)})
+        blocks = self.num_res_blocks
+        checks = {
+            "nf": (is_count(self.nf, 4) and self.nf % 2 == 0, "an even number of at least 4"),
+            "ch_mult": (
+                counts(self.ch_mult) and len(self.ch_mult) in range(1, 17),
+                "a list of one to 16 whole numbers",
+            ),
+            "num_res_blocks": (is_count(blocks) and blocks <= 100, "a whole number from 1 to 100"),
+            "attn_resolutions": (counts(self.attn_resolutions), "a list of sides in pixels"),
+            "groups": (self.groups is None or is_count(self.groups), "a whole number above 0"),
+            "dropout": (is_number(self.dropout) and 0 <= self.dropout < 1, "a number from 0 to 1"),
+            "fir_kernel": (taps(self.fir_kernel), "a list of 2 to 64 numbers with a sum other than 0"),
+            "init_scale": (is_number(self.init_scale) and 0 <= self.init_scale <= 1000, "a number from 0 to 1000"),
+            "fourier_scale": (is_number(self.fourier_scale) and self.fourier_scale >= 0, "a number of at least 0"),
+            "time_scale": (is_number(self.time_scale), "a number"),
+            "time_shift": (is_number(self.time_shift), "a number"),
+            **{name: (getattr(self, name) in words, " or ".join(words)) for name, words in CHOICES.items()},
+        }
+        require(owner, {name: (getattr(self, name), *check) for name, check in checks.items()})
+        passed = not self.scale_by_sigma or self.conditioning != "condition"
+        require(owner, {"conditioning": (self.conditioning, passed, level)})
 
 
 def counts(value: Any) -> bool:
@@ -171,6 +153,10 @@ def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mappin
         widths["num_res_blocks"] *= 2
     check_published(owner, size, sizes[size].get("shape"), shape, widths)
     chosen = {name: value for name, value in given.items() if value is not None}
+    if "told" in chosen:
+        text = f"{owner}: the option told is now conditioning; the old name goes with the next version"
+        warnings.warn(text, FutureWarning, stacklevel=3)
+        chosen["conditioning"] = chosen.pop("told")
     values = {**rest, "attn_resolutions": None, **widths, **chosen}
     values = {f.name: tuple(v) if isinstance(v := values[f.name], list) else v for f in fields(Design)}
     if values["attn_resolutions"] is None:
@@ -212,7 +198,7 @@ def published_options(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     if model["name"] == "ddpm":
         options["groups"] = 32  # no option there
     if model["name"] == "ncsnpp" and model["embedding_type"] == "fourier":
-        conditioning = {"told": "log_noise_level", "time_scale": 1.0}
+        conditioning = {"conditioning": "log_noise_level", "time_scale": 1.0}
     else:
         conditioning = POSITIONS[training["sde"]](model, training["continuous"])
     return {**options, **conditioning, "normalise": False, "centre": not config["data"]["centered"]}
@@ -220,21 +206,21 @@ def published_options(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
 
 def _noise_level(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
     """z itself."""
-    return {"told": "noise_level", "time_scale": 1.0}
+    return {"conditioning": "noise_level", "time_scale": 1.0}
 
 
 def _place(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
     """The index of σ in the falling geometric table of `num_scales` noise levels."""
     low, high = math.log(model["sigma_min"]), math.log(model["sigma_max"])
     rate = (model["num_scales"] - 1) / (high - low)
-    return {"told": "log_noise_level", "time_scale": -rate, "time_shift": rate * high}
+    return {"conditioning": "log_noise_level", "time_scale": -rate, "time_shift": rate * high}
 
 
 def _time(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
     """999 t, or k where training is at t = (k + 1)/num_scales."""
     if continuous:
-        return {"told": "condition", "time_scale": 999.0}
-    return {"told": "condition", "time_scale": float(model["num_scales"]), "time_shift": -1.0}
+        return {"conditioning": "condition", "time_scale": 999.0}
+    return {"conditioning": "condition", "time_scale": float(model["num_scales"]), "time_shift": -1.0}
 
 
 POSITIONS = {"poisson": _noise_level, "vesde": _place, "vpsde": _time, "subvpsde": _time}

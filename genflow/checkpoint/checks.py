@@ -28,7 +28,7 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ("shape", about.get("shape", sizes["shape"]) == sizes["shape"], "that of its network"),
         ("scaling", not about.get("scaling") or _is_scaling(about["scaling"]), "scale and shift, numbers, and levels"),
         ("examples", about.get("examples") is None or isinstance(about["examples"], dict), "a mapping"),
-        ("classes", about.get("classes") is None or _is_words(about["classes"]), "a list of names"),
+        ("classes", about.get("classes") is None or _is_list(about["classes"], str), "a list of names"),
     ]
 
 
@@ -44,15 +44,15 @@ def _is_cell(value: Any) -> bool:
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_count(n, 1) for n in value)
+    return _is_list(value, int) and bool(value) and all(_is_count(n, 1) for n in value)
 
 
 def _is_count(value: Any, least: int = 0) -> bool:
     return type(value) is int and value >= least
 
 
-def _is_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
 
 
 def _is_scaling(value: Any) -> bool:

@@ -117,7 +117,8 @@ class Opened:
         """Its network (EMA weights, eval mode), on the host."""
         weights = self.tensors(WEIGHTS)
         backbone: Backbone = self._made("backbone", get_backbone)
-        self._check_weights(weights, backbone.state_dict())
+        owner = f"{self.folder / WEIGHTS} does not fit the backbone '{self.about['backbone']['name']}' of {CONFIG}"
+        check_tensors(owner, weights, backbone.state_dict(), self.verify)
         backbone.load_state_dict(weights)
         self._check_pair(backbone)
         return backbone.eval().requires_grad_(False)
@@ -205,7 +206,9 @@ class Opened:
         try:
             found = get_dataset(name, **options)
         except ValueError as error:
-            raise CheckpointError(self._not_here(str(error))) from error
+            text = f"{self.path} was trained on '{name}': {error}"
+            moving = "" if "--dataset-options" in text else f"; {self._elsewhere()}"
+            raise CheckpointError(text + moving) from error
         if tuple(found.shape) != self.shape:
             raise CheckpointError(
                 f"examples of '{name}' have shape {tuple(found.shape)}, and {self.path} is a model of {self.shape}; "
@@ -229,10 +232,6 @@ class Opened:
                 raise
             return found
 
-    def _not_here(self, reason: str) -> str:
-        text = f"{self.path} was trained on '{self.data['name']}': {reason}"  # type: ignore[index]  # asked before
-        return text if "--dataset-options" in text else f"{text}; {self._elsewhere()}"
-
     def _elsewhere(self) -> str:
         assert self.data is not None
         keys = [key for key in PLACES if key in self.data["options"]] or ["OPTION"]
@@ -240,12 +239,12 @@ class Opened:
 
     def _compare(self, found: Dataset) -> None:
         """Warns where data are not those of the training, as far as that is known without reading them."""
-        was: dict[str, Any] = {"scaling": self.scaling, "classes": tuple(self.about.get("classes") or ())}
-        now = {"scaling": found.scaling, "classes": tuple(found.class_names)}
-        for key, value in was.items():
-            if key in self.about and value != now[key]:
-                LOG.warning("'%s' is not as %s was trained on it: %s was %s and is %s", found.name, self.path, key,
-                            value, now[key])  # fmt: skip
+        names = tuple(self.about.get("classes") or ())
+        pairs = {"scaling": (self.scaling, found.scaling), "classes": (names, tuple(found.class_names))}
+        for key, (was, now) in pairs.items():
+            if key in self.about and was != now:
+                changed = f"{key} was {was} and is {now}"
+                LOG.warning("'%s' is not as %s was trained on it: %s", found.name, self.path, changed)
 
     def warn_of_other(self, found: Dataset) -> None:
         """Warns where the training examples are not those of the training: their number, and a few of them."""
@@ -269,10 +268,6 @@ class Opened:
             changes = []
         return "; ".join(changes) or "its process or backbone differs"
 
-    def _check_weights(self, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-        owner = f"{self.folder / WEIGHTS} does not fit the backbone '{self.about['backbone']['name']}' of {CONFIG}"
-        check_tensors(owner, found, wanted, self.verify)
-
     def _check_pair(self, backbone: Backbone) -> None:
         """Raises CheckpointError where the process cannot read what the network answers."""
         import torch
@@ -290,7 +285,7 @@ PLACES = ("path", "test_path", "root")
 
 
 def catalogue_scaling(name: str) -> Scaling | None:
-    """The scaling that the catalogue tells of, for data that are not here; None where it does not."""
+    """The scaling by the catalogue, for data that are not here; None where it gives none."""
     from genflow.data.base import Scaling
 
     entry = registries()["datasets"].entries().get(name)

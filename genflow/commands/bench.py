@@ -79,16 +79,7 @@ def bench_command(config_file: Path | None, **given: Any) -> int:
 
 @dataclass(frozen=True)
 class Flags:
-    """What of the command line is about this run alone, and no part of the bench.
-
-    Arguments:
-        dry_run: Print what would be done.
-        calibrate: Measure the network for that.
-        only: Patterns of the cells to do.
-        force: Do them also where they are there.
-        keep_going: Do the others after one has failed.
-        time_limit: A time in words, or None.
-    """
+    """What of the command line is about this run alone, and no part of the bench."""
 
     dry_run: bool
     calibrate: bool
@@ -96,20 +87,14 @@ class Flags:
     force: bool
     keep_going: bool
     time_limit: str | None
-    began: float = field(default_factory=time.monotonic, init=False)
-
-    @property
-    def seconds(self) -> float:
-        """What is left of the time limit."""
-        return self._limit() - (time.monotonic() - self.began)
+    ends: float = field(default=math.inf, init=False)
+    """When the time limit is up, on the monotonic clock."""
 
     def __post_init__(self) -> None:
-        self._limit()
-
-    def _limit(self) -> float:
         from genflow.bench.choose import seconds_of
 
-        return seconds_of("time-limit", self.time_limit) if self.time_limit is not None else math.inf
+        if self.time_limit is not None:
+            object.__setattr__(self, "ends", time.monotonic() + seconds_of("time-limit", self.time_limit))
 
 
 FLAGS = ("dry_run", "calibrate", "only", "force", "keep_going", "time_limit")
@@ -145,7 +130,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: BenchPlan, flags: 
         say(_estimate(config, plan, costs))
     failed = ""
     with ProgressLine(disable=not plan.todo) as line:
-        runner = Runner(config, plan.store, start_workers, line.show, flags.keep_going, flags.seconds)
+        runner = Runner(config, plan.store, start_workers, line.show, flags.keep_going, flags.ends - time.monotonic())
         try:
             runner.run(plan.cells, plan.todo)
         except CellError as error:

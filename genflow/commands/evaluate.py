@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from genflow.commands.loaded import DATASET_OPTIONS_HELP, ModelOptions, open_data, open_model, open_solver
 from genflow.commands.options import config_command
@@ -43,6 +42,8 @@ class EvaluateConfig(ModelOptions):
 
 def run_evaluate(config: EvaluateConfig) -> str:
     """Measures, writes the table, and returns what to print, "" on ranks that do not."""
+    from tqdm import tqdm
+
     from genflow.bench.single import SingleWorker
     from genflow.bench.tables import tables, to_csv
     from genflow.checkpoint import write_file
@@ -86,7 +87,8 @@ def run_evaluate(config: EvaluateConfig) -> str:
     check_metrics(bench, data)
     opened.warn_of_other(data)
     process = opened.sampler(data)
-    with open_team(config.device) as team, _bar() as bar:
+    bar = tqdm(bar_format="measuring: {desc}", disable=None, leave=False)
+    with open_team(config.device) as team, bar:
 
         def tick(share: float, note: str) -> None:
             bar.set_description(f"{share:.0%}", refresh=True)
@@ -97,12 +99,6 @@ def run_evaluate(config: EvaluateConfig) -> str:
     make_folder(out.parent)
     write_file(out, to_csv(rows))
     return "\n".join([*(table.markdown() for table in tables(rows)), str(out)])
-
-
-def _bar() -> Any:
-    from tqdm import tqdm
-
-    return tqdm(bar_format="measuring: {desc}", disable=None, leave=False)
 
 
 evaluate_command = config_command(

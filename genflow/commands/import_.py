@@ -72,24 +72,19 @@ def import_command(
 def report(done: Imported, out: Path) -> list[str]:
     """What was found and made, in lines."""
     file, plan, average = done.file, done.plan, done.config["imported"]["ema"]
+    options = ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in plan.process["options"].items()
+    )
     count = sum(p.numel() for p in done.backbone.parameters())
     kept = f"average of decay {average['decay']:g} after {average['num_updates']:,} steps" if average else "last step"
     data = plan.dataset["name"] if plan.dataset else "a data set that genflow does not have"
     return [
         f"{file.name}: {file.size:,} bytes, sha256 {file.sha256}",
-        f"process: {_described(plan.process)} ({done.source})",
+        f"process: {plan.process['name']}: {options} ({done.source})",
         f"backbone: {plan.backbone['name']}, {count:,} parameters, {'x'.join(map(str, plan.shape))}, of {data}",
         f"weights: {kept}" + ("" if file.step is None else f", of {file.step:,}"),
         *(f"note: {note}" for note in done.notes),
         f"checkpoint: {out}. Draw from it with:",
         f"  genflow sample --checkpoint {out} --solver rk45 --out samples.png",
     ]
-
-
-def _described(process: dict[str, object]) -> str:
-    options = process["options"]
-    assert isinstance(options, dict)
-    numbers = ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in options.items()
-    )
-    return f"{process['name']}: {numbers}"

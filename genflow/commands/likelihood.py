@@ -50,14 +50,9 @@ class DensityConfig(ConditionedOptions):
 
 @dataclass(frozen=True)
 class _Measured:
-    """What there is to print and to write.
+    """What there is to print and to write: raw examples (n, *), and the states (n, *) whose density was taken at t.
 
-    Arguments:
-        raw: Raw examples (n, *).
-        x: States whose density was taken, data units (n, *).
-        t: Their native time.
-        perturbed: Whether they are x_t of the examples, not the examples.
-        parts: Likelihoods of each batch.
+    `perturbed` says that the states are x_t of the examples, not the examples.
     """
 
     raw: Tensor

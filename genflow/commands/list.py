@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import click
 
 from genflow.backbone.sizes import Size
@@ -40,7 +38,8 @@ def _list_entries(registry: Registry) -> None:
         say(f"  {entry.name:{width}}  {summary}{f'; {entry.source}' if entry.source else ''}{origin}")
         missing = entry.tags.get("missing", {})
         if registry.kind == "process" and entry.tags:
-            has = [word for name, word in CAPABILITIES.items() if name not in missing and not _implied(name, missing)]
+            gone = {*missing, *(["sde"] if "score" in missing else [])}  # without a score there is no reverse SDE
+            has = [word for name, word in CAPABILITIES.items() if name not in gone]
             say(f"  {'':{width}}  can: {', '.join(has)}")
         for size in entry.tags.get("sizes", ()):
             say(f"  {'':{width}}  {_weight(size)}")
@@ -74,8 +73,3 @@ def short(number: float) -> str:
     """A large number to two decimals of its thousands, millions, ..., with a space: 1_230_000 is "1.23 M"."""
     power = min((len(f"{number:.0f}") - 1) // 3, 4)
     return f"{number / 1000**power:.2f} {'kMGT'[power - 1]}" if power else f"{number:.0f} "
-
-
-def _implied(capability: str, missing: Mapping[str, str]) -> bool:
-    """Without a score there is no reverse SDE."""
-    return capability == "sde" and "score" in missing

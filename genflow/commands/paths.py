@@ -47,12 +47,12 @@ def check_out(out: str, endings: Sequence[str]) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Raises ConfigError where a file cannot be written; nothing is left behind, and a file that is there stays."""
+    """Raises ConfigError where a file, or files in a folder, cannot be written; leaves everything as it was."""
     try:
-        if path.exists():
+        if path.is_file():
             path.open("r+b").close()
         else:
-            there = next(folder for folder in path.absolute().parents if folder.exists())
+            there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
             with tempfile.TemporaryFile(dir=there):
                 pass
     except OSError as error:

@@ -22,11 +22,7 @@ from genflow.config import ConfigError
 )
 @click.argument("folder", type=Place())
 @click.argument("other", type=Place(), required=False)
-@click.option(
-    "--out",
-    type=Place(),
-    help="Folder of the comparison's files.  [default: comparison]",
-)
+@click.option("--out", type=Place(), help="Folder of the comparison's files.  [default: comparison]")
 @click.option(
     "--allow-mixed",
     is_flag=True,

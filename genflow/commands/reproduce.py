@@ -116,14 +116,11 @@ def _part_lines(part: Part, settings: Settings) -> list[str]:
     from genflow.bench.choose import prepare
     from genflow.claims.parts import commands
 
-    config = part.measuring() if part.weights and _imported(part) else part.config
+    imported = part.weights and all(part.folder(one).exists() for one, _ in part.weights)
+    config = part.measuring() if imported else part.config
     plan = prepare(config)
     todo = f"{len(plan.todo)} of {len(plan.cells)} cells to do"
     return [f"{part.name}: {todo}; by hand:", *(f"  {line}" for line in commands(part, settings))]
-
-
-def _imported(part: Part) -> bool:
-    return all(part.folder(one).exists() for one, _ in part.weights)
 
 
 def _run(recipe: Recipe, settings: Settings) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ import click
 
 from genflow.cli import say
 from genflow.commands.options import command_line, config_options, examples, resolve
-from genflow.commands.paths import check_folder, make_folder
+from genflow.commands.paths import check_folder, check_writable, make_folder
 from genflow.config import ConfigError, Options, TrainConfig, check_owners, option, to_dict
 
 LOG = logging.getLogger("genflow")
@@ -111,7 +110,8 @@ def run_training(config: ModelConfig) -> Outcome:
     if config.tensorboard:
         check_tensorboard()
     fresh = not out.exists()
-    make_run_folder(out)
+    make_folder(out)
+    check_writable(out)
     patience = 2.0 if launched() else 0.0
     with StopFlag(patience) as stop, open_team(config.device, config.timeout) as team, ExitStack() as held:
         if team.leads:
@@ -152,11 +152,11 @@ def say_classes(config: ModelConfig, parts: tuple[Process, Any, Dataset]) -> Non
     if known:
         say(f"classes: {shown}")
     if known and len(names) == 1:
-        LOG.warning("there is only one class, '%s', which tells the network nothing; leave %s.classes out", names[0],
-                    config.backbone)  # fmt: skip
+        one = f"there is only one class, '{names[0]}', which holds no information"
+        LOG.warning("%s; leave %s.classes out", one, config.backbone)
     elif known > len(names):
-        LOG.warning("the backbone takes %d classes, and the data set has %d: the others are not trained", known,
-                    len(names))  # fmt: skip
+        both = f"the backbone takes {known} classes, and the data set has {len(names)}"
+        LOG.warning("%s: the others are not trained", both)
 
 
 def data_options(config: ModelConfig) -> dict[str, Any]:
@@ -175,17 +175,6 @@ def check_run_folder(out: Path) -> None:
         raise ConfigError(f"out = '{out}' is a checkpoint, not the folder of a run; choose another folder")
     if Store(out).cells.exists():
         raise ConfigError(f"out = '{out}' holds a bench, not a run; choose another folder")
-
-
-def make_run_folder(out: Path) -> None:
-    """Makes the folder of a run; raises ConfigError where nothing can be written to it."""
-    make_folder(out)
-    probe = out / f".write-{os.getpid()}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"out = '{out}' cannot be written: {error.strerror}; choose another folder") from None
 
 
 @contextmanager
@@ -210,6 +199,7 @@ def locked(out: Path, fresh: bool) -> Iterator[None]:
 def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team, stop: Any) -> TrainResult:
     """The run itself."""
     import yaml
+    from tqdm import tqdm
 
     from genflow.checkpoint import describe, with_places
     from genflow.training import Keeping, train
@@ -227,7 +217,9 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
         last=True,
         notes={"config.yaml": yaml.safe_dump(to_dict(config), sort_keys=False)},
     )
-    with _bar(config.train.steps, team.leads) as bar, Watcher(config, dataset) as watcher:
+    shown = None if team.leads else True
+    bar = tqdm(total=config.train.steps, unit="step", disable=shown, dynamic_ncols=True)
+    with bar, Watcher(config, dataset) as watcher:
 
         def watch(run: Run) -> None:
             bar.update(run.trainer.step - bar.n)
@@ -248,19 +240,8 @@ def _train(config: ModelConfig, parts: tuple[Process, Any, Dataset], team: Team,
         )
 
 
-def _bar(steps: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=steps, unit="step", disable=None if shown else True, dynamic_ncols=True)
-
-
 class Watcher:
-    """Writes sample grids and TensorBoard files while a run goes on.
-
-    Arguments:
-        config: The run's configuration.
-        dataset: Whose levels the grids are drawn in.
-    """
+    """Writes sample grids, in the data set's levels, and TensorBoard files while a run goes on."""
 
     def __init__(self, config: ModelConfig, dataset: Dataset) -> None:
         self.config, self.dataset, self.out = config, dataset, Path(config.out)

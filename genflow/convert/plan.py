@@ -147,18 +147,16 @@ def make_plan(config: Config, as_published: bool = False) -> Plan:
     name, options = PROCESSES[sde](config, math.prod(shape))
     more = AUTHORS.get(sde, {}) if as_published else {}
     extra, centred = HEADS.get(sde, 0), data["centered"] or unit(config) == 2.0
+    network = "ncsnv2" if config["model"]["name"] in REFINENET_SIZES else config["model"]["name"]
+    # 256 grey levels, dequantised as for the published bits/dim, (k + u)/256 with u ~ U[0, 1)
+    scaling = {"scale": 2 / 256, "shift": -1.0, "levels": 256} if centred else {"scale": 1 / 256, "levels": 256}
     return Plan(
         {"name": name, "options": {**options, **more}},
-        {"name": _backbone_name(config), "options": {"shape": shape, "extra_channels": extra, **_backbone(config)}},
+        {"name": network, "options": {"shape": shape, "extra_channels": extra, **_backbone(config)}},
         shape,
         _dataset(data) if centred else None,
-        _scaling(centred),
+        scaling,
     )
-
-
-def _scaling(centred: bool) -> dict[str, Any]:
-    """256 grey levels, dequantised as for the published bits/dim, (k + u)/256 with u ~ U[0, 1)."""
-    return {"scale": 2 / 256, "shift": -1.0, "levels": 256} if centred else {"scale": 1 / 256, "levels": 256}
 
 
 def _dataset(data: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -167,11 +165,6 @@ def _dataset(data: Mapping[str, Any]) -> dict[str, Any] | None:
     if not name or side not in (None, data["image_size"]):
         return None
     return {"name": name, "options": {} if side else {"size": data["image_size"]}}
-
-
-def _backbone_name(config: Config) -> str:
-    name = config["model"]["name"]
-    return "ncsnv2" if name in REFINENET_SIZES else name
 
 
 def unit(config: Config) -> float:

@@ -62,7 +62,7 @@ def load_images(
         DataError: What is at `path` cannot be used; the message names the file.
         ValueError: An option that is not allowed.
     """
-    level = is_count(background, least=0) and background is not None and background <= 255
+    level = background is None or (is_count(background, least=0) and background <= 255)
     require(
         "images",
         {
@@ -74,11 +74,7 @@ def load_images(
             "test_share": (test_share, is_number(test_share) and 0 < test_share < 1, "a number between 0 and 1"),
             "range": (range, range is None or _is_range(range), "[low, high]"),
             "frames": (frames, frames in ("first", "all"), "'first' or 'all'"),
-            "background": (
-                background,
-                background is None or (is_count(background, least=0) and background <= 255),
-                "a whole number from 0 to 255",
-            ),
+            "background": (background, level, "a whole number from 0 to 255"),
         },
     )
     bad = BadImages(on_bad_image, bad_limit)

@@ -63,16 +63,11 @@ def open_bench(folder: Path) -> Bench:
 def _row(line: Mapping[str, str], config: BenchConfig) -> Row:
     numbers: dict[str, Any] = {k: float(line[k]) if line[k] else None for k in ("nfe", "value", "stderr")}
     words = {k: line[k] for k in ("process", "solver", "metric", "protocol")}
-    fixed = _has_budget(line["solver"]) and numbers["nfe"] is not None
+    known = registries()["solvers"].entries().get(line["solver"])  # an unknown solver is taken to choose its own steps
+    fixed = known is not None and known.tags.get("budget", True) and numbers["nfe"] is not None
     whole = {"n": int(line["n"]), "seed": int(line["seed"]), "budget": round(numbers["nfe"]) if fixed else None}
     row = {**words, **numbers, **whole, "entry": owner(words["metric"], config.metric)}
     return row | {"training": training(row, "checkpoint" if config.checkpoint else "")}
-
-
-def _has_budget(solver: str) -> bool:
-    """Whether a solver's NFE is given beforehand; of an unknown solver it is taken not to be."""
-    entries = registries()["solvers"].entries()
-    return solver in entries and bool(entries[solver].tags.get("budget", True))
 
 
 def grouped(rows: Sequence[Row]) -> dict[Key, list[Row]]:

@@ -242,19 +242,12 @@ def _norm_panel(axes: Any, study: Mapping[str, np.ndarray], colour: str) -> None
     axes.axvline(float(study["push_time"]), color=GREY, linewidth=1, linestyle=":")
     if spans([*study["train"].ravel(), *study["path"].ravel()], 10):
         log_axis(axes.yaxis)
-    if times.min() > 0 and times.max() / times.min() > 1e3 and _even_in_log(times):
-        log_axis(axes.xaxis)
-    if _data_end_is_late(times):
+    if times.min() > 0 and times.max() / times.min() > 1e3:
+        steps = np.diff(np.log(times))
+        if np.median(np.abs(steps - np.median(steps))) < 0.05 * abs(np.median(steps)):  # even in log t
+            log_axis(axes.xaxis)
+    if times[0] < times[-1]:  # the data's end is the later one
         axes.invert_xaxis()
-
-
-def _data_end_is_late(times: np.ndarray) -> bool:
-    return bool(times[0] < times[-1])
-
-
-def _even_in_log(times: np.ndarray) -> bool:
-    steps = np.diff(np.log(times))
-    return bool(np.median(np.abs(steps - np.median(steps))) < 0.05 * abs(np.median(steps)))
 
 
 @styled

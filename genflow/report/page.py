@@ -122,24 +122,20 @@ def code(text: str) -> Any:
 
 def shown(figure: Figure) -> dict[str, Any]:
     """A figure with its pictures as data."""
+    pixels = int.from_bytes(figure.path.read_bytes()[16:20], "big")  # the width in a PNG file's header
     return {
         "title": figure.title,
         "caption": figure.caption,
         "kind": figure.kind,
         "uri": _uri(figure.path),
         "still": _uri(figure.still) if figure.still else "",
-        "width": round(_width(figure.path) * SCREEN_DPI / PLOT_DPI) if figure.kind in ("wide", "plot") else 0,
+        "width": round(pixels * SCREEN_DPI / PLOT_DPI) if figure.kind in ("wide", "plot") else 0,
         "process": figure.title.partition(",")[0] if figure.kind in ("samples", "points", "path") else "",
     }
 
 
 SCREEN_DPI, PLOT_DPI = 96, 160
 """Plots are shown at their own size, so that text is as large in all of them."""
-
-
-def _width(path: Path) -> int:
-    """Pixels, from a PNG file's header."""
-    return int.from_bytes(path.read_bytes()[16:20], "big")
 
 
 def _uri(path: Path) -> str:

@@ -13,16 +13,7 @@ def is_floor(name: str) -> bool:
 
 
 WORDS = (
-    "process",
-    "solver",
-    "metric",
-    "backbone",
-    "reason",
-    "key",
-    "from",
-    "where",
-    "best mean",
-    "next",
-    "verdict",
+    *("process", "solver", "metric", "backbone", "reason", "key"),
+    *("from", "where", "best mean", "next", "verdict"),
 )
 """Columns of words, aligned left and sorted alphabetically."""

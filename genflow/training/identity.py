@@ -21,6 +21,10 @@ EXAMPLES = "dataset.examples"
 """Key that a state has had since it records its data; the rows of older states may be numbered in another way."""
 
 
+FORMER = {"backbone.told": "backbone.conditioning"}
+"""Keys of older states, and what they are called now."""
+
+
 class RefusedError(CheckpointError):
     """A saved state that this run may not resume from; nothing was changed."""
 
@@ -90,7 +94,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], allow: Collect
         now: Those of the run that is to resume from it.
         allow: Keys that may differ; "train" stands for all that begin with it.
     """
-    missing = object()
+    before, missing = {FORMER.get(key, key): value for key, value in before.items()}, object()
     changed = [k for k in {**before, **now} if not alike(before.get(k, missing), now.get(k, missing))]
     if EXAMPLES not in before:
         changed = [k for k in changed if not k.startswith("dataset.") or k == EXAMPLES]

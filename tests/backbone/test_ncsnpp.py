@@ -1,4 +1,4 @@
-"""NCSN++ and DDPM++: their layers against scipy and torch, every design, odd sizes, and what they are told."""
+"""NCSN++ and DDPM++: their layers against scipy and torch, every design, odd sizes, and their conditioning."""
 
 import itertools
 import math
@@ -308,8 +308,8 @@ def random_net(**options):
 @torch.no_grad()
 def test_scale_shift_and_log_of_what_is_told():
     x, sigma = maps(3, 1, 8, 8), torch.tensor([0.02, 1.0, 300.0], dtype=F64)
-    plain = random_net(**DDPMPP, told="noise_level", time_scale=1.0)
-    moved = random_net(**DDPMPP, told="log_noise_level", time_scale=-2.5, time_shift=4.0)
+    plain = random_net(**DDPMPP, conditioning="noise_level", time_scale=1.0)
+    moved = random_net(**DDPMPP, conditioning="log_noise_level", time_scale=-2.5, time_shift=4.0)
     torch.testing.assert_close(moved(x, sigma), plain(x, 4.0 - 2.5 * sigma.log()))
     assert (plain.conditioning, moved.conditioning, random_net().conditioning) == (
         "noise_level",
@@ -319,11 +319,11 @@ def test_scale_shift_and_log_of_what_is_told():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("told", "name"), [("noise_level", "ve_ode"), ("log_noise_level", "pfgm")])
-def test_dividing_by_the_noise_level(told, name):
+@pytest.mark.parametrize(("conditioning", "name"), [("noise_level", "ve_ode"), ("log_noise_level", "pfgm")])
+def test_dividing_by_the_noise_level(conditioning, name):
     process, x = genflow.get_process(name), maps(2, 1, 8, 8)
     t = process.grid(5)[1:3]
-    options = {"told": told, "extra_channels": process.extra_channels}
+    options = {"conditioning": conditioning, "extra_channels": process.extra_channels}
     whole = process.field(random_net(**options)).output(x, t)
     found = process.field(random_net(**options, scale_by_sigma=True)).output(x, t)
     torch.testing.assert_close(found * process.noise_level(t)[:, None, None, None], whole)
@@ -354,12 +354,12 @@ def test_centring():
 
 
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
-@pytest.mark.parametrize("told", ["condition", "noise_level", "log_noise_level"])
+@pytest.mark.parametrize("conditioning", ["condition", "noise_level", "log_noise_level"])
 @pytest.mark.parametrize("embedding_type", ["fourier", "positional"])
-def test_each_conditioning_trains_and_samples(name, told, embedding_type):
+def test_each_conditioning_trains_and_samples(name, conditioning, embedding_type):
     data = genflow.get_dataset("digits")
     process = genflow.get_process(name).for_data(data.scaling.encode(data.train))
-    net = NCSNpp(data.shape, process.extra_channels, nf=8, told=told, embedding_type=embedding_type)
+    net = NCSNpp(data.shape, process.extra_channels, nf=8, conditioning=conditioning, embedding_type=embedding_type)
     result = train(process, net, data, steps=2, batch_size=8, lr=1e-3)
     assert bool(genflow.sample(result.process, result.backbone, "euler", 2, nfe=4).x.isfinite().all())
 
@@ -397,8 +397,8 @@ WRONG = [
     ({"fir_kernel": (1, -1)}, "fir_kernel"),
     ({"size": "huge"}, "size = 'huge' is not allowed; give " + " or ".join(SIZES)),
     ({"progressive": "skip"}, "progressive = 'skip' is not allowed; give none or output_skip or residual"),
-    ({"told": "sigma"}, "told = 'sigma' is not allowed; give condition or noise_level"),
-    ({"scale_by_sigma": True}, "told = 'condition' is not allowed; give 'noise_level' or 'log_noise_level'"),
+    ({"conditioning": "sigma"}, "conditioning = 'sigma' is not allowed; give condition or noise_level"),
+    ({"scale_by_sigma": True}, "conditioning = 'condition' is not allowed; give 'noise_level' or 'log_noise_level'"),
     ({"shape": (64,)}, "shape = .* is not allowed; give .channels, height, width."),
 ]
 
@@ -407,3 +407,13 @@ WRONG = [
 def test_options_that_make_no_sense_get_a_sentence(options, message):
     with pytest.raises(ValueError, match=message):
         NCSNpp(**{"shape": (1, 8, 8), **options})
+
+
+def test_the_former_name_of_the_conditioning_works_with_a_warning():
+    with pytest.warns(FutureWarning, match="the option told is now conditioning"):
+        net = NCSNpp((1, 8, 8), told="log_noise_level")
+    assert net.config()["conditioning"] == "log_noise_level"
+    assert "told" not in net.config()
+    with pytest.warns(FutureWarning, match="told"):
+        again = genflow.get_backbone("ncsnpp", **{**net.config(), "told": "noise_level"})
+    assert again.design.conditioning == "noise_level"

@@ -23,8 +23,8 @@ def plain_version():
 CASES = [
     ("ddpmpp", (1, 8, 8), {}),
     ("ncsnpp", (1, 8, 8), {}),
-    ("ddpmpp_deep", (3, 16, 16), {"nf": 8, "extra_channels": 1, "told": "noise_level", "time_scale": 1.0}),
-    ("ncsnpp", (3, 16, 16), {"nf": 8, "told": "log_noise_level", "scale_by_sigma": True, "centre": True}),
+    ("ddpmpp_deep", (3, 16, 16), {"nf": 8, "extra_channels": 1, "conditioning": "noise_level", "time_scale": 1.0}),
+    ("ncsnpp", (3, 16, 16), {"nf": 8, "conditioning": "log_noise_level", "scale_by_sigma": True, "centre": True}),
     ("ncsnpp", (2, 16, 16), {"nf": 8, "attention": False, "normalise": False, "embedding_type": "positional"}),
     ("ddpmpp", (3, 32, 32), {"size": "cifar10", "nf": 8, "num_res_blocks": 1, "dropout": 0.0, "normalise": False}),
 ]

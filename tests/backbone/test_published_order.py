@@ -285,14 +285,14 @@ def unet_case(name, size, extra, nf=None):
         options["groups"] = 32
     else:
         options.update(progressive=design["progressive"], progressive_input=design["progressive_input"])
-    told = "log_noise_level" if design["fourier"] else "noise_level"
+    conditioning = "log_noise_level" if design["fourier"] else "noise_level"
     net = genflow.get_backbone(
         name,
         shape=(3, side, side),
         extra_channels=extra,
         nf=nf,
         attn_resolutions=[side >> design["attends"]],
-        told=told,
+        conditioning=conditioning,
         time_scale=1.0,
         scale_by_sigma=True,
         normalise=False,

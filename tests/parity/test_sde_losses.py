@@ -99,7 +99,7 @@ def test_ddpm_loss(stored, network):
     """The chain of 1000 steps: label k is the time (k + 1)/1000, and the network is told k."""
     process = VP(levels=1000)
     t = process.level_times()[stored["labels"]]
-    net = network("vp_subvp", told="condition", time_scale=1000.0, time_shift=-1.0)
+    net = network("vp_subvp", conditioning="condition", time_scale=1000.0, time_shift=-1.0)
     found = terms(process, net, stored["batch_vp"], stored["noise"], t)
     assert_stored(found.mean(), stored, "vp_ddpm_legacy_*")
 

@@ -120,7 +120,7 @@ cifar10 = Recipe(
                 _FULL,
                 (
                     "backbone=ddpmpp_deep",
-                    "backbone_options={ddpmpp_deep: {size: cifar10, told: noise_level, normalise: false}}",
+                    "backbone_options={ddpmpp_deep: {size: cifar10, conditioning: noise_level, normalise: false}}",
                 ),
             ),
             _FULL_SDE,

@@ -36,7 +36,8 @@ VE = score_sde("ve/cifar10_ncsnpp_continuous", "ve_sde")
 _DEEP = "backbone={0}_deep", "backbone_options={{{0}_deep: {1}}}"
 _VP_NET = "{size: cifar10, time_scale: 999, normalise: false}"
 _VE_NET = (
-    "{size: cifar10, scale_by_sigma: true, told: log_noise_level, time_shift: -0.6931471805599453, normalise: false}"
+    "{size: cifar10, scale_by_sigma: true, conditioning: log_noise_level, time_shift: -0.6931471805599453, "
+    "normalise: false}"
 )
 
 
