@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
 def say(text: str = "") -> None:
     """A line on standard output; characters that the terminal cannot show are replaced.
 
-    Where whoever read it has gone (`| head`), the rest goes nowhere and the work goes on.
+    Where its reader has gone (`| head`), the rest is dropped and the work goes on.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
@@ -123,7 +123,7 @@ SMALLER = {
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
-    """A line and the exit code of an error that is no bug: the package's own, memory or a file; ("", 1) of others."""
+    """A line and the exit code of an error that is not a bug, such as a full disk; ("", 1) of others."""
     own = type(error).__module__.startswith("genflow.")
     if not isinstance(error, MemoryExhaustedError) and is_out_of_memory(error):
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -160,7 +160,7 @@ def run() -> int:
         return 0
     except SystemExit:
         raise
-    except BaseException as error:  # panics of libraries in Rust are no `Exception`
+    except BaseException as error:  # panics of libraries in Rust are not an `Exception`
         line, code = _explain(error)
         if line:
             click.echo(f"genflow: {line}", err=True)

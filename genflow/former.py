@@ -28,6 +28,9 @@ MODULES = {
 _CHECKS = dict.fromkeys(("require", "is_count", "is_number", "is_positive", "is_above"), "genflow.checks")
 _SHAPES = dict.fromkeys(("over", "like_rows", "dimension"), "genflow.process.shapes")
 NAMES = {
+    "genflow.data.decoding": {"Recipe": "genflow.data.decoding:Decoder"},
+    "genflow.data.downloads": {"Published": "genflow.data.downloads:DataFile"},
+    "genflow.data.table_files": {"Table": "genflow.data.table_files:TableDataset"},
     "genflow.inpainting": {"Known": "genflow.inpainting:Measurement"},
     "genflow.process.base": {**_CHECKS, **_SHAPES},
     "genflow.solver.base": {

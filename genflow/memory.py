@@ -32,7 +32,7 @@ SIGNS = (
 """What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader."""
 
 PANICS = (*SIGNS, "pointer is null")
-"""The same of libraries in Rust, whose panics are no `Exception`."""
+"""The same of libraries in Rust, whose panics are not an `Exception`."""
 
 
 class MemoryExhaustedError(RuntimeError):

@@ -188,7 +188,7 @@ class Registry:
             entry = self.entry(name)
             takes = written(entry.target) if entry.target else None
             takes = imported(self.load(name)) if takes is None else takes
-        except ValueError:  # an unknown name or a broken plugin, which whoever uses it says better
+        except ValueError:  # an unknown name or a broken plugin, which its user reports better
             return None
         if takes is None:
             return None

@@ -72,7 +72,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 class StopFlag:
-    """Inside `with StopFlag() as stop`, SIGINT and SIGTERM set a flag that `stop.is_set()` tells.
+    """Inside `with StopFlag() as stop`, SIGINT and SIGTERM set a flag, which `stop.is_set()` reads.
 
     Arguments:
         patience: Seconds in which a repeated signal is taken for the first one, as a launcher passes on what the

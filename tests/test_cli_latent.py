@@ -347,9 +347,9 @@ def test_latents_that_do_not_fit(genflow, tmp_path, arrays, what):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda data: data[: len(data) // 2], "are no .npz file, or one that was cut off"),
+        (lambda data: data[: len(data) // 2], "are not an .npz file, or one that was cut off"),
         (lambda data: data.replace(b"\x00" * 64, b"\x01" * 64, 1), "cannot be read"),
-        (lambda data: b"", "are no .npz file, or one that was cut off"),
+        (lambda data: b"", "are not an .npz file, or one that was cut off"),
         (lambda data: data[data.index(b"\x93NUMPY") :], "are one array; give a .npz file with an array 'latent'"),
     ],
     ids=["cut", "flipped", "empty", "one array"],

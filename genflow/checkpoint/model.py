@@ -46,7 +46,7 @@ def describe(
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """How many training examples there are, and a hash of a few: what tells other data from these, cheaply."""
+    """How many training examples there are, and a hash of a few: a cheap way to notice other data."""
     import torch
 
     count = dataset.count("train")

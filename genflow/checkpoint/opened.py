@@ -315,7 +315,7 @@ def open_checkpoint(path: Path | str, verify: bool = True) -> Opened:
     hashes = read_manifest(folder)
     for name in (CONFIG, WEIGHTS):
         if name not in hashes:
-            raise CheckpointError(f"{folder} has no {name}: it is no model")
+            raise CheckpointError(f"{folder} has no {name}: it is not a model")
     gone = [name for name in hashes if name not in BESIDE and not (folder / name).is_file()]
     if gone:
         raise CheckpointError(f"{folder / gone[0]} is not there, and {MANIFEST} lists it")

@@ -168,7 +168,7 @@ def _estimate(config: BenchConfig, plan: BenchPlan, costs: Any) -> str:
 
 
 class ProgressLine:
-    """One line that tells share, time left and what runs; plain lines now and then where there is no terminal."""
+    """A progress line: share, time left and what runs; without a terminal, plain lines now and then."""
 
     def __init__(self, disable: bool = False) -> None:
         from tqdm import tqdm

@@ -78,15 +78,15 @@ def _grey(path: Path, opened: Opened, count: int) -> Tensor:
     import torch
 
     from genflow.data.base import Scaling
-    from genflow.data.decoding import Recipe
+    from genflow.data.decoding import Decoder
 
     if len(opened.shape) != 3 or opened.shape[0] not in (1, 3):
         raise ConfigError(
             f"image = '{path}': {opened.path} makes examples of shape {opened.shape}, which no picture has; give an "
             ".npy or .npz file with an array 'x' in data units"
         )
-    recipe = Recipe(opened.shape[0], (opened.shape[1], opened.shape[2]))
-    levels = [recipe.decode(content) for content in _contents(path, count)]
+    decoder = Decoder(opened.shape[0], (opened.shape[1], opened.shape[2]))
+    levels = [decoder.decode(content) for content in _contents(path, count)]
     return Scaling.grey(256).encode(torch.from_numpy(np.stack(levels).astype(np.float32)))
 
 
@@ -119,7 +119,7 @@ def read_arrays(path: Path, what: str) -> dict[str, Any]:
     import numpy as np
 
     if path.is_file() and not is_zipfile(path) and path.suffix != ".npy":
-        raise ConfigError(f"the {what} {path} are no .npz file, or one that was cut off; give what genflow wrote")
+        raise ConfigError(f"the {what} {path} are not an .npz file, or one that was cut off; give what genflow wrote")
     damaged = (OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error)
     try:
         found = np.load(path, allow_pickle=False)

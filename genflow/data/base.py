@@ -71,7 +71,7 @@ class Dataset(ABC):
     """Raw examples (n, *shape), float32, in two fixed splits, with their scaling.
 
     A subclass gives its rows as they are stored: `train` and `test`, or, where they are read from a disk, `count` and
-    `examples`; and `labels` and `partners` where there are any. Whoever asks gets all of them in one fixed random
+    `examples`; and `labels` and `partners` where there are any. Callers get all of them in one fixed random
     order, by which the first n rows and any block of them are a fair draw of the split; see `genflow.data.order`.
     """
 
@@ -81,7 +81,7 @@ class Dataset(ABC):
     classes: int = 0
     """Number of classes of `labels`; 0 where there are none."""
     classes_asked: bool = False
-    """Whether whoever opened the data asked for their classes."""
+    """Whether classes were asked for when the data were opened."""
     partners: Tensor | None = None
     """Draws of the base that belong to the training examples, (n, *shape), row by row; None where data come alone."""
     flip: bool = False
@@ -130,7 +130,7 @@ class Dataset(ABC):
     def sweep(self, split: str, rows: Tensor, size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
         """Some rows as they lie on a disk, at most `size` at a time: (rows (k,), raw examples (k, *shape)).
 
-        For whoever needs all of them in no order: a disk is read once, from front to back.
+        For callers that need all of them in any order: a disk is read once, from front to back.
         """
         require("dataset", {"size": (size, is_count(size), "a whole number above 0")})
         rows = row_numbers(rows, self.count(split))

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to whole grey levels, by a declared recipe."""
+"""From the bytes of an image file to whole grey levels, by declared steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from genflow.data.image_formats import channel_bits
 from genflow.data.sources import BadImageError
+from genflow.former import moved
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,8 +31,8 @@ SEQUENCES = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO", "FLI", "DCX", "IM", "S
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is done to an image.
+class Decoder:
+    """Reads images, and converts, crops and resizes them.
 
     Arguments:
         channels: 1 converts to grey (0.299 R + 0.587 G + 0.114 B), 3 to RGB (transparency is dropped); None converts
@@ -67,7 +68,7 @@ class Recipe:
         return ", ".join(steps) or "none"
 
     def measure(self, data: bytes, frame: int = 0) -> tuple[int, int, int]:
-        """(channels, height, width) after the recipe, from the file's header alone where it is the first frame."""
+        """(channels, height, width) of what `decode` gives, for the first frame from the file's header alone."""
         image = _at(_opened(data), frame)
         height, width = self.size or (image.height, image.width)
         if self.size is None and self.crop:
@@ -83,7 +84,7 @@ class Recipe:
             tell: Sees the image before its pixels are read.
 
         Raises:
-            BadImageError: The file is damaged, too large, or not of a kind that the recipe takes.
+            BadImageError: The file is damaged, too large, or of a kind that this decoder does not take.
         """
         image = _at(_opened(data), frame)
         tell(image)
@@ -190,7 +191,7 @@ def _opened(data: bytes) -> Image:
 def _deep_kind(image: Image) -> str:
     """How an opened image has more than 8 bits a channel: by its mode, or by what Pillow will read into one of 8 bits.
 
-    A file may hide its depth from whoever looks in one place of the header; what Pillow tells its decoder is right.
+    The header may hide the depth in another place than the usual one; what Pillow passes to its decoder is right.
     """
     if image.mode.startswith(DEEP):
         return f"mode {image.mode}"
@@ -225,3 +226,6 @@ def _damage_named(problem: str = "is damaged") -> Iterator[None]:
         if "out of memory" in str(error):
             raise MemoryError(str(error)) from error
         raise BadImageError(f"{problem}: {error}") from error
+
+
+__getattr__ = moved(__name__)

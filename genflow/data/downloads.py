@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genflow import cache
+from genflow.former import moved
 from genflow.places import expand
 
 BLOCK = 2**20
@@ -64,7 +65,7 @@ def tar_members(
 
 
 @dataclass(frozen=True)
-class Published:
+class DataFile:
     """One published file, or the folder that it unpacks to.
 
     Arguments:
@@ -110,12 +111,12 @@ class DataFolders:
     def places(self) -> tuple[Path, Path]:
         return self.root, self.root / self.dataset
 
-    def find(self, wanted: Sequence[Published]) -> Path | None:
+    def find(self, wanted: Sequence[DataFile]) -> Path | None:
         """The first of several alternatives that is there."""
         candidates = (place / file.name for file in wanted for place in self.places)
         return next((path for path in candidates if path.exists()), None)
 
-    def need(self, *wanted: Published) -> Path:
+    def need(self, *wanted: DataFile) -> Path:
         """The first of several alternatives that is there, fetched where that is asked for and possible.
 
         Raises:
@@ -129,7 +130,7 @@ class DataFolders:
             return self._fetch(offered)
         raise DataError(self.missing(wanted, offered))
 
-    def missing(self, wanted: Sequence[Published], offered: Published | None) -> str:
+    def missing(self, wanted: Sequence[DataFile], offered: DataFile | None) -> str:
         """The message for files that are not there."""
         names = " or ".join(file.name for file in wanted)
         source = next((file for file in wanted if file.url), None)
@@ -144,7 +145,7 @@ class DataFolders:
             todo += f". It cannot be fetched from here: {source.by_hand}"
         return text + todo
 
-    def _fetch(self, file: Published) -> Path:
+    def _fetch(self, file: DataFile) -> Path:
         """Fetches a file under a temporary name, checks it, and moves it to its own."""
         target = self.places[1] / file.name
         part = target.with_name(f".{target.name}.part-{os.getpid()}")
@@ -175,3 +176,6 @@ def _copy(url: str, path: Path) -> str:
         out.flush()
         os.fsync(out.fileno())
     return digest.hexdigest()
+
+
+__getattr__ = moved(__name__)

@@ -28,7 +28,7 @@ MOST_CLASSES = 2**16
 EMPTY_BYTES = 2**16
 """Up to so many bytes an .npy file that cannot be mapped is read, to say what is in it."""
 LEVELS = 256
-"""Fewest levels that float32 must tell apart in a declared range, as many as bytes have."""
+"""Fewest levels that float32 must distinguish in a declared range, as many as bytes have."""
 ROWS_CHECKED = 4096
 """Rows whose range is checked at a time."""
 
@@ -226,7 +226,7 @@ def _scaling(dtype: np.dtype, range: Sequence[float] | None, place: Path) -> Sca
 
 
 def _fits(low: float, high: float) -> bool:
-    """Whether float32 tells apart enough levels in a range, and holds it and its scale."""
+    """Whether float32 distinguishes enough levels in a range, and holds it and its scale."""
     about = np.finfo(np.float32)
     largest, width = max(abs(low), abs(high)), high - low
     return largest <= float(about.max) and width >= max(LEVELS * float(about.eps) * largest, float(about.tiny))

@@ -16,7 +16,7 @@ from torch import Tensor
 from genflow.checks import require
 from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset, Scaling, check_split
-from genflow.data.decoding import Recipe, frame_count, orientation
+from genflow.data.decoding import Decoder, frame_count, orientation
 from genflow.data.downloads import DataError
 from genflow.data.memory import check_room, check_size
 from genflow.data.notes import note
@@ -80,7 +80,7 @@ class Pictures:
 
 
 class PictureDataset(Dataset):
-    """Image files, decoded to grey levels 0 to 255 by a recipe.
+    """Image files, decoded to grey levels 0 to 255.
 
     A set that fits in HELD_BYTES is decoded once and held as bytes; skipped images are left out of it. Images of a
     larger set are read when they are asked for, by a few threads; for one that turns out to be bad then, the next good
@@ -89,7 +89,7 @@ class PictureDataset(Dataset):
     Arguments:
         name: Registered name, for messages.
         splits: Images of "train" and "test".
-        recipe: What is done to an image; where it leaves channels or size open, all headers are read and must agree.
+        decoder: What is done to an image; where it leaves channels or size open, all headers are read and must agree.
         flip: Whether training mirrors images.
         bad: What is done about images that cannot be used.
     """
@@ -101,16 +101,16 @@ class PictureDataset(Dataset):
         self,
         name: str,
         splits: dict[str, Pictures],
-        recipe: Recipe,
+        decoder: Decoder,
         flip: bool = False,
         bad: BadImages | None = None,
     ) -> None:
         require(name, {"flip": (flip, isinstance(flip, bool), "true or false")})
-        self.name, self.flip, self.recipe, self._pictures = name, flip, recipe, dict(splits)
+        self.name, self.flip, self.decoder, self._pictures = name, flip, decoder, dict(splits)
         self._bad = bad or BadImages()
         self._noted: dict[str, str] = {}
-        if recipe.size:
-            check_size(name, recipe.size)
+        if decoder.size:
+            check_size(name, decoder.size)
         self.shape = self._common_shape()
         total = sum(len(part.names) for part in self._pictures.values())
         self.held = total * int(np.prod(self.shape)) <= self.HELD_BYTES
@@ -139,19 +139,19 @@ class PictureDataset(Dataset):
         return torch.from_numpy(levels.astype(np.float32))
 
     def declared(self) -> dict[str, str]:
-        facts = {**super().declared(), "preprocessing": self.recipe.describe()}
+        facts = {**super().declared(), "preprocessing": self.decoder.describe()}
         facts["source"] = ", ".join({str(part.source.place): 0 for part in self._pictures.values()})
         return {**facts, "skipped": str(self.skipped)} if self.skipped else facts
 
     def _common_shape(self) -> tuple[int, int, int]:
-        """The shape of all images; headers are read where the recipe leaves it open.
+        """The shape of all images; headers are read where the decoder leaves it open.
 
         Raises:
             DataError: Two images differ, with their names, or a split is empty.
         """
-        if self.recipe.channels and self.recipe.size:
+        if self.decoder.channels and self.decoder.size:
             self._check_filled()
-            return (self.recipe.channels, *self.recipe.size)
+            return (self.decoder.channels, *self.decoder.size)
         first: tuple[str, tuple[int, int, int]] | None = None
         for split, part in list(self._pictures.items()):
             found = self._each(part, range(len(part.names)), self._measure)
@@ -194,16 +194,16 @@ class PictureDataset(Dataset):
         return np.stack(found) if found else np.empty((0, *self.shape), np.uint8)
 
     def _measure(self, part: Pictures, row: int) -> tuple[int, int, int]:
-        """An image's shape, from the first bytes of its file where they tell it."""
+        """An image's shape, from the first bytes of its file where those suffice."""
         frame = part.frame(row)
         if not frame:
             with suppress(BadImageError):
-                return self.recipe.measure(part.source.read(part.names[row], HEAD_BYTES))
-        return self.recipe.measure(part.source.read(part.names[row]), frame)
+                return self.decoder.measure(part.source.read(part.names[row], HEAD_BYTES))
+        return self.decoder.measure(part.source.read(part.names[row]), frame)
 
     def _decode(self, part: Pictures, row: int) -> np.ndarray:
         data = part.source.read(part.names[row])
-        image = self.recipe.decode(data, part.frame(row), lambda image: self._tell(part, row, image))
+        image = self.decoder.decode(data, part.frame(row), lambda image: self._tell(part, row, image))
         if image.shape != self.shape:
             raise BadImageError(f"has shape {image.shape}, the data set {self.shape}")
         return image

@@ -1,7 +1,7 @@
-"""What files say of themselves: which are images that Pillow reads, and how many bits a channel they have.
+"""What the headers of files show: which are images that Pillow reads, and how many bits a channel they have.
 
-Pillow opens many deep colour files as 8-bit ones and keeps the high byte alone, so its mode does not tell their depth;
-the file's own header does.
+Pillow opens many deep colour files as 8-bit ones and keeps the high byte alone, so its mode does not show their
+depth; the file's own header does.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def image_format(data: bytes) -> str:
-    """The format that the first bytes tell, by Pillow's name; "" where they tell none of the common ones."""
+    """The format that the first bytes show, by Pillow's name; "" where it is not a common one."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and re.search(rb"avi[fs]", data[8:64]):

@@ -15,7 +15,7 @@ import numpy as np
 from genflow import cache
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayPart
-from genflow.data.downloads import DataError, Published, reading
+from genflow.data.downloads import DataError, DataFile, reading
 from genflow.data.small_images import SIDE, PublishedImages
 from genflow.data.sources import check_member
 
@@ -45,10 +45,10 @@ class ImageNet32(PublishedImages):
         super().__init__(root, download, flip)
         self.places = {
             split: self.folders.need(
-                Published(f"{archive}_npz.zip", URL, by_hand=BY_HAND),
-                Published(f"{archive}.zip", URL, by_hand=BY_HAND),
-                Published(f"{self.BATCHES[split][0]}.npz"),
-                Published(self.BATCHES[split][0]),
+                DataFile(f"{archive}_npz.zip", URL, by_hand=BY_HAND),
+                DataFile(f"{archive}.zip", URL, by_hand=BY_HAND),
+                DataFile(f"{self.BATCHES[split][0]}.npz"),
+                DataFile(self.BATCHES[split][0]),
             )
             for split, archive in self.ARCHIVES.items()
         }

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from genflow.checks import is_count, require
 from genflow.data.bad_images import BadImages
-from genflow.data.decoding import Recipe
-from genflow.data.downloads import DataError, DataFolders, Published
+from genflow.data.decoding import Decoder
+from genflow.data.downloads import DataError, DataFile, DataFolders
 from genflow.data.image_files import PictureDataset, Pictures
 from genflow.data.sources import Source, open_source
 from genflow.data.table_files import HELD_OUT, VALIDATION
@@ -37,9 +37,9 @@ class CelebA64(PictureDataset):
 
     CROP, SIDE = 140, 64
     URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-    FOLDER = Published("img_align_celeba")
-    ARCHIVE = Published("img_align_celeba.zip", URL, "1.3 GiB", by_hand=DRIVE)
-    PARTITION = Published("list_eval_partition.txt", URL, by_hand=DRIVE)
+    FOLDER = DataFile("img_align_celeba")
+    ARCHIVE = DataFile("img_align_celeba.zip", URL, "1.3 GiB", by_hand=DRIVE)
+    PARTITION = DataFile("list_eval_partition.txt", URL, by_hand=DRIVE)
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class CelebA64(PictureDataset):
             "train": Pictures(source, parts[0]),
             "test": Pictures(source, parts[1 if held_out == "validation" else 2]),
         }
-        recipe = Recipe(3, (self.SIDE, self.SIDE), self.CROP, "bilinear")
-        super().__init__("celeba64", splits, recipe, flip, BadImages(on_bad_image, bad_limit))
+        decoder = Decoder(3, (self.SIDE, self.SIDE), self.CROP, "bilinear")
+        super().__init__("celeba64", splits, decoder, flip, BadImages(on_bad_image, bad_limit))
 
     def declared(self) -> dict[str, str]:
         facts = super().declared()
@@ -113,17 +113,17 @@ class LsunBedroom(PictureDataset):
         sources = {split: open_source(folders.need(*self._files(part))) for split, part in self.PARTS.items()}
         splits = {split: Pictures(source, source.names) for split, source in sources.items()}
         super().__init__(
-            "lsun_bedroom", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit)
+            "lsun_bedroom", splits, Decoder(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit)
         )
 
-    def _files(self, part: str) -> Sequence[Published]:
+    def _files(self, part: str) -> Sequence[DataFile]:
         size = "43 GB" if part == "train" else "4 MB"
         url = self.URL.format(part=part)
         by_hand = f"bedroom_{part}_lmdb.zip must be unpacked"
         return (
-            Published(f"bedroom_{part}_lmdb", url, size, by_hand=by_hand),
-            Published(f"bedroom_{part}"),
-            Published(f"bedroom_{part}.zip"),
+            DataFile(f"bedroom_{part}_lmdb", url, size, by_hand=by_hand),
+            DataFile(f"bedroom_{part}"),
+            DataFile(f"bedroom_{part}.zip"),
         )
 
 
@@ -157,13 +157,13 @@ class FFHQ(PictureDataset):
         splits = {"train": Pictures(source, []), "test": Pictures(source, [])}
         for name in source.names:
             splits["train" if self._number(name, source) < self.FIRST_TEST else "test"].names.append(name)
-        super().__init__("ffhq", splits, Recipe(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit))
+        super().__init__("ffhq", splits, Decoder(3, (int(size), int(size))), flip, BadImages(on_bad_image, bad_limit))
 
-    def _files(self, size: int) -> Sequence[Published]:
+    def _files(self, size: int) -> Sequence[DataFile]:
         """Files made at the wanted size first, then the published ones that it can be made from."""
         names = [f"ffhq-{size}x{size}", *(["thumbnails128x128"] if size <= 128 else []), "images1024x1024"]
         first, *rest = (f"{name}{suffix}" for name in names for suffix in (".zip", ""))
-        return (Published(first, self.URL, by_hand=DRIVE), *map(Published, rest))
+        return (DataFile(first, self.URL, by_hand=DRIVE), *map(DataFile, rest))
 
     def _number(self, name: str, source: Source) -> int:
         digits = re.search(r"(\d+)$", PurePosixPath(name).stem)

@@ -15,7 +15,7 @@ from genflow.data.image_formats import image_format, image_suffixes
 from genflow.data.notes import counted, listed, shown
 
 HEAD_BYTES = 64
-"""First bytes of a file without a suffix, which tell whether it is an image."""
+"""First bytes of a file without a suffix, which show whether it is an image."""
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 """Names of folders that are parts of a data set and not classes."""
 
@@ -28,7 +28,7 @@ class Listing:
         found: Paths below it, with "/" between their parts.
         head: The first bytes of one of them.
         passed: Other things that were passed over, by kind.
-        folders: All folders below it; those without an image are no classes.
+        folders: All folders below it; those without an image are not classes.
 
     A file is an image where its suffix, in upper or lower case, is one of a format that Pillow reads, or where it has
     no suffix and begins as an image does. Hidden files and `__MACOSX` are passed over, and counted as all others are.

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from genflow.checks import is_number, require
-from genflow.data.downloads import DataError, Published, reading
-from genflow.data.table_files import Parts, Table, check_table, last_rows, moments, numbers, standardised, tenths
+from genflow.data.downloads import DataError, DataFile, reading
+from genflow.data.table_files import Parts, TableDataset, check_table, last_rows, moments, numbers, standardised, tenths
 
 
-class Power(Table):
+class Power(TableDataset):
     """POWER: household electricity, 6 columns.
 
     Published: rows shuffled by RandomState(42), columns 3 and 1 dropped, then uniform noise of the same generator in
@@ -38,7 +38,7 @@ class Power(Table):
         )
 
 
-class Gas(Table):
+class Gas(TableDataset):
     """GAS: sixteen gas sensors, of which 8 columns are left.
 
     Published: time and both concentrations dropped; while a column correlates above 0.98 with another, the first such
@@ -57,7 +57,7 @@ class Gas(Table):
 
     name = "gas"
     files = ("gas/ethylene_CO.npy",)
-    TEXT = Published(
+    TEXT = DataFile(
         "gas/ethylene_CO.txt", "https://archive.ics.uci.edu/dataset/322", by_hand="it is inside a zip file of UCI"
     )
     MOST = 0.98
@@ -70,8 +70,8 @@ class Gas(Table):
         self.share = share
 
     def _find(self, file: str) -> Path:
-        flat = [Published(Path(name).name) for name in (file, self.TEXT.name)]
-        return self.folders.need(Published(file), self.TEXT, *flat)
+        flat = [DataFile(Path(name).name) for name in (file, self.TEXT.name)]
+        return self.folders.need(DataFile(file), self.TEXT, *flat)
 
     def prepare(self) -> Parts:
         data = self._text() if self._found[self.files[0]].suffix == ".txt" else self.array(self.files[0])
@@ -94,7 +94,7 @@ class Gas(Table):
         return data[np.random.RandomState(0).permutation(len(data))[: round(self.share * len(data))]]
 
 
-class Hepmass(Table):
+class Hepmass(TableDataset):
     """HEPMASS: particle collisions with a new particle of mass 1000 (class 1 alone), 21 columns.
 
     Published: class and the test file's surplus last column dropped; standardised by mean and deviation (of a sample)
@@ -128,7 +128,7 @@ class Hepmass(Table):
         return table[table[:, 0] == 1][:, 1:]
 
 
-class Miniboone(Table):
+class Miniboone(TableDataset):
     """MINIBOONE: neutrino events, 43 columns, in the published data.npy. `tenths`, `standardised`; no shuffling.
 
     Outliers and columns of repeated values had been removed from that file as for HEPMASS.
@@ -142,7 +142,7 @@ class Miniboone(Table):
         return standardised(tenths(data), self._title, range(data.shape[1]))
 
 
-class Bsds300(Table):
+class Bsds300(TableDataset):
     """BSDS300: patches of natural images, 63 columns, three parts as stored in BSDS300.hdf5 (extra `tabular`)."""
 
     name = "bsds300"

@@ -1,4 +1,4 @@
-"""Lines about the data for whoever runs a command; each is said once a process."""
+"""Notes on the data for the user; each is printed once per process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The order of rows: a fixed random one in every split of every data set, whatever its source.
 
-Data lie sorted by class, by name or by time. Whoever took the first n rows of such a split, or blocks of it, would see
-a few classes: floors, previews, kept features and likelihoods would be of another distribution. So the base of all data
+Data lie sorted by class, by name or by time. The first n rows of such a split, or blocks of it, would hold a few
+classes: floors, previews, kept features and likelihoods would be of another distribution. So the base of all data
 sets permutes each split once, by a rule that knows only which split it is and how many rows it has.
 
 A subclass of `Dataset` gives what it has as it is stored, and within its own methods sees its rows as they are stored.

@@ -12,7 +12,7 @@ from genflow.data.arrays import split_rows
 from genflow.data.bad_images import BadImages
 from genflow.data.base import Dataset
 from genflow.data.containers import container
-from genflow.data.decoding import Recipe
+from genflow.data.decoding import Decoder
 from genflow.data.decoding import frames as frames_of
 from genflow.data.downloads import DataError
 from genflow.data.image_arrays import ArrayImages
@@ -90,12 +90,12 @@ def load_images(
         return arrays
     if range is not None:
         raise ValueError("images: range is for arrays of floats; image files have grey levels 0 to 255")
-    recipe = Recipe(channels, _pair(size) if size is not None else None, background=background)
+    decoder = Decoder(channels, _pair(size) if size is not None else None, background=background)
     splits, names = _pictures(places, classes, test_share)
     if frames == "all":  # after the split, so that no file is on both sides
         splits = {split: _every_frame(part, bad) for split, part in splits.items()}
     _say_split(len(splits["train"].names), len(splits["test"].names), places, test_share)
-    return FolderImages(splits, recipe, flip, bad, names)
+    return FolderImages(splits, decoder, flip, bad, names)
 
 
 def _is_path(path: Any) -> bool:
@@ -212,7 +212,7 @@ class FolderImages(PictureDataset):
     """Image files in a folder or zip file."""
 
     def __init__(
-        self, splits: dict[str, Pictures], recipe: Recipe, flip: bool, bad: BadImages, names: Sequence[str] = ()
+        self, splits: dict[str, Pictures], decoder: Decoder, flip: bool, bad: BadImages, names: Sequence[str] = ()
     ) -> None:
-        super().__init__("images", splits, recipe, flip, bad)
+        super().__init__("images", splits, decoder, flip, bad)
         self.classes, self.class_names, self.classes_asked = len(names), tuple(names), bool(names)

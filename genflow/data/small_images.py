@@ -13,7 +13,7 @@ from genflow.checks import require
 from genflow.data import unpickle
 from genflow.data.arrays import ArrayDataset, ArrayPart, stratified_rows
 from genflow.data.base import Scaling
-from genflow.data.downloads import DataError, DataFolders, Published, reading, tar_members
+from genflow.data.downloads import DataError, DataFile, DataFolders, reading, tar_members
 
 SIDE = 32
 BATCH_BYTES = 2**28
@@ -97,13 +97,13 @@ class Cifar10(PublishedImages):
 
     name = "cifar10"
     classes = 10
-    ARCHIVE = Published(
+    ARCHIVE = DataFile(
         "cifar-10-python.tar.gz",
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
         "163 MiB",
         "c58f30108f718f92721af3b95e74349a",
     )
-    FOLDER = Published("cifar-10-batches-py")
+    FOLDER = DataFile("cifar-10-batches-py")
     META = "cifar-10-batches-py/batches.meta"
     BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 
@@ -164,7 +164,7 @@ class Svhn(PublishedImages):
     name = "svhn"
     classes = 10
     FILES = {
-        split: Published(f"{split}_32x32.mat", f"http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat", size, md5)
+        split: DataFile(f"{split}_32x32.mat", f"http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat", size, md5)
         for split, size, md5 in (
             ("train", "174 MiB", "e26dedcc434d2e4c54c9b2d4a06d8373"),
             ("test", "61 MiB", "eb5a983be6a315427106f1b164d9cef3"),

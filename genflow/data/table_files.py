@@ -13,11 +13,12 @@ import numpy as np
 
 from genflow.checks import require
 from genflow.data.arrays import ArrayDataset, ArrayPart
-from genflow.data.downloads import DataError, DataFolders, Published, reading, tar_members
+from genflow.data.downloads import DataError, DataFile, DataFolders, reading, tar_members
+from genflow.former import moved
 
 HELD_OUT = ("test", "validation")
 VALIDATION = "published, with the validation part as the test split"
-ARCHIVE = Published("data.tar.gz", "https://zenodo.org/record/1161203/files/data.tar.gz", "0.8 GB")
+ARCHIVE = DataFile("data.tar.gz", "https://zenodo.org/record/1161203/files/data.tar.gz", "0.8 GB")
 """The sets as Papamakarios published them for masked autoregressive flows (arXiv:1705.07057)."""
 
 
@@ -29,7 +30,7 @@ class Parts(NamedTuple):
     test: np.ndarray
 
 
-class Table(ArrayDataset):
+class TableDataset(ArrayDataset):
     """A published table with its published preprocessing; its data units are those after it.
 
     The scaling is the identity: log densities in nats are of the preprocessed (standardised) values, as published.
@@ -85,7 +86,7 @@ class Table(ArrayDataset):
 
     def _find(self, file: str) -> Path:
         """A file on its own, below a folder `data`, or the archive that holds it."""
-        own = [Published(name) for name in (file, f"data/{file}", Path(file).name)]
+        own = [DataFile(name) for name in (file, f"data/{file}", Path(file).name)]
         return self.folders.need(*own, ARCHIVE)
 
     def open(self, file: str) -> BinaryIO:
@@ -201,3 +202,6 @@ def standardised(parts: Parts, place: object, columns: Sequence[int]) -> Parts:
     """By mean and standard deviation (of the population) of training and validation rows together; as `moments`."""
     mean, deviation = moments(np.vstack(parts[:2]), place, columns)
     return Parts(*((part - mean) / deviation for part in parts))
+
+
+__getattr__ = moved(__name__)

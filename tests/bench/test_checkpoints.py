@@ -89,7 +89,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path, damage):
             (path / MANIFEST).write_text(json.dumps(manifest))
         else:
             (path / damage).write_bytes((path / damage).read_bytes()[:-20])
-    said = {"no model": "it is no model", "unknown": "did you mean 'pfgm'", "missing": "does not exist"}
+    said = {"no model": "it is not a model", "unknown": "did you mean 'pfgm'", "missing": "does not exist"}
     with pytest.raises(ConfigError, match=f"checkpoint: .*{path.name}.*{said.get(damage, damage)}"):
         open_finished(str(path))
 

@@ -31,7 +31,7 @@ def test_sizes_of_too_many_pixels_are_refused_by_name(tmp_path, size):
 def test_sizes_that_do_not_fit_are_refused_before_pixels_are_read(tmp_path, given, monkeypatch):
     place = write_folder(tmp_path, colour_files(2, 300, 300))
     monkeypatch.setattr(memory, "room", lambda: 10**6)
-    monkeypatch.setattr(decoding.Recipe, "decode", lambda *args: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(decoding.Decoder, "decode", lambda *args: pytest.fail("an image was decoded"))
     with pytest.raises(ValueError, match=r"images of 300x300 pixels need at least 4 MiB of memory, and 1 MiB are free"):
         images(place, **given, channels=3)
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import genflow
-from genflow.data.downloads import DataError, DataFolders, Published
+from genflow.data.downloads import DataError, DataFile, DataFolders
 
 CONTENT = b"published bytes" * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -41,12 +41,12 @@ def files_below(folder):
 
 def test_a_file_is_found_in_the_root_or_the_data_sets_own_folder(tmp_path):
     folders = DataFolders("thing", str(tmp_path))
-    assert folders.find([Published("a")]) is None
+    assert folders.find([DataFile("a")]) is None
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "b").write_text("")
-    assert folders.need(Published("a"), Published("b")) == tmp_path / "thing" / "b"
+    assert folders.need(DataFile("a"), DataFile("b")) == tmp_path / "thing" / "b"
     (tmp_path / "a").write_text("")
-    assert folders.need(Published("a"), Published("b")) == tmp_path / "a"
+    assert folders.need(DataFile("a"), DataFile("b")) == tmp_path / "a"
 
 
 def test_the_root_is_the_option_then_the_variable_then_the_cache(tmp_path, monkeypatch):
@@ -99,16 +99,16 @@ def test_what_can_not_be_fetched_says_why(name, tmp_path):
 
 def test_nothing_is_fetched_unasked(server, tmp_path):
     with pytest.raises(DataError, match=r"thing\.download=true fetches it"):
-        DataFolders("thing", str(tmp_path)).need(Published("a", f"{server}/a", md5=MD5))
+        DataFolders("thing", str(tmp_path)).need(DataFile("a", f"{server}/a", md5=MD5))
     assert files_below(tmp_path) == []
 
 
 def test_a_file_is_fetched_once_and_checked(server, tmp_path):
     folders = DataFolders("thing", str(tmp_path), download=True)
-    path = folders.need(Published("sub/a", f"{server}/a", md5=MD5))
+    path = folders.need(DataFile("sub/a", f"{server}/a", md5=MD5))
     assert path == tmp_path / "thing" / "sub" / "a"
     assert path.read_bytes() == CONTENT
-    assert folders.need(Published("sub/a", f"{server}/missing")) == path
+    assert folders.need(DataFile("sub/a", f"{server}/missing")) == path
     assert files_below(tmp_path) == [path]
 
 
@@ -122,13 +122,13 @@ def test_a_file_is_fetched_once_and_checked(server, tmp_path):
 )
 def test_a_wrong_download_leaves_nothing(server, tmp_path, url, md5, message):
     with pytest.raises(DataError, match=message):
-        DataFolders("thing", str(tmp_path), download=True).need(Published("a", f"{server}{url}", md5=md5))
+        DataFolders("thing", str(tmp_path), download=True).need(DataFile("a", f"{server}{url}", md5=md5))
     assert files_below(tmp_path) == []
 
 
 def test_offline_the_reason_and_the_way_out_are_said(tmp_path):
     with pytest.raises(DataError, match=r"could not be fetched: .*refused.*needs a; looked in .*Put it there"):
-        DataFolders("thing", str(tmp_path), download=True).need(Published("a", "http://127.0.0.1:9/a"))
+        DataFolders("thing", str(tmp_path), download=True).need(DataFile("a", "http://127.0.0.1:9/a"))
 
 
 def test_download_is_true_or_false(tmp_path):

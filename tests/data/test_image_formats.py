@@ -12,7 +12,7 @@ from image_files import encoded, noise, write_folder
 from PIL import Image
 
 import genflow
-from genflow.data.decoding import Recipe
+from genflow.data.decoding import Decoder
 from genflow.data.downloads import DataError
 from genflow.data.image_formats import channel_bits, image_suffixes
 
@@ -224,7 +224,7 @@ def test_every_mode_of_pillow_is_converted_as_pillow_does(mode, channels, monkey
     monkeypatch.setattr("genflow.data.decoding._opened", lambda data: image)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = Recipe(channels).decode(b"")
+        found = Decoder(channels).decode(b"")
     wanted = Image.new("RGB", (16, 16), (119, 119, 119)) if mode == "LAB" else source
     wanted = wanted.convert("1") if mode == "1" else wanted.convert("L") if mode in ("LA", "La") else wanted
     wanted = np.asarray(wanted.convert("L" if channels == 1 else "RGB")).reshape(16, 16, -1).transpose(2, 0, 1)
