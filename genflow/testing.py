@@ -355,11 +355,4 @@ def check_conditional(make: Callable[..., torch.nn.Module], shape: tuple[int, ..
         torch.testing.assert_close(alone[0], given[k], rtol=1e-4, atol=1e-4)
 
 
-__all__ = [
-    "GaussianField",
-    "check_backbone",
-    "check_conditional",
-    "check_process",
-    "check_solver",
-    "error_slope",
-]
+__all__ = ["GaussianField", "check_backbone", "check_conditional", "check_process", "check_solver", "error_slope"]

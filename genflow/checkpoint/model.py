@@ -75,10 +75,7 @@ def config_bytes(about: Mapping[str, Any]) -> bytes:
 
 
 def save(
-    path: Path | str,
-    config: Mapping[str, Any],
-    weights: Mapping[str, Any],
-    beside: Mapping[str, bytes] | None = None,
+    path: Path | str, config: Mapping[str, Any], weights: Mapping[str, Any], beside: Mapping[str, bytes] | None = None
 ) -> None:
     """Writes config.json and model.safetensors as one checkpoint folder.
 

@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from genflow.catalogue import get_backbone, get_dataset, get_process
 from genflow.checkpoint.checks import check_tensors, facts, is_named, json_object, one_line
-from genflow.checkpoint.folder import (
-    MANIFEST,
-    STATS,
-    CheckpointError,
-    read_checked,
-    read_manifest,
-    whole_folder,
-)
+from genflow.checkpoint.folder import MANIFEST, STATS, CheckpointError, read_checked, read_manifest, whole_folder
 from genflow.checkpoint.model import CONFIG, FACTS, PAIR, STATE, WEIGHTS, fingerprint, pair_text
 from genflow.registry import registries
 

@@ -7,15 +7,7 @@ from dataclasses import dataclass, field
 from genflow.commands.loaded import DATASET_OPTIONS_HELP, ModelOptions, open_data, open_model, open_solver
 from genflow.commands.options import config_command
 from genflow.commands.paths import check_out, make_folder
-from genflow.config import (
-    BenchConfig,
-    ConfigError,
-    LikelihoodConfig,
-    NormConfig,
-    Options,
-    check_owners,
-    option,
-)
+from genflow.config import BenchConfig, ConfigError, LikelihoodConfig, NormConfig, Options, check_owners, option
 from genflow.registry import registries
 
 

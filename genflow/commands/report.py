@@ -15,10 +15,7 @@ from genflow.config import ConfigError
 @click.command(
     name="report",
     help="Write the tables, plots and HTML page of a finished bench again; of two benches, a comparison.\n\n"
-    + examples(
-        "genflow report runs/bench",
-        "genflow report runs/a runs/b --out a_against_b",
-    ),
+    + examples("genflow report runs/bench", "genflow report runs/a runs/b --out a_against_b"),
 )
 @click.argument("folder", type=Place())
 @click.argument("other", type=Place(), required=False)

@@ -98,12 +98,7 @@ class PictureDataset(Dataset):
     scaling = Scaling.grey(256)
 
     def __init__(
-        self,
-        name: str,
-        splits: dict[str, Pictures],
-        decoder: Decoder,
-        flip: bool = False,
-        bad: BadImages | None = None,
+        self, name: str, splits: dict[str, Pictures], decoder: Decoder, flip: bool = False, bad: BadImages | None = None
     ) -> None:
         require(name, {"flip": (flip, isinstance(flip, bool), "true or false")})
         self.name, self.flip, self.decoder, self._pictures = name, flip, decoder, dict(splits)

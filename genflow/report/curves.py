@@ -192,13 +192,7 @@ def error_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[st
         for k, row in enumerate(own):
             y, error = i + 0.14 * (k - (len(own) - 1) / 2), float(np.nan_to_num(estimate([row]).error))
             axes.errorbar(row["value"], y, xerr=error, fmt="o", ms=5, color=colours.get(name, GREY), capsize=3)
-        axes.annotate(
-            str(estimate(own)),
-            (1.01, i),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-        )
+        axes.annotate(str(estimate(own)), (1.01, i), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set(yticks=range(len(names)), ylim=(len(names) - 0.45, -0.55), xlabel=described(metric, facts(found[0])))
     axes.set_yticklabels(names, color="#1b2430")
     axes.grid(axis="y", visible=False)
