@@ -124,7 +124,8 @@ def read(kind: Kind, raw: Any) -> Any:
         return conform(kind, _plain(kind, raw))
     if kind.open:
         return _open(raw)
-    if _is_none(kind, raw):
+    nothing = raw.is_nothing or (raw.style == "typed" and raw.text == "null" and "str" not in kind.names)
+    if "None" in kind.names and nothing:  # a "null" that was typed for a text option stays a word
         return None
     for name, reader in (("bool", switch), ("int", whole), ("float", decimal)):
         if name in kind.names:
@@ -142,13 +143,6 @@ def _plain(kind: Kind, raw: Any) -> Any:
     if isinstance(raw, Mapping):
         return {str(key): read(kind.value or ANY, one) for key, one in raw.items()}
     return raw
-
-
-def _is_none(kind: Kind, raw: Scalar) -> bool:
-    """null is no value where that is allowed; a word typed for a text option stays a word."""
-    if "None" not in kind.names:
-        return False
-    return raw.is_nothing or (raw.style == "typed" and raw.text == "null" and "str" not in kind.names)
 
 
 def _read_words(kind: Kind, raw: Scalar) -> Any:

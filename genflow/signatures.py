@@ -94,14 +94,11 @@ def _find(module: str, name: str) -> tuple[str, ast.stmt]:
             return module, statement
         if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
             for one in statement.names:
-                if (one.asname or one.name) == name and _near(module, statement.module):
+                # finding modules of other packages, such as torch, would import those
+                near = statement.module.partition(".")[0] in (module.partition(".")[0], "genflow")
+                if (one.asname or one.name) == name and near:
                     return _find(statement.module, one.name)
     raise _Unreadable(name)
-
-
-def _near(module: str, other: str) -> bool:
-    """Whether another module's source is worth reading: finding those of torch would import it."""
-    return other.partition(".")[0] in (module.partition(".")[0], "genflow")
 
 
 def _parameters(module: str, name: str) -> dict[str, str]:

@@ -11,11 +11,6 @@ from genflow.backbone.base import Backbone, ClassEmbedding, FourierFeatures, rms
 from genflow.checks import is_count, require
 
 
-def width_for(entries: int) -> int:
-    """Hidden units for samples of so many numbers."""
-    return 128 if entries <= 128 else 256
-
-
 class MLP(Backbone):
     """Residual blocks of width `width` on (x, features of the condition and of |x|).
 
@@ -41,7 +36,7 @@ class MLP(Backbone):
         normalise: bool = True,
         classes: int = 0,
     ) -> None:
-        width = width_for(math.prod(shape)) if width is None else width
+        width = (128 if math.prod(shape) <= 128 else 256) if width is None else width
         options = {"width": width, "depth": depth, "frequencies": frequencies, "normalise": normalise}
         super().__init__(shape, extra_channels, classes, **options)
         require(

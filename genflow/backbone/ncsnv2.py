@@ -219,7 +219,10 @@ class InstanceNormPlus(nn.Module):
         nn.init.zeros_(self.beta)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        gamma, beta = self._affine(labels, len(x))
+        gamma, beta = self.gamma, self.beta
+        if self.by_class is not None:  # (B, channels) then
+            offsets = self.by_class(labels, len(x)).chunk(2, dim=1)
+            gamma, beta = gamma + offsets[0], beta + offsets[1]
         mean = x.mean((2, 3))
         variance = (x - mean[:, :, None, None]).square().mean((2, 3))
         centred = mean - mean.mean(1, keepdim=True)
@@ -227,13 +230,6 @@ class InstanceNormPlus(nn.Module):
         scale = gamma * (variance + 1e-5).rsqrt()
         shift = gamma * self.alpha * centred * spread.rsqrt() + beta - mean * scale
         return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
-
-    def _affine(self, labels: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-        """γ and β, (channels,), or (count, channels) with classes."""
-        if self.by_class is None:
-            return self.gamma, self.beta
-        gamma, beta = self.by_class(labels, count).chunk(2, dim=1)
-        return self.gamma + gamma, self.beta + beta
 
 
 class MeanPoolConv(nn.Module):

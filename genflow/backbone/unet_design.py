@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -129,11 +129,6 @@ def sides(shape: tuple[int, ...], levels: int) -> list[int]:
     return [-(-max(shape[1:]) // 2**level) for level in range(levels)]
 
 
-def attention_side(shape: tuple[int, ...], levels: int) -> tuple[int, ...]:
-    """The side of the first level below the full resolution that is at most 16, where published networks attend."""
-    return tuple(side for side in sides(shape, levels)[1:] if side <= 16)[:1]
-
-
 def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]], **rest: Any) -> Design:
     """The design of a network class from its options.
 
@@ -160,7 +155,9 @@ def make_design(owner: str, given: Mapping[str, Any], sizes: Mapping[str, Mappin
     values = {**rest, "attn_resolutions": None, **widths, **chosen}
     values = {f.name: tuple(v) if isinstance(v := values[f.name], list) else v for f in fields(Design)}
     if values["attn_resolutions"] is None:
-        values["attn_resolutions"] = attention_side(shape, len(values["ch_mult"])) if counts(values["ch_mult"]) else ()
+        levels = len(values["ch_mult"]) if counts(values["ch_mult"]) else 1
+        # the first level below the full resolution that is at most 16, where published networks attend
+        values["attn_resolutions"] = tuple(side for side in sides(shape, levels)[1:] if side <= 16)[:1]
     design = Design(**values)
     design.check(owner)
     return replace(
@@ -204,11 +201,6 @@ def published_options(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
     return {**options, **conditioning, "normalise": False, "centre": not config["data"]["centered"]}
 
 
-def _noise_level(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
-    """z itself."""
-    return {"conditioning": "noise_level", "time_scale": 1.0}
-
-
 def _place(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
     """The index of σ in the falling geometric table of `num_scales` noise levels."""
     low, high = math.log(model["sigma_min"]), math.log(model["sigma_max"])
@@ -223,5 +215,10 @@ def _time(model: Mapping[str, Any], continuous: bool) -> dict[str, Any]:
     return {"conditioning": "condition", "time_scale": float(model["num_scales"]), "time_shift": -1.0}
 
 
-POSITIONS = {"poisson": _noise_level, "vesde": _place, "vpsde": _time, "subvpsde": _time}
+POSITIONS: dict[str, Callable[[Mapping[str, Any], bool], dict[str, Any]]] = {
+    "poisson": lambda model, continuous: {"conditioning": "noise_level", "time_scale": 1.0},  # z itself
+    "vesde": _place,
+    "vpsde": _time,
+    "subvpsde": _time,
+}
 """The conditioning of positional features, by the published configurations' word for the process."""

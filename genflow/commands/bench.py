@@ -146,11 +146,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: BenchPlan, flags: 
     outcome = write_outputs(config, plan.store, done, command_line(), origin=origin, notes=notes)
     say(outcome.text)
     say(f"\nreport: {plan.store.root / 'report.html'}")
-    return _verdict(plan, len(plan.cells) - len(done), failed)
-
-
-def _verdict(plan: BenchPlan, missing: int, failed: str) -> int:
-    """Says what is not there, and the exit code."""
+    missing = len(plan.cells) - len(done)
     if failed:
         click.echo(f"genflow: {missing} cells are missing:\n{failed}", err=True)
         return EXIT_CELLS

@@ -20,21 +20,8 @@ from genflow.places import expand
 from genflow.registry import registries
 
 PACKAGES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "pandas",
-    "matplotlib",
-    "scikit-learn",
-    "safetensors",
-    "clean-fid",
-    "torchdiffeq",
-    "torchsde",
-    "pyyaml",
-    "click",
-    "jinja2",
-    "tqdm",
-    "pillow",
+    *("torch", "numpy", "scipy", "pandas", "matplotlib", "scikit-learn", "safetensors", "clean-fid"),
+    *("torchdiffeq", "torchsde", "pyyaml", "click", "jinja2", "tqdm", "pillow"),
 )
 EXTRAS = {
     "pot": "ot",

@@ -65,8 +65,13 @@ def run_interpolate(config: InterpolateConfig) -> str:
     if out.suffix == ".png":
         check_images(opened, "a picture of an interpolation")
         check_picture(opened)
-    begin = None if config.latents else _beginning(config, opened)
-    ends = _latents(config, opened) if begin is None else begin.x
+    begin, count = None, 2 * config.pairs
+    if config.latents:
+        ends = _latents(config, opened)
+    else:
+        begin = beginning(opened, config.image, config.dataset_options, count, config.seed)
+        ends = begin.x
+        _check_enough(config, len(ends), f"examples in {config.image}" if config.image else "test examples")
     labels = label_numbers(config.label, opened, config.pairs, None, "the two ends of a path share one class")
     how = {"labels": labels, **solving(config, budget)}
     first, second = (ends[k::2].to(config.device) for k in (0, 1))
@@ -82,12 +87,6 @@ def run_interpolate(config: InterpolateConfig) -> str:
         f"{out}: {config.pairs} paths of {config.count} by {opened.name}{kind}, {config.kind}, {say_solver(config)}, "
         f"NFE {found.nfe:.1f} per example shown{tail}"
     )
-
-
-def _beginning(config: InterpolateConfig, opened: Opened) -> Given:
-    begin = beginning(opened, config.image, config.dataset_options, 2 * config.pairs, config.seed)
-    _check_enough(config, len(begin.x), f"examples in {config.image}" if config.image else "test examples")
-    return begin
 
 
 def _latents(config: InterpolateConfig, opened: Opened) -> Tensor:

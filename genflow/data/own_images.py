@@ -95,7 +95,9 @@ def load_images(
     if frames == "all":  # after the split, so that no file is on both sides
         splits = {split: _every_frame(part, bad) for split, part in splits.items()}
     _say_split(len(splits["train"].names), len(splits["test"].names), places, test_share)
-    return FolderImages(splits, decoder, flip, bad, names)
+    found = PictureDataset("images", splits, decoder, flip, bad)
+    found.classes, found.class_names, found.classes_asked = len(names), tuple(names), bool(names)
+    return found
 
 
 def _is_path(path: Any) -> bool:
@@ -206,13 +208,3 @@ def _say_classes(names: Sequence[str], labels: Sequence[int]) -> None:
     trained = set(labels)
     if absent := [name for k, name in enumerate(names) if k not in trained]:
         note(f"images: no training image of class {listed(absent)}; all its images are held out")
-
-
-class FolderImages(PictureDataset):
-    """Image files in a folder or zip file."""
-
-    def __init__(
-        self, splits: dict[str, Pictures], decoder: Decoder, flip: bool, bad: BadImages, names: Sequence[str] = ()
-    ) -> None:
-        super().__init__("images", splits, decoder, flip, bad)
-        self.classes, self.class_names, self.classes_asked = len(names), tuple(names), bool(names)

@@ -135,23 +135,17 @@ def numbers(frame: Any, place: object) -> np.ndarray:
     Raises:
         DataError: A column of text, by its number and name, or values that are missing.
     """
+    import pandas as pd
+
     for column, (name, values) in enumerate(frame.items()):
         if values.dtype.kind not in "fiub":
-            text = next((value for value in values if not _is_numeral(value)), values.dtype)
+            text = next(iter(values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]), values.dtype)
             raise DataError(
                 f"{place} cannot be read as numbers: column {column} ({name}) holds {text!r}; fetch it again"
             )
     table = frame.to_numpy(np.float64)
     check_table(table, place)
     return table
-
-
-def _is_numeral(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def moments(known: np.ndarray, place: object, columns: Sequence[int], ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from genflow.report.pictures import as_rgb
+from genflow.report.pictures import as_rgb, tiled
 
 MILLISECONDS, HOLD = 140, 1800
 """A frame's time, and the last one's."""
@@ -62,20 +62,15 @@ def _font(size: int) -> Any:
 
 def _images(states: np.ndarray) -> list[tuple[Image.Image, str]]:
     """Grids of up to sixteen images."""
-    height, width = states.shape[-2:]
     columns = min(4, states.shape[1])
-    scale = max(1, round(SIDE / columns / (width + 1)))
+    scale = max(1, round(SIDE / columns / (states.shape[-1] + 1)))
     result = []
     for state in states[:, : columns * columns]:
         size = np.sqrt(np.mean(state.astype(np.float64) ** 2, axis=(1, 2, 3), keepdims=True))
         shown = as_rgb((state / np.maximum(size, 1) + 1) * 127.5, 256)
-        rows = -(-len(shown) // columns)
-        canvas = np.ones((rows * (height * scale + GAP) - GAP, columns * (width * scale + GAP) - GAP, 3))
-        for i, image in enumerate(shown):
-            y, x = (i // columns) * (height * scale + GAP), (i % columns) * (width * scale + GAP)
-            large = np.kron(image.transpose(1, 2, 0), np.ones((scale, scale, 1)))
-            canvas[y : y + height * scale, x : x + width * scale] = large
-        result.append((Image.fromarray((255 * canvas).astype(np.uint8)), ""))
+        large = shown.repeat(scale, axis=-2).repeat(scale, axis=-1)
+        picture = 255 * tiled(large, columns, gap=GAP, shade=1.0)
+        result.append((Image.fromarray(picture.astype(np.uint8)), ""))
     return result
 
 
@@ -86,13 +81,14 @@ def _points(states: np.ndarray, colour: str) -> list[tuple[Image.Image, str]]:
     reach = 1.15 * np.quantile(np.abs(states - middle).max(-1), 0.97, axis=1)
     reach = np.maximum(np.maximum.accumulate(reach[::-1])[::-1], 1e-9)
     side, result = SIDE * FINE, []
+    pale = tuple(round(255 - 0.28 * (255 - part)) for part in ImageColor.getrgb(colour))
     for k, state in enumerate(states):
         picture = Image.new("RGB", (side, side), "#ffffff")
         draw = ImageDraw.Draw(picture)
         draw.rectangle((0, 0, side - 1, side - 1), outline=RAIL, width=FINE)
         here, before = (_pixels(s, middle, reach[k], side) for s in (state, states[max(0, k - 1)]))
         for (x0, y0), (x1, y1) in zip(before, here, strict=True):
-            draw.line((x0, y0, x1, y1), fill=_paler(colour), width=FINE)
+            draw.line((x0, y0, x1, y1), fill=pale, width=FINE)
         radius = 1.7 * FINE
         for x, y in here:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
@@ -105,11 +101,6 @@ def _pixels(points: np.ndarray, middle: np.ndarray, reach: float, side: int) -> 
     """Positions in a square of `side` pixels, y upwards; far ones stay within a few sides, which is out of sight."""
     unit = np.clip((points - middle) / reach, -9, 9)
     return side / 2 * (1 + unit * np.array([1, -1]))
-
-
-def _paler(colour: str, share: float = 0.72) -> tuple[int, ...]:
-    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return tuple(round(p + share * (255 - p)) for p in parts)
 
 
 def _framed(body: Image.Image, words: str, share: float, time: float, colour: str) -> Image.Image:

@@ -30,18 +30,20 @@ def as_rgb(raw: np.ndarray, levels: int | None) -> np.ndarray:
     return np.where(np.isnan(shades[..., :3, :, :]), np.array(ABSENT)[:, None, None], shades[..., :3, :, :])
 
 
+def tiled(images: np.ndarray, columns: int, scale: int = 1, gap: int = 1, shade: float = 0.87) -> np.ndarray:
+    """Images (n, 3, H, W) in rows as one picture (rows, columns, 3), enlarged, with `gap` pixels of a shade between."""
+    height, width = images.shape[2] + gap, images.shape[3] + gap
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * height - gap, columns * width - gap, 3), shade)
+    for i, image in enumerate(images):
+        y, x = i // columns * height, i % columns * width
+        canvas[y : y + height - gap, x : x + width - gap] = image.transpose(1, 2, 0)
+    return np.kron(canvas, np.ones((scale, scale, 1)))
+
+
 def grid_image(raw: np.ndarray, levels: int | None, columns: int = 10, scale: int = 4) -> np.ndarray:
     """A grid of images (n, C, H, W) as one uint8 picture (rows, columns, 3), dark on light for one channel."""
-    images = as_rgb(raw, levels)
-    height, width = images.shape[2:]
-    rows = -(-len(images) // columns)
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 0.87)
-    for i, image in enumerate(images):
-        y, x = divmod(i, columns)
-        canvas[y * (height + 1) : y * (height + 1) + height, x * (width + 1) : x * (width + 1) + width] = (
-            image.transpose(1, 2, 0)
-        )
-    return (255 * np.kron(canvas, np.ones((scale, scale, 1)))).astype(np.uint8)
+    return (255 * tiled(as_rgb(raw, levels), columns, scale)).astype(np.uint8)
 
 
 @styled
@@ -88,7 +90,8 @@ def save_rows(path: Path, groups: Mapping[str, np.ndarray], levels: int | None, 
     """
     height = next(iter(groups.values())).shape[-2]
     scale = max(1, -(-size // height))
-    blocks = {name: _block(as_rgb(images, levels), scale) for name, images in groups.items()}
+    flat = {name: images.reshape(-1, *images.shape[2:]) for name, images in groups.items()}
+    blocks = {name: tiled(as_rgb(flat[name], levels), images.shape[1], scale) for name, images in groups.items()}
     gap, edge = max(4 * scale, 24), 12
     titles = {
         name: fill(name, max(8, (block.shape[1] + gap - 8) // 6), break_long_words=False)
@@ -108,17 +111,6 @@ def save_rows(path: Path, groups: Mapping[str, np.ndarray], levels: int | None, 
     axes.imshow(canvas, interpolation="nearest", aspect="auto", zorder=-1)
     axes.axis("off")
     figure.savefig(path, dpi=200)
-
-
-def _block(images: np.ndarray, scale: int) -> np.ndarray:
-    """Images (rows, columns, 3, H, W) enlarged, with one image pixel of light grey between them."""
-    rows, columns, _, height, width = images.shape
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 0.87)
-    for i in range(rows):
-        for k in range(columns):
-            y, x = i * (height + 1), k * (width + 1)
-            canvas[y : y + height, x : x + width] = images[i, k].transpose(1, 2, 0)
-    return np.kron(canvas, np.ones((scale, scale, 1)))
 
 
 @styled

@@ -99,15 +99,10 @@ def spans(values: Iterable[float], ratio: float) -> bool:
 
 
 def log_axis(axis: Any, places: Sequence[float] | None = None) -> None:
-    """A logarithmic axis with plain numbers, at `places` where they are given."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    plain_ticks(axis, places)
-
-
-def plain_ticks(axis: Any, places: Sequence[float] | None = None) -> None:
-    """Plain numbers on an axis; of places closer than a fifth, the first."""
+    """A logarithmic axis with plain numbers, at `places` where given; of places closer than a fifth, the first."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     steps = (1, 2, 5) if high / max(low, 1e-300) < 300 else (1,)
     axis.set_major_locator(FixedLocator(_apart(places)) if places else LogLocator(subs=steps))
