@@ -49,7 +49,7 @@ def check_out(out: str, endings: Sequence[str]) -> Path:
 def check_writable(path: Path) -> None:
     """Raises ConfigError where a file, or files in a folder, cannot be written; leaves everything as it was."""
     try:
-        if path.is_file():
+        if path.exists() and not path.is_dir():
             path.open("r+b").close()
         else:
             there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
