@@ -362,12 +362,7 @@ def _shown(part: Mapping[str, Any]) -> str:
 def load(path: Path | str, verify: bool = True) -> tuple[Process, Backbone]:
     """The process and the trained backbone (EMA weights, eval mode) of a checkpoint folder or a run's folder.
 
-    Arguments:
-        path: The folder.
-        verify: False takes files whose hash differs, for a look at a damaged checkpoint.
-
-    Raises:
-        CheckpointError: The folder is not a checkpoint, is damaged, or does not fit this version.
+    Arguments and errors are those of `open_checkpoint`.
     """
     opened = open_checkpoint(path, verify)
     return opened.process, opened.backbone

@@ -26,14 +26,7 @@ ARRAYS = (".npy", ".npz")
 
 @dataclass(frozen=True)
 class Given:
-    """Examples.
-
-    Arguments:
-        raw: As pictures show them, (n, *shape).
-        x: In data units, dequantised by the seed.
-        labels: Their classes (n,), or None.
-        missing: Why they have none.
-    """
+    """Examples (n, *shape), raw and dequantised in data units, with their classes (n,), or why they have none."""
 
     raw: Tensor
     x: Tensor
@@ -44,12 +37,7 @@ class Given:
 def beginning(opened: Opened, image: str, options: Options, count: int, seed: int) -> Given:
     """The first `count` examples (all where there are fewer).
 
-    Arguments:
-        opened: The model that they are for.
-        image: What was given by --image; "" takes the test split.
-        options: What was given by --dataset-options.
-        count: Most examples.
-        seed: Of dequantisation.
+    They are those of --image, or of the test split (with --dataset-options) where that is "", dequantised by the seed.
 
     Raises:
         ConfigError: What was given cannot be read, or does not fit the model.

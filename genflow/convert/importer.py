@@ -22,15 +22,9 @@ from genflow.convert.recognise import Seen, recognise
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import found and wrote.
+    """What an import found and wrote: the network in eval mode, and the folder's config.json.
 
-    Arguments:
-        file: The published file.
-        plan: The process and the network that it stands for.
-        source: Origin of the configuration, in words.
-        notes: Remarks for the user.
-        backbone: The network with its weights, in eval mode.
-        config: The folder's config.json.
+    `source` is the origin of the configuration in words, `notes` are remarks for the user.
     """
 
     file: PublishedFile

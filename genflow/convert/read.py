@@ -34,12 +34,9 @@ NOT_RUN = "none of it was run"
 
 @dataclass(frozen=True)
 class Average:
-    """The exponential moving average of the weights.
+    """The exponential moving average of the weights: one tensor per trained parameter, in their order.
 
-    Arguments:
-        decay: Its largest decay per step.
-        updates: Number of its updates.
-        values: One tensor per trained parameter, in their order.
+    `decay` is the largest per step.
     """
 
     decay: float
@@ -49,15 +46,9 @@ class Average:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """What a published checkpoint holds.
+    """What a published checkpoint holds: the weights of the last step, names without "module.", and their average.
 
-    Arguments:
-        name: Its file name.
-        size: Bytes.
-        sha256: Hash of the whole file.
-        model: Weights of the last step, names without "module.".
-        average: Their average; None where the file has none.
-        step: Training steps; None where the file does not say.
+    `size` is in bytes; average and step are None where the file has none.
     """
 
     name: str

@@ -39,14 +39,8 @@ def tar_members(
 ) -> dict[str, bytes]:
     """Members of a .tar.gz by name; nothing is unpacked to a disk.
 
-    Arguments:
-        archive: The file.
-        wanted: Names of the members.
-        optional: Names of others that may be missing.
-        most: Most bytes of a member.
-
     Raises:
-        DataError: The archive is damaged or lacks one, or a member is not a file of that size.
+        DataError: The archive is damaged or lacks a wanted one, or a member is not a file of at most `most` bytes.
     """
     found: dict[str, bytes] = {}
     with reading(archive), tarfile.open(archive, "r:gz") as tar:

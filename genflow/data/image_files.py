@@ -37,14 +37,7 @@ TODO = {
 
 @dataclass
 class Pictures:
-    """The images of one split: where they are, which, and their classes.
-
-    Arguments:
-        source: Where the bytes come from.
-        names: Names in the source, by row.
-        labels: Classes by row, or None.
-        frames: Which frame of its file each row is; None where all are the first.
-    """
+    """The images of one split by row: name in the source, class, and frame of the file (None: all are the first)."""
 
     source: Source
     names: list[str]

@@ -130,10 +130,7 @@ class Rows:
 class Method:
     """A method that answers by rows: given as stored, by a class or an instance, and called in order.
 
-    Arguments:
-        name: "labels" or "examples".
-        given: The function, static method or class method.
-        either: Whether `given` answers in the asker's order, so that nothing is left to permute.
+    `name` is "labels" or "examples"; the others are as of `Rows`.
     """
 
     def __init__(self, name: str, given: Any, either: bool = False) -> None:

@@ -18,14 +18,7 @@ ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
 @dataclass(frozen=True)
 class Citation:
-    """One work: its BibTeX entry and what it was used for.
-
-    Arguments:
-        key: BibTeX key.
-        text: The entry.
-        short: For reading: authors, year, title.
-        used_for: Registered names that are based on it.
-    """
+    """A work: its BibTeX entry, authors, year and title for reading, and the registered names based on it."""
 
     key: str
     text: str

@@ -32,15 +32,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that a page shows.
-
-    Arguments:
-        config: The bench.
-        store: Its folder.
-        cells, missing: Finished cells, and planned ones that are not.
-        rows, tables, figures: What was measured, as numbers, tables and pictures.
-        record: Commands, origins, environment and notes of the run.
-    """
+    """Everything that a page shows; `missing` are planned cells that are not finished."""
 
     config: BenchConfig
     store: Store

@@ -21,11 +21,8 @@ OUTPUTS = ("results.csv", "tables.md", "tables.tex", "citations.bib", "config.ya
 class Record:
     """Facts that a report needs and no cell holds; kept in report.json, so that the report can be written again.
 
-    Arguments:
-        commands: The commands that filled the folder, oldest first.
-        origin: Origin of each configured value, by dotted path; the others are defaults.
-        environment: Of the machine that ran the bench.
-        notes: Sentences of the bench, e.g. on damaged cells that were computed again.
+    Commands are those that filled the folder, oldest first; `origin` has each value that is not a default, by dotted
+    path; `environment` is that of the machine that ran the bench.
     """
 
     commands: tuple[str, ...] = ()
