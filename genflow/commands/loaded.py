@@ -184,11 +184,9 @@ def say_labels(label: str, guidance: float, opened: Opened) -> str:
     """What a line of output says of --label and --guidance."""
     if label == "none":
         return ""
-    kind = {"data": "own classes", "all": "class all"}.get(label) or _named(label, opened)
+    kind = {"data": "own classes", "all": "class all"}.get(label, "")
+    if not kind:
+        number = class_number(label, opened)
+        name = opened.class_names[number] if number < opened.classes else label
+        kind = f"class {name}" + (f" (number {number})" if name != str(number) else "")
     return f", {kind}, guidance {guidance:g}"
-
-
-def _named(label: str, opened: Opened) -> str:
-    number = class_number(label, opened)
-    name = opened.class_names[number] if number < opened.classes else label
-    return f"class {name}" + (f" (number {number})" if name != str(number) else "")

@@ -204,28 +204,21 @@ def _poisson_flow(config: Config, dim: int) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _levels(config: Config) -> dict[str, Any]:
-    return {} if config["training"]["continuous"] else {"levels": config["model"]["num_scales"]}
+def _score_sde(name: str, head: str, keys: tuple[str, ...]) -> Callable[[Config, int], tuple[str, dict[str, Any]]]:
+    """Options of a process from the named entries of the model; noise levels are in genflow's data units."""
 
-
-def _preserving(name: str) -> Callable[[Config, int], tuple[str, dict[str, Any]]]:
     def options(config: Config, dim: int) -> tuple[str, dict[str, Any]]:
-        betas = {key: float(config["model"][key]) for key in ("beta_min", "beta_max")}
-        return name, {"head": "noise", **betas, **_levels(config)}
+        levels = {} if config["training"]["continuous"] else {"levels": config["model"]["num_scales"]}
+        return name, {"head": head, **{key: float(unit(config) * config["model"][key]) for key in keys}, **levels}
 
     return options
 
 
-def _exploding(config: Config, dim: int) -> tuple[str, dict[str, Any]]:
-    sigmas = {key: unit(config) * config["model"][key] for key in ("sigma_min", "sigma_max")}
-    return "ve_ode", {"head": "score", **sigmas, **_levels(config)}
-
-
 PROCESSES: dict[str, Callable[[Config, int], tuple[str, dict[str, Any]]]] = {
     "poisson": _poisson_flow,
-    "vpsde": _preserving("vp_ode"),
-    "subvpsde": _preserving("subvp_ode"),
-    "vesde": _exploding,
+    "vpsde": _score_sde("vp_ode", "noise", ("beta_min", "beta_max")),
+    "subvpsde": _score_sde("subvp_ode", "noise", ("beta_min", "beta_max")),
+    "vesde": _score_sde("ve_ode", "score", ("sigma_min", "sigma_max")),
 }
 """Process and options, by "training.sde". The output of VP's networks is the noise N̂, so the score is −N̂/b; that of
 VE's is the score, and that of PFGM's the field."""

@@ -24,31 +24,24 @@ def _toy(name: str, target: str, summary: str, density: bool) -> Entry:
     return Entry(name, f"genflow.data.toy:{target}", f"2-D: {summary} ({known})", tags={"kind": "toy"})
 
 
-def _images(name: str, target: str, what: str, source: str, **tags: Any) -> Entry:
-    tags = {"kind": "images", "levels": 256, "classes": 0, "flip": False, "files": "", **tags}
-    parts = [what, tags["split"], "mirrored in training" if tags["flip"] else ""]
-    parts.append(f"needs {tags['files']}" if tags["files"] else "")
+def _stored(kind: str, name: str, target: str, what: str, source: str, **tags: Any) -> Entry:
+    tags = {"kind": kind, "classes": 0, "flip": False, "files": "", **tags}
+    done = tags["preprocessing"] if kind == "tabular" else "mirrored in training" if tags["flip"] else ""
+    parts = [what, tags["split"], done, f"needs {tags['files']}" if tags["files"] else ""]
     return Entry(name, f"genflow.data.{target}", "; ".join(filter(None, parts)), source, tags=tags)
+
+
+def _images(name: str, target: str, what: str, source: str, **tags: Any) -> Entry:
+    return _stored("images", name, target, what, source, **{"levels": 256, **tags})
 
 
 def _table(name: str, target: str, what: str, columns: int, source: str = MAF, **tags: Any) -> Entry:
-    tags = {"kind": "tabular", "shape": (columns,), "classes": 0, "files": "", **tags}
-    parts = [f"{columns} columns: {what}", tags["split"], tags["preprocessing"]]
-    parts.append(f"needs {tags['files']}" if tags["files"] else "")
-    return Entry(name, f"genflow.data.{target}", "; ".join(filter(None, parts)), source, tags=tags)
+    return _stored("tabular", name, target, f"{columns} columns: {what}", source, shape=(columns,), **tags)
 
 
 def _small_table(name: str, what: str, columns: int, classes: int, split: str) -> Entry:
-    entry = _table(
-        name,
-        "sklearn_tables:SmallTable",
-        what,
-        columns,
-        "scikit-learn",
-        classes=classes,
-        split=split,
-        preprocessing="standardised by the training rows",
-    )
+    tags = {"classes": classes, "split": split, "preprocessing": "standardised by the training rows"}
+    entry = _table(name, "sklearn_tables:SmallTable", what, columns, "scikit-learn", **tags)
     return replace(entry, preset={"which": name})
 
 
