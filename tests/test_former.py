@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import genflow.convert.configs  # noqa: F401  # the package itself holds no other name
 from genflow.former import MODULES, NAMES
 
 
