@@ -1,0 +1,267 @@
+"""Random numbers of a run: each is a function of (seed, stream, index, row, draw, entry), and of nothing else.
+
+A `Stream` has no state but the number of draws made of it. Its numbers do not depend on the batch, shard or rank that a
+row is drawn in, nor on the device: bits are those of `genflow.philox`, and rows never share a counter.
+
+A stream is also a `torch.Generator`, so it goes wherever one is asked for. What genflow draws, it draws by the functions
+here (`normal`, `uniform`, ...), which read a stream by counters and take any other generator as torch does. Code that
+hands a stream to torch itself, as a plugin may, reads an ordinary generator seeded for the stream's first row; `by_row`
+then gives each row a stream of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genflow.philox import (
+    CHUNK,
+    WORDS,
+    device_normal,
+    device_uniform,
+    host_bits,
+    host_normal,
+    host_uniform,
+    philox,
+    signed,
+)
+
+AHEAD = 16
+"""Draws that a sample's noise is made in at a time."""
+MOST_AHEAD = 1024
+"""Rows of as many words are made one draw at a time: their cost is in the numbers, not in the calls."""
+ON_HOST = 2**15
+"""Fewer words than this are made on the host for any device: the copy costs less than the device's many kernels."""
+
+
+class Stream(torch.Generator):
+    """Random numbers by (seed, name, index, row, draw, entry).
+
+    Arguments:
+        seed: The run's seed.
+        name: What is drawn; streams of other names are independent.
+        index: Training step, epoch, or 0.
+        rows: Number of each row of the batch: samples of a run, or rows of a whole batch. None: 0, 1, 2, ...
+        whole: Rows of the whole batch that these are part of, where something is spread over it. None: all are here.
+        ahead: Draws of one shape that are made at a time; part of what the numbers are a function of.
+        device: Where numbers are made unless a draw asks for another place.
+    """
+
+    def __new__(cls, *args: Any, **more: Any) -> Stream:
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        seed: int,
+        name: str,
+        index: int = 0,
+        *,
+        rows: Sequence[int] | None = None,
+        whole: int | None = None,
+        ahead: int = 1,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.key = (seed, _word(name))
+        self.index, self.rows, self.whole, self.ahead = index, rows, whole, ahead
+        self.place = torch.device(device)
+        self.draws = 0
+        self._made: tuple[Any, Tensor] = (None, torch.empty(0))
+        self.manual_seed(torch_seed(seed ^ self.key[1], index + (rows[0] if rows else 0)))
+
+    def numbers(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The next draw: "normal", "uniform" on [0, 1) or, on the host, "bits" as int32; of a shape (B, *)."""
+        law = dtype if dtype in (torch.float64, torch.int32) else torch.float32
+        entries = math.prod(shape[1:])
+        words = entries * (2 if kind == "uniform" and law == torch.float64 else 1)
+        ahead = self.ahead if words < MOST_AHEAD else 1
+        block, place = divmod(self.draws, ahead)
+        self.draws += 1
+        what = (kind, *shape, law, device, block)
+        if self._made[0] != what:
+            self._made = (what, self._block(kind, shape[0], words, ahead, block, law, device))
+        found = self._made[1][:, place, :entries]
+        if ahead == 1:
+            self._made = (None, found)
+        return found.reshape(shape).to(dtype).contiguous()
+
+    def _block(
+        self, kind: str, count: int, words: int, ahead: int, block: int, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """`ahead` draws of each row from counters of its own: (B, ahead, entries and what fills the last counter)."""
+        each = ahead * -(-words // WORDS)
+        rows = range(count) if self.rows is None else self.rows
+        if len(rows) != count:
+            raise ValueError(f"a stream of {len(rows)} rows cannot draw {count}")
+        if device.type == "cpu" or count * each * WORDS < ON_HOST:
+            made = self._on_host(kind, rows, each, (block, words, self.index), dtype)
+            return made.view(count, ahead, -1).to(device, non_blocking=True)
+        first = torch.tensor([signed(row * each) for row in rows]).to(device)
+        low = (first[:, None] + torch.arange(each, device=device)).flatten()
+        rest = torch.tensor([signed(word) for word in (block, words, self.index)]).to(device)
+        bits = philox(torch.cat([low[:, None], rest.expand(len(low), 3)], 1), self.key).view(count, ahead, -1)
+        return (device_normal if kind == "normal" else device_uniform)(bits, dtype)
+
+    def _on_host(
+        self, kind: str, rows: Sequence[int], each: int, rest: tuple[int, int, int], dtype: torch.dtype
+    ) -> Tensor:
+        made = torch.empty(
+            len(rows), each * WORDS // (2 if kind == "uniform" and dtype == torch.float64 else 1), dtype=dtype
+        )
+        out, size = made.numpy().reshape(-1), CHUNK * made.shape[1] // (each * WORDS)
+        for low, high in _runs(rows):
+            bits = host_bits((rows[low] * each, *rest), self.key)
+            for start in range(low * made.shape[1], high * made.shape[1], size):
+                part = out[start : min(start + size, high * made.shape[1])]
+                raw = bits.random_raw(len(part) * CHUNK // size // 2).view(np.uint32)
+                HOST[kind](raw, part)
+        return made
+
+    def plain(self) -> bool:
+        """Whether torch itself has drawn from this generator."""
+        return not torch.equal(self.get_state(), torch.Generator().manual_seed(self.initial_seed()).get_state())
+
+
+def _host_bits(words: Any, out: Any) -> None:
+    out[:] = words.view(np.int32)
+
+
+HOST: dict[str, Callable[[Any, Any], None]] = {"normal": host_normal, "uniform": host_uniform, "bits": _host_bits}
+
+
+def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Places (low, high) between which rows follow one another."""
+    if isinstance(rows, range) and rows.step == 1:
+        yield 0, len(rows)
+        return
+    low = 0
+    for high in range(1, len(rows) + 1):
+        if high == len(rows) or rows[high] != rows[high - 1] + 1:
+            yield low, high
+            low = high
+
+
+@cache
+def _word(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def torch_seed(seed: int, index: int) -> int:
+    """A seed for torch's own generator, of both numbers mixed.
+
+    torch keeps 32 bits of a seed, so the index goes through a permutation of 32 bits: no two rows of one run share a
+    generator, which random 32-bit seeds would by 50,000 rows.
+    """
+    mixed = (seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
+    mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) % 2**64
+    value = (index ^ (mixed >> 32)) % 2**32
+    for shift, odd in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        value = ((value ^ (value >> shift)) * odd) % 2**32
+    return value ^ (value >> 16)
+
+
+def by_row(draw: Callable[[Stream, slice], Tensor], seed: int, name: str, rows: Sequence[int], **more: Any) -> Tensor:
+    """A draw of given rows, each the same in any batch: at once, or row by row where torch itself draws in it.
+
+    Arguments:
+        draw: Makes the rows of a slice from a stream of theirs, shape (B, *).
+        seed, name, rows, more: As for `Stream`.
+    """
+    stream = Stream(seed, name, rows=rows, **more)
+    found = draw(stream, slice(None))
+    if len(rows) == 1 or not stream.plain():
+        return found
+    return torch.cat([draw(Stream(seed, name, rows=[k], **more), slice(i, i + 1)) for i, k in enumerate(rows)])
+
+
+# ---- draws, of a stream or of any generator of torch -----------------------------------------------------------
+
+
+def normal(
+    shape: Sequence[int],
+    *,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """Standard normal numbers of shape (B, *), on `device`, else where the generator makes them."""
+    if isinstance(generator, Stream):
+        return generator.numbers("normal", shape, dtype, generator.place if device is None else torch.device(device))
+    return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
+
+
+def uniform(
+    shape: Sequence[int],
+    *,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """Numbers in [0, 1) of shape (B, *), on `device`, else where the generator makes them."""
+    if isinstance(generator, Stream):
+        return generator.numbers("uniform", shape, dtype, generator.place if device is None else torch.device(device))
+    return torch.rand(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
+
+
+def strata(count: int, *, generator: torch.Generator) -> Tensor:
+    """One number from each of as many equal parts of [0, 1) as the whole batch has rows: (count,), float64, on the host."""
+    u = uniform((count,), generator=generator, dtype=torch.float64, device="cpu")
+    if not isinstance(generator, Stream) or generator.rows is None:
+        return (torch.arange(count) + u) / count
+    return (torch.tensor(list(generator.rows)) + u) / (generator.whole or count)
+
+
+def categorical(weights: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+    """Indices (count,), int64, on the host, with probabilities as the weights: (K,), or (count, K) for each row."""
+    sums = weights.double().cpu().cumsum(-1)
+    u = uniform((count,), generator=generator, dtype=torch.float64, device="cpu")
+    if not isinstance(generator, Stream):
+        host = generator if generator.device.type == "cpu" else None
+        return torch.multinomial(weights.cpu(), count if weights.ndim == 1 else 1, True, generator=host).reshape(-1)
+    found = torch.searchsorted(sums, (u * sums[..., -1]).reshape(count, *(1,) * (weights.ndim - 1)), right=True)
+    return found.reshape(-1).clamp_max(weights.shape[-1] - 1)
+
+
+def integers(high: int, count: int, *, generator: torch.Generator) -> Tensor:
+    """Whole numbers from 0 to high − 1: (count,), int64, on the host."""
+    if not isinstance(generator, Stream):
+        return torch.randint(high, (count,), generator=generator, device=generator.device).cpu()
+    return (uniform((count,), generator=generator, dtype=torch.float64, device="cpu") * high).long()
+
+
+TRIES = 8
+"""Proposals for each χ² number: all are refused once in 10^10 numbers at most, and then the first is taken."""
+
+
+def chi_square(count: int, df: float, *, generator: torch.Generator) -> Tensor:
+    """χ² numbers with `df` degrees of freedom, any number above 0: (count,), float64, on the host.
+
+    Twice a Gamma(df/2) number by rejection, whose proposals all come from one draw, so that how many are refused moves
+    no other number. Below 1 it is a Gamma(df/2 + 1) number times U^(2/df).
+
+    Source: Marsaglia & Tsang 2000, "A simple method for generating gamma variables".
+    """
+    if not isinstance(generator, Stream):
+        alphas = torch.full((count,), df / 2, dtype=torch.float64, device=generator.device)
+        return 2 * torch._standard_gamma(alphas, generator=generator).cpu()
+    words = generator.numbers("bits", (count, 2 * TRIES + 2), torch.int32, torch.device("cpu")).numpy().view(np.uint32)
+    z = np.empty(count * TRIES)
+    host_normal(words[:, :TRIES].ravel(), z)
+    z = z.reshape(count, TRIES)
+    u = (words[:, TRIES : 2 * TRIES] + 0.5) * 2**-32
+    alpha = df / 2
+    d = (alpha if alpha >= 1 else alpha + 1) - 1 / 3
+    v = np.maximum((1 + z / math.sqrt(9 * d)) ** 3, 1e-300)
+    taken = (np.log(u) < z * z / 2 + d * (1 - v + np.log(v))).argmax(1)
+    found = d * v[np.arange(count), taken]
+    if alpha < 1:
+        last = np.empty(count)
+        host_uniform(words[:, 2 * TRIES :].ravel(), last)
+        found *= (last + 2**-54) ** (1 / alpha)
+    return torch.from_numpy(np.maximum(2 * found, np.finfo(np.float64).tiny))
