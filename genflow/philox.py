@@ -1,9 +1,9 @@
 """Philox4x64-10: 256 random bits from a 256-bit counter and a 128-bit key, the same on every device.
 
-The counter holds what a number belongs to, so numbers need no state and no order. On the host numpy's compiled generator
-makes the bits; elsewhere integer operations of torch do, which wrap at 64 bits as the algorithm wants. What turns bits
-into numbers uses only operations that IEEE 754 rounds in one way (conversion, addition, multiplication) and a table, so
-normal numbers too are the same to the last bit.
+The counter holds what a number belongs to, so numbers need no state and no order. On the host numpy's compiled code
+makes the bits; elsewhere integer operations of torch do, which wrap at 64 bits as the algorithm wants. Bits become
+numbers by a table and by operations that IEEE 754 rounds in one way (conversion, addition, multiplication), so normal
+numbers too are the same to the last bit.
 
 Source: Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
@@ -24,8 +24,8 @@ ROUNDS = 10
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 """Added to the two key words after each round."""
-LOW = 0xFFFFFFFF
-CHUNK = 2**13
+LOW, MASK = 2**32 - 1, 2**64 - 1
+CHUNK = 2**14
 """Words made at a time on the host, so that they stay in the cache until they are numbers."""
 STEP_BITS = 10
 """An octave of the normal's table has 2^10 pieces."""
@@ -36,7 +36,7 @@ _local = threading.local()
 
 def signed(value: int) -> int:
     """A 64-bit word as torch's int64 holds it."""
-    value &= 2**64 - 1
+    value &= MASK
     return value - 2**64 if value >= 2**63 else value
 
 
@@ -64,15 +64,21 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
 def host_bits(first: tuple[int, int, int, int], key: tuple[int, int]) -> Any:
     """numpy's generator, set so that its next output is the first of the given counter; one per thread.
 
-    It raises its counter before it makes its bits, so it starts one below.
+    It raises its counter before it makes its bits, so it is set to one below.
     """
     if not hasattr(_local, "bits"):
-        _local.bits, _local.full = np.random.Philox(key=0), np.zeros(4, np.uint64)
-    number = sum((word & (2**64 - 1)) << 64 * i for i, word in enumerate(first)) - 1
-    counter = np.array([number >> 64 * i & (2**64 - 1) for i in range(4)], np.uint64)
-    state = {"counter": counter, "key": np.array([k & (2**64 - 1) for k in key], np.uint64)}
-    more = {"buffer": _local.full, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
-    _local.bits.state = {"bit_generator": "Philox", "state": state, **more}
+        _local.bits = np.random.Philox(key=0)
+        words = {"counter": np.zeros(4, np.uint64), "key": np.zeros(2, np.uint64)}
+        more = {"buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+        _local.state = {"bit_generator": "Philox", "state": words, **more}
+    words, below = _local.state["state"], [word & MASK for word in first]
+    for i in range(4):
+        below[i] = below[i] - 1 & MASK
+        if below[i] != MASK:
+            break
+    words["counter"][:] = below
+    words["key"][:] = [key[0] & MASK, key[1] & MASK]
+    _local.bits.state = _local.state
     return _local.bits
 
 
@@ -83,31 +89,46 @@ def host_bits(first: tuple[int, int, int, int], key: tuple[int, int]) -> Any:
 def normal_table(double: bool) -> Any:
     """The standard normal's quantiles in pieces, as numpy's complex numbers: z = real + imag · f in each piece.
 
-    A signed word s stands for f = s + 1/2, and |f|/2^32 is the probability of the tail beyond z. The first bits of f as
-    a float (sign, exponent, ten of the mantissa) are the piece's index: pieces shrink with the tail, so that the
-    largest numbers, ±6.3, are as exact as the others. Between the ends of its piece z is off by up to 5e-8.
+    |s|/2^32 is the probability of the tail beyond z for a signed word s, and f is s as a float. Its first bits (sign,
+    exponent, ten of the mantissa) are the piece's index: pieces shrink with the tail, so that the largest numbers,
+    ±6.2, are as exact as the others. Between the ends of its piece z is off by up to 5e-8.
     """
     table = np.zeros(2 ** (9 + STEP_BITS), np.complex128)
-    index = torch.arange(126 << STEP_BITS, (158 << STEP_BITS) + 1, dtype=torch.int32)
+    index = torch.arange(127 << STEP_BITS, (158 << STEP_BITS) + 1, dtype=torch.int32)
     ends = torch.stack([index, index + 1]).bitwise_left_shift(SHIFT).view(torch.float32).double()
     z = torch.special.ndtri(ends / 2**32)
     slope = (z[1] - z[0]) / (ends[1] - ends[0])
     rows, offset = index.numpy(), z[0] - slope * ends[0]
     table[rows] = torch.complex(offset, slope).numpy()
     table[rows + (1 << 8 + STEP_BITS)] = torch.complex(-offset, slope).numpy()
+    table[0] = z[0, 0]  # s = 0
     return table if double else table.astype(np.complex64)
 
 
 def host_normal(words: Any, out: Any) -> None:
-    """Standard normal numbers of 32-bit words (n,), written to `out` (n,), float32 or float64."""
-    f = words.view(np.int32).astype(np.float32)
-    f += np.float32(0.5)
-    index = (f.view(np.uint32) >> SHIFT).astype(np.intp)
-    if out.dtype == np.float64:
-        f = words.view(np.int32) + 0.5
-    piece = np.take(normal_table(out.dtype == np.float64), index, mode="wrap")
-    f *= piece.imag
-    np.add(f, piece.real, out=out)
+    """Standard normal numbers of at most `CHUNK` 32-bit words (n,), written to `out` (n,), float32 or float64."""
+    f, bits, index, piece, offset, slope = (part[: len(words)] for part in _scratch())
+    np.copyto(f, words.view(np.int32), casting="unsafe")
+    np.right_shift(f.view(np.uint32), SHIFT, out=bits)
+    np.copyto(index, bits)
+    if out.dtype == np.float32:
+        np.take(normal_table(False), index, out=piece, mode="clip")
+        np.multiply(f, slope, out=f)
+        np.add(f, offset, out=out)
+    else:
+        pieces = np.take(normal_table(True), index, mode="clip")
+        np.multiply(words.view(np.int32), pieces.imag, out=out)
+        out += pieces.real
+
+
+def _scratch() -> tuple[Any, ...]:
+    """Arrays of one thread, so that nothing is allocated for a chunk."""
+    if not hasattr(_local, "scratch"):
+        piece = np.empty(CHUNK, np.complex64)
+        kinds = (np.float32, np.uint32, np.intp)
+        _local.scratch = (*(np.empty(CHUNK, kind) for kind in kinds), piece, piece.real, piece.imag)
+    scratch: tuple[Any, ...] = _local.scratch
+    return scratch
 
 
 def host_uniform(words: Any, out: Any) -> None:
@@ -127,10 +148,10 @@ def _device_table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Ten
 def device_normal(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """`host_normal` of bits (..., n), int64, on their device: shape (..., 2 n)."""
     words = bits.view(torch.int32)
-    f = words.to(torch.float32) + 0.5
+    f = words.to(torch.float32)
     index = (f.view(torch.int32) >> SHIFT) & (2 ** (9 + STEP_BITS) - 1)
     offset, slope = _device_table(bits.device, dtype)
-    f = words.to(dtype) + 0.5 if dtype == torch.float64 else f
+    f = words.to(dtype)
     return slope[index.long()] * f + offset[index.long()]
 
 

@@ -3,10 +3,10 @@
 A `Stream` has no state but the number of draws made of it. Its numbers do not depend on the batch, shard or rank that a
 row is drawn in, nor on the device: bits are those of `genflow.philox`, and rows never share a counter.
 
-A stream is also a `torch.Generator`, so it goes wherever one is asked for. What genflow draws, it draws by the functions
-here (`normal`, `uniform`, ...), which read a stream by counters and take any other generator as torch does. Code that
-hands a stream to torch itself, as a plugin may, reads an ordinary generator seeded for the stream's first row; `by_row`
-then gives each row a stream of its own.
+A stream is also a `torch.Generator`, so it goes wherever one is asked for. What genflow draws, it draws by the
+functions here (`normal`, `uniform`, ...), which read a stream by counters and use any other generator as torch does.
+Code that hands a stream to torch itself, as a plugin may, reads an ordinary generator seeded for the stream's first
+row; `by_row` then gives each row a stream of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,12 +33,29 @@ from genflow.philox import (
     signed,
 )
 
-AHEAD = 16
-"""Draws that a sample's noise is made in at a time."""
-MOST_AHEAD = 1024
-"""Rows of as many words are made one draw at a time: their cost is in the numbers, not in the calls."""
+MOST = 2**22
+"""Words made at a time where draws are made ahead: all rows of one draw, and more draws as far as they fit."""
 ON_HOST = 2**15
 """Fewer words than this are made on the host for any device: the copy costs less than the device's many kernels."""
+
+
+class Place(NamedTuple):
+    """Counters: of `each` that a row owns, `used` from `start` on; the other three words of all are `rest`."""
+
+    rows: Sequence[int]
+    each: int
+    start: int
+    used: int
+    rest: tuple[int, int, int]
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """First counter and number of those that follow one another."""
+        rows, low = self.rows, 0
+        whole = isinstance(rows, range) and rows.step == 1
+        for high in [len(rows)] if whole and self.used == self.each else range(1, len(rows) + 1):
+            if self.used < self.each or high == len(rows) or rows[high] != rows[high - 1] + 1:
+                yield rows[low] * self.each + self.start, (high - low) * self.used
+                low = high
 
 
 class Stream(torch.Generator):
@@ -69,82 +86,74 @@ class Stream(torch.Generator):
         device: str | torch.device = "cpu",
     ) -> None:
         self.key = (seed, _word(name))
-        self.index, self.rows, self.whole, self.ahead = index, rows, whole, ahead
+        self.index, self.whole, self.ahead = index, whole, ahead
+        self.rows = rows if rows is None or isinstance(rows, range) else [int(row) for row in rows]
         self.place = torch.device(device)
         self.draws = 0
-        self._made: tuple[Any, Tensor] = (None, torch.empty(0))
-        self.manual_seed(torch_seed(seed ^ self.key[1], index + (rows[0] if rows else 0)))
+        self.manual_seed(torch_seed(seed ^ self.key[1], index + (self.rows[0] if self.rows else 0)))
 
     def numbers(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The next draw: "normal", "uniform" on [0, 1) or, on the host, "bits" as int32; of a shape (B, *)."""
-        law = dtype if dtype in (torch.float64, torch.int32) else torch.float32
-        entries = math.prod(shape[1:])
-        words = entries * (2 if kind == "uniform" and law == torch.float64 else 1)
-        ahead = self.ahead if words < MOST_AHEAD else 1
-        block, place = divmod(self.draws, ahead)
+        """The next draw: "normal", or "uniform" on [0, 1); of shape (B, *)."""
+        found = self.block(kind, shape, dtype, device)[0]
         self.draws += 1
-        what = (kind, *shape, law, device, block)
-        if self._made[0] != what:
-            self._made = (what, self._block(kind, shape[0], words, ahead, block, law, device))
-        found = self._made[1][:, place, :entries]
-        if ahead == 1:
-            self._made = (None, found)
-        return found.reshape(shape).to(dtype).contiguous()
+        return found
 
-    def _block(
-        self, kind: str, count: int, words: int, ahead: int, block: int, dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
-        """`ahead` draws of each row from counters of its own: (B, ahead, entries and what fills the last counter)."""
-        each = ahead * -(-words // WORDS)
+    def block(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Sequence[Tensor]:
+        """The draws from the next one to the last of those made together with it; none of them counts as drawn yet."""
+        law = dtype if dtype == torch.float64 else torch.float32
+        each = 2 if kind == "uniform" and law == torch.float64 else 1
+        entries = math.prod(shape[1:])
+        size = -(-each * entries // WORDS)
+        block, place = divmod(self.draws, self.ahead)
+        span = min(self.ahead - place, max(1, MOST // (shape[0] * size * WORDS)))
+        rest, rows = (block, each * entries, self.index), self._rows(shape[0])
+        place = Place(rows, self.ahead * size, place * size, span * size, rest)
+        if device.type == "cpu" or shape[0] * span * size * WORDS < ON_HOST:
+            made = self._on_host(kind, place, law)
+            made = made if device.type == "cpu" else made.to(device, non_blocking=True)
+        else:
+            made = self._on_device(kind, place, law, device)
+        lines = made.view(shape[0], span, -1)
+        lines = lines if entries == lines.shape[2] else lines[..., :entries]
+        lines = lines.transpose(0, 1) if span > 1 else lines
+        return (lines if law == dtype else lines.to(dtype)).reshape(span, *shape).unbind()
+
+    def _rows(self, count: int) -> Sequence[int]:
         rows = range(count) if self.rows is None else self.rows
         if len(rows) != count:
-            raise ValueError(f"a stream of {len(rows)} rows cannot draw {count}")
-        if device.type == "cpu" or count * each * WORDS < ON_HOST:
-            made = self._on_host(kind, rows, each, (block, words, self.index), dtype)
-            return made.view(count, ahead, -1).to(device, non_blocking=True)
-        first = torch.tensor([signed(row * each) for row in rows]).to(device)
-        low = (first[:, None] + torch.arange(each, device=device)).flatten()
-        rest = torch.tensor([signed(word) for word in (block, words, self.index)]).to(device)
-        bits = philox(torch.cat([low[:, None], rest.expand(len(low), 3)], 1), self.key).view(count, ahead, -1)
-        return (device_normal if kind == "normal" else device_uniform)(bits, dtype)
+            raise ValueError(f"this stream has {len(rows)} rows; {count} cannot be drawn from it")
+        return rows
 
-    def _on_host(
-        self, kind: str, rows: Sequence[int], each: int, rest: tuple[int, int, int], dtype: torch.dtype
-    ) -> Tensor:
-        made = torch.empty(
-            len(rows), each * WORDS // (2 if kind == "uniform" and dtype == torch.float64 else 1), dtype=dtype
+    def _on_host(self, kind: str, place: Place, dtype: torch.dtype) -> Tensor:
+        words = 2 if kind == "uniform" and dtype == torch.float64 else 1
+        out, make, low = (
+            np.empty(
+                len(place.rows) * place.used * WORDS // words, np.float64 if dtype == torch.float64 else np.float32
+            ),
+            HOST[kind],
+            0,
         )
-        out, size = made.numpy().reshape(-1), CHUNK * made.shape[1] // (each * WORDS)
-        for low, high in _runs(rows):
-            bits = host_bits((rows[low] * each, *rest), self.key)
-            for start in range(low * made.shape[1], high * made.shape[1], size):
-                part = out[start : min(start + size, high * made.shape[1])]
-                raw = bits.random_raw(len(part) * CHUNK // size // 2).view(np.uint32)
-                HOST[kind](raw, part)
-        return made
+        for first, count in place.runs():
+            bits, left = host_bits((first, *place.rest), self.key), count * WORDS
+            while left:
+                raw = bits.random_raw(min(CHUNK, left) // 2).view(np.uint32)
+                make(raw, out[low : low + len(raw) // words])
+                low, left = low + len(raw) // words, left - len(raw)
+        return torch.from_numpy(out)
+
+    def _on_device(self, kind: str, place: Place, dtype: torch.dtype, device: torch.device) -> Tensor:
+        first = torch.tensor([signed(row * place.each + place.start) for row in place.rows]).to(device)
+        low = (first[:, None] + torch.arange(place.used, device=device)).flatten()
+        high = torch.tensor([signed(word) for word in place.rest]).to(device)
+        bits = philox(torch.cat([low[:, None], high.expand(len(low), 3)], 1), self.key).flatten()
+        return (device_normal if kind == "normal" else device_uniform)(bits, dtype)
 
     def plain(self) -> bool:
         """Whether torch itself has drawn from this generator."""
         return not torch.equal(self.get_state(), torch.Generator().manual_seed(self.initial_seed()).get_state())
 
 
-def _host_bits(words: Any, out: Any) -> None:
-    out[:] = words.view(np.int32)
-
-
-HOST: dict[str, Callable[[Any, Any], None]] = {"normal": host_normal, "uniform": host_uniform, "bits": _host_bits}
-
-
-def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Places (low, high) between which rows follow one another."""
-    if isinstance(rows, range) and rows.step == 1:
-        yield 0, len(rows)
-        return
-    low = 0
-    for high in range(1, len(rows) + 1):
-        if high == len(rows) or rows[high] != rows[high - 1] + 1:
-            yield low, high
-            low = high
+HOST: dict[str, Callable[[Any, Any], None]] = {"normal": host_normal, "uniform": host_uniform}
 
 
 @cache
@@ -180,6 +189,11 @@ def by_row(draw: Callable[[Stream, slice], Tensor], seed: int, name: str, rows: 
     return torch.cat([draw(Stream(seed, name, rows=[k], **more), slice(i, i + 1)) for i, k in enumerate(rows)])
 
 
+def made_on(generator: torch.Generator) -> torch.device:
+    """Where a generator's numbers are made."""
+    return generator.place if isinstance(generator, Stream) else generator.device
+
+
 # ---- draws, of a stream or of any generator of torch -----------------------------------------------------------
 
 
@@ -210,7 +224,7 @@ def uniform(
 
 
 def strata(count: int, *, generator: torch.Generator) -> Tensor:
-    """One number from each of as many equal parts of [0, 1) as the whole batch has rows: (count,), float64, on the host."""
+    """A number from each row's part of [0, 1), cut in as many as the whole batch has rows: (count,), float64, host."""
     u = uniform((count,), generator=generator, dtype=torch.float64, device="cpu")
     if not isinstance(generator, Stream) or generator.rows is None:
         return (torch.arange(count) + u) / count
@@ -250,18 +264,13 @@ def chi_square(count: int, df: float, *, generator: torch.Generator) -> Tensor:
     if not isinstance(generator, Stream):
         alphas = torch.full((count,), df / 2, dtype=torch.float64, device=generator.device)
         return 2 * torch._standard_gamma(alphas, generator=generator).cpu()
-    words = generator.numbers("bits", (count, 2 * TRIES + 2), torch.int32, torch.device("cpu")).numpy().view(np.uint32)
-    z = np.empty(count * TRIES)
-    host_normal(words[:, :TRIES].ravel(), z)
-    z = z.reshape(count, TRIES)
-    u = (words[:, TRIES : 2 * TRIES] + 0.5) * 2**-32
+    here: Any = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
+    z, u = normal((count, TRIES), **here).numpy(), uniform((count, TRIES + 1), **here).numpy() + 2**-54
     alpha = df / 2
     d = (alpha if alpha >= 1 else alpha + 1) - 1 / 3
     v = np.maximum((1 + z / math.sqrt(9 * d)) ** 3, 1e-300)
-    taken = (np.log(u) < z * z / 2 + d * (1 - v + np.log(v))).argmax(1)
+    taken = (np.log(u[:, 1:]) < z * z / 2 + d * (1 - v + np.log(v))).argmax(1)
     found = d * v[np.arange(count), taken]
     if alpha < 1:
-        last = np.empty(count)
-        host_uniform(words[:, 2 * TRIES :].ravel(), last)
-        found *= (last + 2**-54) ** (1 / alpha)
+        found *= u[:, 0] ** (1 / alpha)
     return torch.from_numpy(np.maximum(2 * found, np.finfo(np.float64).tiny))
