@@ -34,7 +34,7 @@ from genflow.philox import (
 )
 
 MOST = 2**22
-"""Words made at a time where draws are made ahead: all rows of one draw, and more draws as far as they fit."""
+"""Words made at a time where draws are made ahead; of one row, two chunks."""
 ON_HOST = 2**15
 """Fewer words than this are made on the host for any device: the copy costs less than the device's many kernels."""
 
@@ -58,65 +58,40 @@ class Place(NamedTuple):
                 low = high
 
 
-class Stream(torch.Generator):
-    """Random numbers by (seed, name, index, row, draw, entry).
+class Counters:
+    """Random numbers by (seed, name, index, row, draw, entry); see `Stream`, which is also a generator of torch.
 
     Arguments:
-        seed: The run's seed.
-        name: What is drawn; streams of other names are independent.
-        index: Training step, epoch, or 0.
-        rows: Number of each row of the batch: samples of a run, or rows of a whole batch. None: 0, 1, 2, ...
-        whole: Rows of the whole batch that these are part of, where something is spread over it. None: all are here.
-        ahead: Draws of one shape that are made at a time; part of what the numbers are a function of.
-        device: Where numbers are made unless a draw asks for another place.
+        ahead: Draws whose counters follow one another in each row, so that they can be made together; part of what the
+            numbers are a function of.
     """
 
-    def __new__(cls, *args: Any, **more: Any) -> Stream:
-        return super().__new__(cls)
-
-    def __init__(
-        self,
-        seed: int,
-        name: str,
-        index: int = 0,
-        *,
-        rows: Sequence[int] | None = None,
-        whole: int | None = None,
-        ahead: int = 1,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.key = (seed, _word(name))
-        self.index, self.whole, self.ahead = index, whole, ahead
+    def __init__(self, seed: int, name: str, index: int = 0, *, rows: Sequence[int] | None, ahead: int) -> None:
+        self.key, self.index, self.ahead, self.draws = (seed, _word(name)), index, ahead, 0
         self.rows = rows if rows is None or isinstance(rows, range) else [int(row) for row in rows]
-        self.place = torch.device(device)
-        self.draws = 0
-        self.manual_seed(torch_seed(seed ^ self.key[1], index + (self.rows[0] if self.rows else 0)))
 
-    def numbers(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The next draw: "normal", or "uniform" on [0, 1); of shape (B, *)."""
-        found = self.block(kind, shape, dtype, device)[0]
-        self.draws += 1
-        return found
+    def block(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The next draw, and those that are made together with it: (K, B, *). None of them counts as drawn yet.
 
-    def block(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Sequence[Tensor]:
-        """The draws from the next one to the last of those made together with it; none of them counts as drawn yet."""
-        law = dtype if dtype == torch.float64 else torch.float32
+        Arguments:
+            kind: "normal", or "uniform" on [0, 1).
+            shape: (B, *).
+        """
+        law = torch.float64 if dtype == torch.float64 else torch.float32
         each = 2 if kind == "uniform" and law == torch.float64 else 1
-        entries = math.prod(shape[1:])
+        count, entries = shape[0], math.prod(shape[1:])
         size = -(-each * entries // WORDS)
-        block, place = divmod(self.draws, self.ahead)
-        span = min(self.ahead - place, max(1, MOST // (shape[0] * size * WORDS)))
-        rest, rows = (block, each * entries, self.index), self._rows(shape[0])
-        place = Place(rows, self.ahead * size, place * size, span * size, rest)
-        if device.type == "cpu" or shape[0] * span * size * WORDS < ON_HOST:
+        block, at = divmod(self.draws, self.ahead)
+        most = (2 * CHUNK if count == 1 else MOST) // max(1, count * size * WORDS)
+        span = min(self.ahead - at, max(1, most))
+        place = Place(self._rows(count), self.ahead * size, at * size, span * size, (block, each * entries, self.index))
+        if device.type == "cpu" or count * span * size * WORDS < ON_HOST:
             made = self._on_host(kind, place, law)
             made = made if device.type == "cpu" else made.to(device, non_blocking=True)
         else:
             made = self._on_device(kind, place, law, device)
-        lines = made.view(shape[0], span, -1)
-        lines = lines if entries == lines.shape[2] else lines[..., :entries]
-        lines = lines.transpose(0, 1) if span > 1 else lines
-        return (lines if law == dtype else lines.to(dtype)).reshape(span, *shape).unbind()
+        lines = made.view(count, span, size * WORDS // each)[..., :entries].transpose(0, 1)
+        return (lines if law == dtype else lines.to(dtype)).view(span, *shape)
 
     def _rows(self, count: int) -> Sequence[int]:
         rows = range(count) if self.rows is None else self.rows
@@ -125,14 +100,9 @@ class Stream(torch.Generator):
         return rows
 
     def _on_host(self, kind: str, place: Place, dtype: torch.dtype) -> Tensor:
+        make, law = HOST[kind], np.float64 if dtype == torch.float64 else np.float32
         words = 2 if kind == "uniform" and dtype == torch.float64 else 1
-        out, make, low = (
-            np.empty(
-                len(place.rows) * place.used * WORDS // words, np.float64 if dtype == torch.float64 else np.float32
-            ),
-            HOST[kind],
-            0,
-        )
+        out, low = np.empty(len(place.rows) * place.used * WORDS // words, law), 0
         for first, count in place.runs():
             bits, left = host_bits((first, *place.rest), self.key), count * WORDS
             while left:
@@ -147,6 +117,42 @@ class Stream(torch.Generator):
         high = torch.tensor([signed(word) for word in place.rest]).to(device)
         bits = philox(torch.cat([low[:, None], high.expand(len(low), 3)], 1), self.key).flatten()
         return (device_normal if kind == "normal" else device_uniform)(bits, dtype)
+
+
+class Stream(Counters, torch.Generator):
+    """Random numbers by (seed, name, index, row, draw, entry), and a generator of torch for code that knows no streams.
+
+    Arguments:
+        seed: The run's seed.
+        name: What is drawn; streams of other names are independent.
+        index: Training step, epoch, or 0.
+        rows: Number of each row of the batch: samples of a run, or rows of a whole batch. None: 0, 1, 2, ...
+        whole: Rows of the whole batch that these are part of, where something is spread over it. None: all are here.
+        device: Where numbers are made unless a draw asks for another place.
+    """
+
+    def __new__(cls, *args: Any, **more: Any) -> Stream:
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        seed: int,
+        name: str,
+        index: int = 0,
+        *,
+        rows: Sequence[int] | None = None,
+        whole: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(seed, name, index, rows=rows, ahead=1)
+        self.whole, self.place = whole, torch.device(device)
+        self.manual_seed(torch_seed(seed ^ self.key[1], index + (self.rows[0] if self.rows else 0)))
+
+    def numbers(self, kind: str, shape: Sequence[int], dtype: torch.dtype, device: Any) -> Tensor:
+        """The next draw, on the device, or at `place` for None."""
+        found = self.block(kind, tuple(shape), dtype, self.place if device is None else torch.device(device))[0]
+        self.draws += 1
+        return found.contiguous()
 
     def plain(self) -> bool:
         """Whether torch itself has drawn from this generator."""
@@ -206,7 +212,7 @@ def normal(
 ) -> Tensor:
     """Standard normal numbers of shape (B, *), on `device`, else where the generator makes them."""
     if isinstance(generator, Stream):
-        return generator.numbers("normal", shape, dtype, generator.place if device is None else torch.device(device))
+        return generator.numbers("normal", shape, dtype, device)
     return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
 
 
@@ -219,7 +225,7 @@ def uniform(
 ) -> Tensor:
     """Numbers in [0, 1) of shape (B, *), on `device`, else where the generator makes them."""
     if isinstance(generator, Stream):
-        return generator.numbers("uniform", shape, dtype, generator.place if device is None else torch.device(device))
+        return generator.numbers("uniform", shape, dtype, device)
     return torch.rand(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
 
 

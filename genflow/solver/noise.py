@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from genflow.random import Stream, torch_seed
+from genflow.random import Counters, torch_seed
 
 
 class Noise:
@@ -24,17 +23,17 @@ class Noise:
     """Draws made at a time: a call costs more than the numbers of a small sample."""
 
     def __init__(self, seed: int, indices: Sequence[int], name: str = "noise") -> None:
-        self._stream = Stream(seed, name, rows=indices, ahead=self.AHEAD)
-        self._ready: list[Tensor] = []
-        self._like: Any = None
+        self._counters = Counters(seed, name, rows=indices, ahead=self.AHEAD)
+        self._made: list[Tensor] = []
+        self._like: tuple[torch.Size, torch.dtype, torch.device] | None = None
 
     def like(self, x: Tensor) -> Tensor:
         """A draw of x's shape, dtype and device."""
         like = (x.shape, x.dtype, x.device)
-        if not self._ready or like != self._like:
-            self._like, self._ready = like, [*self._stream.block("normal", *like)][::-1]
-        self._stream.draws += 1
-        return self._ready.pop()
+        if not self._made or like != self._like:
+            self._made, self._like = [*self._counters.block("normal", *like).unbind()][::-1], like
+        self._counters.draws += 1
+        return self._made.pop()
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
