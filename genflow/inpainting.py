@@ -27,9 +27,6 @@ from genflow.solver.langevin import langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama
 
-OTHER_STREAM = 0x6B6E6F776E
-"""Joined to the seed for the draws of the known part, so that the rest uses the same draws as plain sampling."""
-
 WORKING = "euler_maruyama, heun_sde, reverse_diffusion, ancestral or edm_churn"
 """Solvers of this package that `Replacement` takes, for its messages."""
 
@@ -166,11 +163,12 @@ class Replacement:
         """One batch from the prior to the data."""
         finish = self.solver.ending.on(at, "sde", type(self.solver).__name__)
         part, plan, at = known.part.to(self.device), self.plan(at.cost, finish), finish.inner(at)
-        walk = _Walk(at, known.project, part, Noise(self.seed ^ OTHER_STREAM, indices))
-        x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype)
+        # noise of another name, so that the rest of an image uses the same draws as plain sampling
+        walk = _Walk(at, known.project, part, Noise(self.seed, indices, "known part"))
+        x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype, self.device)
         times = self.solver.times(at, len(plan))
         solver = self.solver.begin(at, times)
-        x = walk.replace(x.to(self.device), times[0])
+        x = walk.replace(x, times[0])
         for i, calls in enumerate(plan):
             for _ in range(self.correctors):
                 x = walk.replace(walk.correct(x, times[i], self.corrector_step), times[i])

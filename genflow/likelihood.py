@@ -174,7 +174,7 @@ def log_likelihood(
     inner = process.field(backbone, labels=own, guidance=guidance)
     drawn = None
     if trace == "hutchinson":
-        drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x))))
+        drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x)), "probes"))
     field, size = DivergenceField(inner, tuple(x.shape[1:]), drawn, t), x[0].numel()
     zeros = torch.zeros(len(x), 1 if drawn is None else int(probes), dtype=x.dtype, device=x.device)
     solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
@@ -241,7 +241,7 @@ def check_likelihood(process: Process) -> None:
 
 
 def draw_probes(x: Tensor, kind: str, count: int, noise: Noise) -> Tensor:
-    """Hutchinson probes (B, count, *): the first `count` draws of each sample's own generator, or their signs."""
+    """Hutchinson probes (B, count, *): the first `count` draws of each sample, or their signs."""
     drawn = torch.stack([noise.like(x) for _ in range(count)], dim=1)
     return drawn if kind == "gaussian" else torch.where(drawn < 0, -1.0, 1.0).to(x)
 

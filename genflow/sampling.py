@@ -20,6 +20,7 @@ from genflow.distributed import Team
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
+from genflow.random import Stream, by_row
 from genflow.solver.base import NonFiniteError, Solver
 from genflow.solver.fields import Observer, Solution
 from genflow.solver.noise import Noise, sample_generator
@@ -31,16 +32,19 @@ Labels = int | str | Sequence[int] | Tensor | None
 
 
 def draw_prior(
-    process: Process, shape: Sequence[int], seed: int, indices: Sequence[int], dtype: torch.dtype
+    process: Process,
+    shape: Sequence[int],
+    seed: int,
+    indices: Sequence[int],
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
 ) -> tuple[Tensor, Noise]:
-    """Prior samples of the given global indices, (B, *shape), and the noise that goes on from their generators."""
-    noise = Noise(seed, indices)
-    rows = [process.sample_prior((1, *shape), generator=g, dtype=dtype) for g in noise.generators]
-    return torch.cat(rows), noise
+    """Prior samples of the given global indices, (B, *shape), made on the device, and the noise of their solve."""
 
+    def draw(stream: Stream, rows: slice) -> Tensor:
+        return process.sample_prior((len(indices[rows]), *shape), generator=stream, dtype=dtype)
 
-PATH_STREAM = 0x70617468
-"""Joined to the seed for draws of x_t, so that they share nothing with the probes or the prior of that seed."""
+    return by_row(draw, seed, "prior", indices, device=device), Noise(seed, indices)
 
 
 def draw_path(process: Process, x: Tensor, t: float, seed: int, indices: Sequence[int]) -> Tensor:
@@ -54,10 +58,8 @@ def draw_path(process: Process, x: Tensor, t: float, seed: int, indices: Sequenc
         raise ValueError(f"{type(process).__name__} draws no x_t at a given time: {reason}")
     at = torch.tensor(t, dtype=torch.float64)
     process.check_time(at)
-    generators = [sample_generator(seed ^ PATH_STREAM, k) for k in indices]
-    rows = zip(x.cpu().split(1), generators, strict=True)
-    noise = torch.cat([process.base_like(row, g) for row, g in rows])
-    return process.interpolate(x, noise.to(x.device), at)
+    noise = by_row(lambda stream, rows: process.base_like(x[rows], stream), seed, "path", indices, device=x.device)
+    return process.interpolate(x, noise, at)
 
 
 @torch.no_grad()
@@ -94,7 +96,7 @@ def sample(
         seed: The run's seed.
         shape: Shape of one sample; the backbone's own where it has one.
         batch_size: Samples at a time.
-        device: Where the solve runs; the draws come from the host.
+        device: Where the solve runs and its draws are made.
         dtype: Of the states.
         labels: Classes of the samples; see `class_labels`.
         guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
@@ -194,10 +196,10 @@ class _Draw:
 
     def __call__(self, indices: range, labels: Tensor | None) -> Solution:
         nfe, seed, guidance, temperature = self.numbers
-        x, noise = draw_prior(self.process, self.shape, seed, indices, self.dtype)
+        x, noise = draw_prior(self.process, self.shape, seed, indices, self.dtype, self.device)
         field = self.process.field(self.backbone, labels=labels, guidance=guidance)
         with counted_from(indices.start):
-            begin = temperature * x.to(self.device)
+            begin = temperature * x
             part = self.solver.solve(field, begin, nfe=nfe, noise=noise, observer=self.observer)
         check_samples(part.x, indices.start)
         return part

@@ -9,6 +9,7 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
+    ("philox", "random"),
     ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals", "former"),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),

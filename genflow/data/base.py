@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genflow.checks import is_count, require
 from genflow.data.order import METHODS, Method, Rows, check_split, is_inside, order_rows, permutation, row_numbers
+from genflow.random import uniform
 from genflow.registry import registries
 
 
@@ -45,7 +46,7 @@ class Scaling:
             return self.scale * raw + self.shift
         if generator is None:
             return self.scale * (raw + 0.5) + self.shift
-        u = torch.rand(raw.shape, generator=generator, dtype=raw.dtype, device=generator.device)
+        u = uniform(raw.shape, generator=generator, dtype=raw.dtype, device=raw.device)
         inside = u.mul_(1 - 2 * self.EDGE).add_(self.EDGE)  # in place: new arrays cost more than their sums
         return inside.add_(raw).mul_(self.scale).add_(self.shift)
 

@@ -14,6 +14,7 @@ from genflow.config import NormConfig
 from genflow.evaluate.base import Context
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
+from genflow.random import Stream, integers
 from genflow.sampling import draw_prior
 from genflow.solver.base import FixedStep, Solver
 
@@ -179,9 +180,8 @@ def norm(x: Tensor) -> Tensor:
 
 def perturbed_norms(process: Process, data: Tensor, grid: Tensor, seed: int, count: int) -> Tensor:
     """|a X + b N| of `count` training points at every time of the grid, (times, count)."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(data), (count,), generator=generator)
-    x = data[rows]
+    generator = Stream(seed, "norms", device=data.device)
+    x = data[integers(len(data), count, generator=generator).to(data.device)]
     noise = process.base_like(x, generator)
     return torch.stack([norm(process.interpolate(x, noise, t)) for t in grid])
 

@@ -38,6 +38,7 @@ from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
 from genflow.process.shapes import dimension
+from genflow.random import strata
 
 OBJECTIVES = ("own", "stable")
 
@@ -118,9 +119,7 @@ class AffineProcess(AffinePath, Process):
         loss (Kingma et al. 2021, arXiv:2107.00630).
         """
         ends = self.to_clock(torch.tensor(self.training_interval, dtype=torch.float64)).tolist()
-        u = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
-        u = (torch.arange(count, device=generator.device) + u) / count
-        return self.from_clock(ends[0] + (ends[1] - ends[0]) * u)
+        return self.from_clock(ends[0] + (ends[1] - ends[0]) * strata(count, generator=generator))
 
     def perturb(
         self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None

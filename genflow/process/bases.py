@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genflow.random import chi_square, normal
+
 
 class Base(ABC):
     """A spherically symmetric distribution at unit scale on R^N."""
@@ -43,7 +45,7 @@ class Gaussian(Base):
     """The standard normal: log p(u) = −|u|²/2 − N/2 log 2π."""
 
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
+        return normal(shape, generator=generator, dtype=dtype)
 
     def log_prob(self, u: Tensor) -> Tensor:
         u = u.flatten(1)
@@ -69,16 +71,9 @@ class StudentT(Base):
     df: float = 1.0
 
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        draw = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
-        chi2 = self._chi2(shape[0], generator)
-        return draw / (chi2 / self.df).sqrt().to(dtype).reshape(-1, *(1,) * (len(shape) - 1))
-
-    def _chi2(self, count: int, generator: torch.Generator) -> Tensor:
-        """χ² with ν degrees of freedom in float64: a square for ν = 1, twice a Gamma(ν/2) draw otherwise."""
-        if self.df == 1.0:
-            return torch.randn(count, generator=generator, dtype=torch.float64, device=generator.device).square()
-        shape = torch.full((count,), self.df / 2, dtype=torch.float64, device=generator.device)
-        return 2 * torch._standard_gamma(shape, generator=generator)
+        draw = normal(shape, generator=generator, dtype=dtype)
+        scale = (chi_square(shape[0], self.df, generator=generator) / self.df).sqrt()
+        return draw / scale.to(dtype).to(draw.device).reshape(-1, *(1,) * (len(shape) - 1))
 
     def log_prob(self, u: Tensor) -> Tensor:
         u, nu = u.flatten(1), self.df

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genflow.random import categorical
+
 COUPLINGS = ("independent", "ot", "sinkhorn", "paired")
 
 
@@ -28,7 +30,7 @@ def couple(x: Tensor, noise: Tensor, coupling: str, *, generator: torch.Generato
         if float(cost.mean()) == 0:
             return noise
         plan = sinkhorn_plan(cost, blur * float(cost.mean()))
-        return noise[torch.multinomial(plan.to(generator.device), 1, generator=generator)[:, 0].to(noise.device)]
+        return noise[categorical(plan, len(plan), generator=generator).to(noise.device)]
     return noise
 
 

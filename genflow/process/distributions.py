@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_number, is_positive, require
+from genflow.random import categorical, integers, made_on, normal, uniform
 from genflow.registry import check_options, registries, unknown
 
 
@@ -119,8 +120,8 @@ class GaussianMixture(Distribution):
 
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         found = self.components(math.prod(shape[1:]))
-        rows = torch.multinomial(found.log_weights.exp(), shape[0], replacement=True, generator=_host(generator))
-        noise = torch.randn(shape[0], found.means.shape[1], generator=generator, dtype=dtype, device=generator.device)
+        rows = categorical(found.log_weights.exp(), shape[0], generator=generator)
+        noise = normal((shape[0], found.means.shape[1]), generator=generator, dtype=dtype)
         values, vectors = torch.linalg.eigh(found.covariances)
         roots = vectors * values.clamp_min(0).sqrt()[:, None, :]
         shift = torch.einsum("bij,bj->bi", roots[rows], noise.cpu().double())
@@ -154,7 +155,7 @@ class Uniform(Distribution):
         require("Uniform", {"high": (high, is_number(high) and high > low, f"a number above low = {low:g}")})
 
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        draw = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
+        draw = uniform(shape, generator=generator, dtype=dtype)
         return self.low + (self.high - self.low) * draw
 
     def log_density(self, x: Tensor, scale: float, latent: float) -> Tensor:
@@ -191,8 +192,8 @@ class Empirical(Distribution):
             raise ValueError(
                 f"the base '{self.name}' has samples of shape {tuple(self.points.shape[1:])}, not {shape[1:]}"
             )
-        rows = torch.randint(len(self.points), (shape[0],), generator=generator, device=generator.device)
-        return self.points[rows.to(self.points.device)].to(generator.device, dtype)
+        rows = integers(len(self.points), shape[0], generator=generator)
+        return self.points[rows.to(self.points.device)].to(made_on(generator), dtype)
 
     def no_density(self) -> str:
         return f"its base, '{self.name}', is a data set, which has no density: no likelihood"
@@ -240,11 +241,6 @@ def log_normal_interval(low: Tensor, high: Tensor) -> Tensor:
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
     upper, lower = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
     return upper + torch.log1p(-(lower - upper).exp().clamp(max=1 - 1e-16))
-
-
-def _host(generator: torch.Generator) -> torch.Generator | None:
-    """The generator where it lives on the host; a draw of rows is made there."""
-    return generator if generator.device.type == "cpu" else None
 
 
 DISTRIBUTIONS = {"mixture": GaussianMixture, "uniform": Uniform}

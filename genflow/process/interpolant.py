@@ -30,6 +30,7 @@ from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
 from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
 from genflow.process.shapes import dimension
+from genflow.random import made_on, normal
 
 GAMMAS = ("none", "brownian", "quadratic", "sin_squared")
 
@@ -218,7 +219,7 @@ class Interpolant(AffineProcess):
         return self.drawn.sample(tuple(x.shape), generator=generator, dtype=x.dtype).to(x.device)
 
     def _normal(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+        return normal(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
     def _free_head(self) -> FreeVelocity:
         assert isinstance(self.prediction, FreeVelocity)
@@ -292,7 +293,7 @@ class Interpolant(AffineProcess):
     ) -> Tensor:
         if self.is_affine:
             return super().sample_prior(shape, generator=generator, dtype=dtype)
-        x = torch.empty(shape, dtype=dtype, device=generator.device)
+        x = torch.empty(shape, dtype=dtype, device=made_on(generator))
         scale, spread = self._prior_scales()
         return scale * self.base_like(x, generator) + spread * self._normal(x, generator)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from genflow.process.base import Perturbed
 from genflow.process.bases import Base, StudentT
 from genflow.process.heads import INVERSES, Head, PoissonField
 from genflow.process.shapes import dimension, like_rows
+from genflow.random import normal, uniform
 
 
 @dataclass(kw_only=True)
@@ -194,21 +195,17 @@ class PFGM(AffineProcess):
         learns the ends too.
         """
 
-        def uniform() -> Tensor:
-            return torch.rand(len(x), generator=generator, dtype=torch.float64, device=generator.device)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64, device=generator.device)
-
-        m, z = uniform() * self.steps, normal(len(x)) * self.sigma_end
+        how: Any = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
+        rows, whole = (len(x),), (len(x), dimension(x))
+        m, z = uniform(rows, **how) * self.steps, normal(rows, **how) * self.sigma_end
         if self.restrict != "none":
             bound = int(0.7 * self.steps) if self.restrict_m is None else self.restrict_m
             tested = z if self.restrict == "signed" else z.abs()
-            m = torch.where(tested < self.sigma_end / 2, uniform() * bound, m)
+            m = torch.where(tested < self.sigma_end / 2, uniform(rows, **how) * bound, m)
         z = z.abs()
         growth = (1 + self.tau) ** m
-        radius = self.sigma_end * normal(len(x), dimension(x)).norm(dim=1) * growth
-        direction = normal(len(x), dimension(x))
+        radius = self.sigma_end * normal(whole, **how).norm(dim=1) * growth
+        direction = normal(whole, **how)
         shift = direction * (radius / direction.norm(dim=1))[:, None]
         x_t = x + shift.reshape(x.shape).to(x.device, x.dtype)
         return x_t, (z * growth).clamp(self.t_data, self.t_prior).to(x.device)
@@ -297,5 +294,5 @@ class PFGMPP(AffineProcess):
     def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
         if self.training == "log_uniform":
             return super().sample_time(count, generator=generator)
-        draw = torch.randn(count, generator=generator, dtype=torch.float64, device=generator.device)
+        draw = normal((count,), generator=generator, dtype=torch.float64, device="cpu")
         return (self.P_mean + self.P_std * draw).exp().clamp(self.t_data, self.t_prior)

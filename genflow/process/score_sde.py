@@ -12,6 +12,7 @@ from torch import Tensor
 from genflow.checks import is_above, is_count, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
 from genflow.process.affine_path import Coefficients
+from genflow.random import integers
 
 WEIGHTINGS = ("unit", "likelihood")
 
@@ -67,7 +68,7 @@ class ScoreSDE(AffineProcess):
         if self.levels is None:
             return super().sample_time(count, generator=generator)
         times = self.level_times()
-        return times[torch.randint(len(times), (count,), generator=generator, device=generator.device).cpu()]
+        return times[integers(len(times), count, generator=generator)]
 
 
 @dataclass(kw_only=True)

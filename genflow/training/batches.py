@@ -16,25 +16,16 @@ from genflow.data.notes import note
 from genflow.distributed import ALONE, Team
 from genflow.process.base import Process
 from genflow.process.guidance import NO_CLASS
-from genflow.solver.noise import sample_generator
+from genflow.random import Stream, uniform
 
-STREAMS = {
-    "order": 1,
-    "dequantise": 2,
-    "noise": 3,
-    "references": 4,
-    "labels": 5,
-    "path": 6,
-    "dropout": 7,
-    "flip": 8,
-}
-"""Independent random streams. Each step or epoch has its own generator in each stream, so a resumed run needs no
-random state, and all processes see the same data whatever else they draw."""
+STREAMS = ("order", "dequantise", "noise", "references", "labels", "path", "dropout", "flip")
+"""Independent random streams of a training. A number depends on the step or epoch and on its row in the whole batch, so
+a resumed run needs no random state, and all processes see the same data whatever else they draw."""
 
 
-def stream(seed: int, name: str, index: int) -> torch.Generator:
-    """The generator of one step or epoch of a stream."""
-    return sample_generator(seed * 16 + STREAMS[name], index)
+def stream(seed: int, name: str, index: int, device: str = "cpu") -> Stream:
+    """One step or epoch of a stream, whose numbers are made on the device."""
+    return Stream(seed, f"training {name}", index, device=device)
 
 
 class Batches:
@@ -114,13 +105,13 @@ class Batches:
         """The images, half of them mirrored left to right where the data set declares it."""
         if not self.dataset.flip:
             return raw
-        mirrored = torch.rand(len(raw), generator=generator) < 0.5
+        mirrored = uniform((len(raw),), generator=generator, device=raw.device) < 0.5
         return torch.where(mirrored[:, None, None, None], raw.flip(-1), raw)
 
     def labels(self, step: int, dropout: float) -> Tensor:
         """The labels of the batch (B,), a share `dropout` of them replaced by `NO_CLASS`."""
         labels = self._classes[self.indices(step)]
-        hidden = torch.rand(len(labels), generator=stream(self.seed, "labels", step)) < dropout
+        hidden = uniform((len(labels),), generator=stream(self.seed, "labels", step)) < dropout
         return torch.where(hidden, NO_CLASS, labels)
 
     @cached_property

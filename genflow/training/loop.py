@@ -118,7 +118,7 @@ class Trainer:
                 inputs["pool"] = batches.pool(step, count * self.classes)
         inputs = {name: _moved(value, self.device) for name, value in inputs.items() if value is not None}
         x = batches.batch(step).to(self.device)
-        pairs = self.process.training_pairs(x, generator=stream(self.seed, "noise", step), **inputs)
+        pairs = self.process.training_pairs(x, generator=stream(self.seed, "noise", step, self.device), **inputs)
         return pairs, inputs.get("labels")
 
     def loss(self) -> Tensor:

@@ -209,7 +209,7 @@ def test_one_point_is_reached_whatever_the_solver(name):
     process = genflow.get_process(name).for_data(data)
     sde = process.mode == "sde" or bool(process.why_not("ode"))
     solver = "euler_maruyama" if sde else "heun"
-    x = genflow.sample(process, process.oracle(data), solver, 30, nfe=201, dtype=F64).x
+    x = genflow.sample(process, process.oracle(data), solver, 300, nfe=201, dtype=F64).x
     c = process.at(torch.tensor(process.safe_interval[0], dtype=F64), data)
     radius = process.base.median_radius(2) * float(c.b)
     assert float((x - c.a * data).norm(dim=1).median()) < 3 * radius + 1e-2

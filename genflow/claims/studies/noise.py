@@ -19,9 +19,6 @@ from genflow.process.field import BackboneLike, Field
 from genflow.process.shapes import dimension, like_rows
 from genflow.solver.noise import Noise
 
-NOISE_STREAM = 0x6E6F6973
-"""Joined to the seed for injected noise, so that it shares nothing with the prior's draws."""
-
 
 class NoisyField(Field):
     """A field whose velocity is off by noise ξ, standard normal, of a relative size s.
@@ -70,7 +67,7 @@ def noisy(process: Process, size: float, carrier: str, held: bool, seed: int) ->
 
     def altered(rows: range) -> Process:
         changed: Any = copy.copy(process)
-        noise = Noise(seed ^ NOISE_STREAM, rows)
+        noise = Noise(seed, rows, "injected")
         changed.field = lambda backbone, **more: NoisyField(process, backbone, size, carrier, noise, held, **more)
         return changed
 
