@@ -46,6 +46,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_everything_is_written(finished):
     out = finished / "runs" / "bench"
     rows = numbers(finished)
@@ -64,6 +65,7 @@ def test_everything_is_written(finished):
     assert "bits/dim = −[log p(x)" in (out / "tables.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_second_run_only_reads_and_imports_no_torch(finished):
     before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
     words = command()[3:]
@@ -84,6 +86,7 @@ def test_second_run_only_reads_and_imports_no_torch(finished):
     assert after == before
 
 
+@pytest.mark.slow
 def test_dry_run_tells_what_is_cached(finished, tmp_path):
     text = run(finished, "--dry-run").stdout
     assert "to do" not in text.split("cells, ", 1)[1]
@@ -107,6 +110,7 @@ def start(folder, *words):
     return process
 
 
+@pytest.mark.slow
 def test_sigint_keeps_what_is_done_and_the_same_command_goes_on(finished, tmp_path):
     process = start(tmp_path)
     process.send_signal(signal.SIGINT)
@@ -119,6 +123,7 @@ def test_sigint_keeps_what_is_done_and_the_same_command_goes_on(finished, tmp_pa
     assert numbers(tmp_path) == numbers(finished)
 
 
+@pytest.mark.slow
 def test_sigkill_loses_nothing_that_was_saved(finished, tmp_path):
     process = start(tmp_path)
     process.kill()
@@ -130,6 +135,7 @@ def test_sigkill_loses_nothing_that_was_saved(finished, tmp_path):
     assert left == []
 
 
+@pytest.mark.slow
 def test_a_damaged_cell_is_named_and_computed_again(finished):
     want = numbers(finished)
     cells = finished / "runs" / "bench" / "cells"
@@ -143,6 +149,7 @@ def test_a_damaged_cell_is_named_and_computed_again(finished):
     assert numbers(finished) == want
 
 
+@pytest.mark.slow
 def test_a_second_bench_in_the_same_folder_says_who_holds_it(tmp_path):
     process = start(tmp_path, "--train-steps=100000")  # far from done when the second begins, however slow the machine
     second = run(tmp_path, code=75)
@@ -151,6 +158,7 @@ def test_a_second_bench_in_the_same_folder_says_who_holds_it(tmp_path):
     process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_refused_options_exit_2_before_anything_runs(tmp_path):
     done = run(tmp_path, "--process-options", "pfgm.gamma=-1", code=2)
     assert "gamma = -1" in done.stderr
@@ -161,12 +169,14 @@ def test_refused_options_exit_2_before_anything_runs(tmp_path):
     assert not list((tmp_path / "runs" / "bench" / "cells").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_nan_loss_stops_before_the_step_and_names_it(tmp_path):
     done = run(tmp_path, "--train-lr", "1e30", "--train-grad-clip", "0", "--train-warmup", "0", code=3)
     assert "the loss is nan at step" in done.stderr.lower()
     assert "seed 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
     words = ["--process", "vp_ode,vp_sde", "--backbone", "mlp", "--metric", "fd", "--samples", "8", "--nfe", "3"]
     quick = ["--train-steps", "3", "--train-batch-size", "8", "--out", "shared"]
@@ -186,6 +196,7 @@ def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
     assert solvers == {"euler", "heun", "rk45", "euler_maruyama"}
 
 
+@pytest.mark.slow
 def test_every_process_runs_through_the_bench_and_what_is_missing_is_said(tmp_path):
     names = list(registries()["processes"].entries())
     words = ["--process", ",".join(names), "--backbone", "mlp", "--samples", "8", "--nfe", "4", "--bpd-examples", "2"]

@@ -51,6 +51,7 @@ def test_two_means_are_a_line_taken_at_the_middle():
     assert float(found) == pytest.approx((1 - math.exp(-0.6)) * (3 - 2 * 0.7), rel=1e-12)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("grid", [lambda u: u, lambda u: u * (1 + u) / 2], ids=["even", "uneven"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{type(s).__name__}{s.points}")
 def test_order(solver, grid):
@@ -62,6 +63,7 @@ def test_order_of_three_means_is_at_least_three():
     assert error_slope(UniPC(3), [40, 80, 160, 320]) > 2.85
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("solver", NAMES)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_exact_for_one_point_at_any_budget(name, solver):
@@ -75,6 +77,7 @@ def test_exact_for_one_point_at_any_budget(name, solver):
         torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-8 * float(x.abs().max()))
 
 
+@pytest.mark.quick_one_in(23)
 @pytest.mark.parametrize("solver", NAMES)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_end_is_that_of_a_fine_solve(name, solver):
