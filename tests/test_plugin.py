@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import genflow
 from genflow.registry import registries
 from genflow.testing import check_process

@@ -82,9 +82,17 @@ def test_every_process_can_end_at_the_same_noise(name, noise):
 @pytest.mark.parametrize("end", ["mean", "zero"])
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_mean_leaves_nothing_on_any_path(name, end):
-    """With the exact field samples are convex combinations of the data, and near the data they are data points."""
-    process, tried = fitted(name), 0
-    for other in [*OWN, *OTHERS] if name in ("vp_sde", "vp_ode", "si_linear") else OWN:
+    """With the exact field samples are convex combinations of the data, and near the data they are data points.
+
+    Each path meets every solver, half of them with one end and half with the other, in turn from path to path; the
+    solvers of other libraries, and those of a path with few, meet both.
+    """
+    process = fitted(name)
+    fitting = [other for other in OWN if fits(process, genflow.get_solver(other, end=end))]
+    assert len(fitting) >= 2  # the mirror has no flow and no affine path
+    chosen = fitting if len(fitting) < 4 else fitting[(PROCESSES.index(name) + (end == "zero")) % 2 :: 2]
+    others = OTHERS if name in ("vp_sde", "vp_ode", "si_linear") else []
+    for other in [*chosen, *others]:
         solver = genflow.get_solver(other, end=end)
         if not fits(process, solver):
             continue
@@ -92,8 +100,6 @@ def test_the_mean_leaves_nothing_on_any_path(name, end):
         solution = draw(process, solver, 3, nfe)
         assert float(distances(solution.x).max()) < 1e-6, other
         assert nfe in (None, solution.nfe), other
-        tried += 1
-    assert tried >= 2  # the mirror has no flow and no affine path
 
 
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode", "ve_ode", "si_linear"])
