@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-import scipy.signal
+import scipy
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel

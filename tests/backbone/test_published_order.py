@@ -409,7 +409,7 @@ def twins(state):
 @pytest.mark.parametrize(("make", "arguments"), [case for case in CASES if case.values[1][-1] == 0])
 def test_no_two_blocks_of_equal_shape_can_be_exchanged_unseen(make, arguments):
     net, plain = make(*arguments)
-    x, level = inputs(net)
+    x, level = (values[:1] for values in inputs(net))  # one row is enough to see a change
     found, state = net(x, level), net.state_dict()
     pairs = twins(state)
     assert pairs

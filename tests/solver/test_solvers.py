@@ -127,7 +127,7 @@ GRID_PAIRS = [(p, s) for p, s in pairs(adaptive=False) if "/" not in s]
 
 
 def grids_of(name, solver):
-    """A third of the spacings, which turns with the process and with the solver; all where a process has two solvers."""
+    """A third of the spacings, turning with the process and with the solver; all where a process has two solvers."""
     if sum(one == name for one, _ in GRID_PAIRS) < 3:
         return list(SPACINGS)
     processes, solvers = ([*dict.fromkeys(column)] for column in zip(*GRID_PAIRS, strict=True))
