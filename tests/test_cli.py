@@ -149,7 +149,7 @@ def test_a_bench_refuses_constructor_options_before_it_writes(genflow):
     assert "'gama'; did you mean 'gamma'?" in refused(genflow(line))
 
 
-@pytest.mark.quick_one_in(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "options", "what"),
     [

@@ -17,7 +17,7 @@ from genflow.registry import registries
 TINY = (
     "--train-steps=40", "--train-batch-size=16", "--train-save-seconds=0.2", "--samples=24", "--nfe=2,5",
     "--solver=euler,heun", "--bpd-examples=6", "--norm-nfe=4", "--norm-factors=0.5,1", "--jobs=2",
-    "--backbone-options=ncsnv2.features=4", "--sample-batch=10",
+    "--backbone-options=ncsnv2.features=4", "--sample-batch=10", "--bpd-rtol=0.1", "--bpd-atol=0.1",
 )  # fmt: skip
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
