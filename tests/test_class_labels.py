@@ -75,6 +75,7 @@ def draws(labels, means=MEANS, seed=0):
 # ---- likelihood ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_likelihood_of_each_row_is_that_of_its_class(name):
     """From the class's Gaussian at t to the same class's at the prior's end; no class has a Gaussian of its own."""
@@ -90,6 +91,7 @@ def test_likelihood_of_each_row_is_that_of_its_class(name):
     torch.testing.assert_close(none[2], found.log_prob[2], rtol=0, atol=1e-6)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 2.5])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_guided_flow_of_centred_classes_is_a_known_scaling(name, guidance):
@@ -139,6 +141,7 @@ def test_draws_of_x_t_have_the_path_s_distribution(name):
     assert not torch.allclose(draw_path(process, x, t, 4, range(800)), found)
 
 
+@pytest.mark.slow
 def test_the_mean_density_of_x_t_is_the_cross_entropy_of_the_path():
     """For one Gaussian −E log p_t(x_t) = N log S + N/2 log 2πe, within the error of 2000 draws; and p_t by scipy.
 
@@ -158,6 +161,7 @@ def test_the_mean_density_of_x_t_is_the_cross_entropy_of_the_path():
 # ---- latents ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("batch_size", [500, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_latents_of_a_class_keep_their_place_in_its_marginal(name, batch_size):
@@ -188,6 +192,7 @@ def test_guided_latents_and_their_count():
         encode(process, backbone, x, "heun", nfe=9, labels=LABELS, guidance=2.0)
 
 
+@pytest.mark.slow
 def test_a_path_between_examples_of_one_class_stays_in_its_flow():
     """Centred classes scale x alone, so interpolation commutes with encoding, whatever the class of the pair."""
     process, labels = genflow.get_process("vp_ode"), [1, 0, 1]
@@ -208,6 +213,7 @@ def test_a_path_between_examples_of_one_class_stays_in_its_flow():
 # ---- control ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_unknown_part_is_drawn_from_the_row_s_own_class():
     """Entries of one class are independent, so replacement is exact; batches that straddle rows keep them apart."""
     process, n = genflow.get_process("vp_sde"), 600
@@ -225,6 +231,7 @@ def test_the_unknown_part_is_drawn_from_the_row_s_own_class():
     torch.testing.assert_close(again, found, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_guided_unknown_part_has_the_guided_spread():
     """Centred classes: every drift is x times a number, so the variance follows a linear equation, solved by scipy."""
     process, n, w = genflow.get_process("vp_sde"), 3000, 1.6
@@ -337,6 +344,7 @@ def command(monkeypatch, capsys, tmp_path, models):
     return run
 
 
+@pytest.mark.slow
 def test_likelihood_command_tells_each_example_its_class(command, tmp_path):
     line = "likelihood --checkpoint told --examples 9 --solver euler --nfe 8 --sample-batch 4 --out l.npz"
     out = command(f"{line} --label data --guidance 2")
@@ -378,6 +386,7 @@ def test_likelihood_command_at_another_time_is_of_x_t_and_in_nats(command, tmp_p
     assert "bits/dim" in command(f"{line} --t {process.training_interval[0]!r}").splitlines()[0]
 
 
+@pytest.mark.slow
 def test_encode_and_decode_commands_share_the_classes(command, tmp_path):
     line = "--checkpoint told --label data --solver midpoint --solver-options midpoint.grid=log --nfe 40"
     assert "own classes, guidance 1" in command(f"encode {line} --n 6 --out l.npz")
@@ -413,6 +422,7 @@ def test_interpolate_and_inpaint_commands_take_classes(command, tmp_path):
 VERBS = ("likelihood", "encode", "decode", "interpolate", "inpaint")
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_commands_refuse(command, tmp_path, verb):
     np.savez(tmp_path / "latents.npz", latent=np.zeros((1, 1, 8, 8), np.float32))

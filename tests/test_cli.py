@@ -143,11 +143,13 @@ def test_bad_constructor_options(genflow, line, what):
     assert what in refused(genflow(f"{line} --out new/run"))
 
 
+@pytest.mark.slow
 def test_a_bench_refuses_constructor_options_before_it_writes(genflow):
     line = "bench --process-options pfgm.gama=1 --process pfgm --backbone mlp --jobs 1 --out new"
     assert "'gama'; did you mean 'gamma'?" in refused(genflow(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "options", "what"),
     [
@@ -247,6 +249,7 @@ def test_an_out_that_is_a_file_or_below_one(genflow, tmp_path, command, out):
     assert f"out = '{tmp_path / out}': {tmp_path / 'file.txt'} is a file, not a folder" in message
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -297,6 +300,7 @@ def test_a_report_of_a_bench_without_results_or_with_a_damaged_config(genflow, t
     assert "config.yaml is not YAML" in refused(genflow("report run"))
 
 
+@pytest.mark.slow
 def test_a_folder_in_use(genflow, tmp_path):
     from genflow.bench.store import Store
 
@@ -502,6 +506,7 @@ def test_a_process_without_score_is_not_sampled_by_an_sde_solver(genflow, tmp_pa
 # ---- as a program ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("words", "code"), [("bench --nfe 0", 2), ("benhc", 2), ("list solvers", 0), ("--version", 0)])
 def test_exit_codes_reach_the_shell(words, code, tmp_path):
     done = subprocess.run(

@@ -153,6 +153,7 @@ def test_encode_and_decode_are_inverse(genflow, tmp_path):
     assert arrays["rms"] == pytest.approx(np.sqrt(((arrays["back"] - arrays["x"]) ** 2).mean((1, 2, 3))), rel=1e-4)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("model", ["pfgm", "vp", "board"])
 def test_pictures_of_latents(genflow, tmp_path, model):
     done(genflow(f"encode --checkpoint {model} --n 8 --solver heun --nfe 6 --out norms.png"))
@@ -177,6 +178,7 @@ def test_interpolate(genflow, tmp_path, kind):
 # ---- control ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("mask", ["right", "left", "top", "bottom", "centre", "pixels"])
 def test_inpaint(genflow, tmp_path, mask):
     line = f"inpaint --checkpoint vp --images 2 --n 3 --nfe 4 --mask {mask}"
@@ -285,6 +287,7 @@ def test_an_out_that_can_not_be_written(genflow, tmp_path, verb):
     assert "file.txt is a file, not a folder" in refused(genflow(f"{verb} --checkpoint vp --out file.txt/x.{ending}"))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     ("line", "what"),
     [

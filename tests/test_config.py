@@ -159,6 +159,7 @@ SIZES = [leaf.path for leaf in LEAVES.values() if leaf.type in (int, tuple[int, 
 NUMBERS = [leaf.path for leaf in LEAVES.values() if leaf.type in (float, tuple[float, ...])]
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     "value", ["nan", "inf", "-1", "many", "", "1.5", "1e400", -1, 0.5, math.nan, math.inf, None, True]
 )
@@ -243,6 +244,7 @@ def test_defaults_survive_flatten_and_build():
         assert list(flatten(config())) == [leaf.path for leaf in leaves(config)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     lr=st.floats(1e-300, 1e300),

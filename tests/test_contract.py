@@ -22,16 +22,19 @@ def heads():
                 yield name, head
 
 
+@pytest.mark.quick_one_in(43)
 @pytest.mark.parametrize(("name", "head"), list(heads()))
 def test_process(name, head):
     check_process(genflow.get_process(name, **({"head": head} if head else {})))
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("name", names("solvers"))
 def test_solver(name):
     check_solver(genflow.get_solver(name), registries()["solvers"].entry(name).tags["order"])
 
 
+@pytest.mark.quick_one_in(19)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 @pytest.mark.parametrize("name", names("backbones"))
 def test_backbone(name, shape):

@@ -36,6 +36,7 @@ def answer(call, net, *inputs):
     return output.detach(), torch.cat([p.grad.flatten() for p in net.parameters()])
 
 
+@pytest.mark.quick_one_in(17)
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
 @pytest.mark.parametrize(
     ("fast", "tolerance"),

@@ -49,6 +49,7 @@ def test_named_files_exist(page):
     assert not [file for file in named if not (ROOT / file).exists()]
 
 
+@pytest.mark.slow
 def test_the_readme_example_runs(tmp_path, monkeypatch):
     """The example under fifteen lines, with its budget cut down."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -153,6 +153,7 @@ def some(fast, slow):
     return [*fast, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("n", EACH)
 @pytest.mark.parametrize(("correlation", "ratio"), [(0.8, 2.0), pytest.param(0.0, 10.0, marks=pytest.mark.slow)])
 def test_paired_keeps_its_level(n, correlation, ratio):
@@ -162,6 +163,7 @@ def test_paired_keeps_its_level(n, correlation, ratio):
     assert shares(a, b, lambda x, y: keyed(x) - keyed(y)) == pytest.approx(5, abs=1)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("ratio", [1.0, *(pytest.param(r, marks=pytest.mark.slow) for r in (0.1, 2.0, 10.0))])
 @pytest.mark.parametrize(
     ("n", "m"), some([(2, 2), (3, 10), (10, 4), (5, 5)], [(2, 3), (3, 3), (2, 5), (10, 2), (4, 4), (4, 7), (5, 10)])
@@ -173,6 +175,7 @@ def test_unpaired_keeps_its_level(n, m, ratio):
     assert shares(a, b, lambda x, y: es.mean(x) - es.mean(y)) == pytest.approx(5, abs=1)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("correlation", [0.8, pytest.param(0.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("n", "m", "common"), some([(2, 10, 2), (5, 6, 5)], [(2, 3, 2), (3, 5, 3), (4, 10, 4), (5, 5, 3)])
@@ -187,6 +190,7 @@ def test_partly_shared_seeds_keep_their_level(n, m, common, correlation):
     assert shares(a, b, lambda x, y: keyed(x, keys) - keyed(y)) == pytest.approx(5, abs=1)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize(("n", "m"), some([(2, 10), (5, 500)], [(2, 2), (3, 500), (4, 4)]))
 @pytest.mark.parametrize("ratio", [1.0, *(pytest.param(r, marks=pytest.mark.slow) for r in (0.2, 5.0))])
 def test_errors_without_replicates_are_wrong_no_more_often(n, m, ratio):
@@ -205,6 +209,7 @@ def test_intervals_hold_the_truth(n):
     assert 100 * np.mean([low < 7 < high for low, high in bounds]) == pytest.approx(95, abs=1)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_a_family_of_claims_has_one_wrong_verdict_in_twenty(n):
     """Eight null claims: Holm's family-wise error is 5 % at most, without it 1 − 0.95^8 = 34 %."""
@@ -217,6 +222,7 @@ def test_a_family_of_claims_has_one_wrong_verdict_in_twenty(n):
     assert 100 * loose / FAMILIES == pytest.approx(100 * (1 - 0.95**8), abs=3)
 
 
+@pytest.mark.slow
 def test_claims_that_need_all_are_wrong_no_more_often():
     """ "First is less than four others" where all are alike; and where only one other is alike and the rest are far."""
     rng = np.random.default_rng(0)

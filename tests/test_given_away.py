@@ -81,6 +81,7 @@ def refused(result):
     return result.err
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("model", ["vp", "pfgm", "from_digits"])
 @pytest.mark.parametrize(
     "line",

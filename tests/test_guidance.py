@@ -100,6 +100,7 @@ PATHS = {"vp_ode": vp, "subvp_ode": subvp, "ve_ode": ve, "si_linear": si_linear,
 """a, b and the velocity of a score, written out for each process."""
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 0.4, 3.0])
 @pytest.mark.parametrize("name", list(PATHS))
 def test_guided_score_and_velocity_against_autograd_of_the_densities(name, guidance):
@@ -189,6 +190,7 @@ class FortyPoints(Dataset):
         return torch.arange(40) % 2
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("batch_size", [40, 8])
 @pytest.mark.parametrize(
@@ -231,6 +233,7 @@ def test_a_class_s_target_is_its_own_charges_field():
 # ---- sampling --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("name", ["vp_ode", "ve_ode", "si_trig"])
 def test_conditional_samples_have_the_class_s_own_mean_and_spread(name):
     process = genflow.get_process(name)
@@ -243,6 +246,7 @@ def test_conditional_samples_have_the_class_s_own_mean_and_spread(name):
         torch.testing.assert_close(x.std(0), SCALES[label].expand(2), rtol=0, atol=4 * error + 0.02)
 
 
+@pytest.mark.quick_one_in(31)
 @pytest.mark.parametrize("name", list(registries()["solvers"].entries()))
 def test_every_solver_keeps_labels_with_their_rows_and_counts_both_calls(name):
     process, budget = genflow.get_process("vp_ode"), registries()["solvers"].entry(name).tags.get("budget", True)
@@ -319,6 +323,7 @@ def trained():
     return data, train(genflow.get_process("vp_ode"), backbone, data, steps=400, batch_size=128, lr=5e-3)
 
 
+@pytest.mark.slow
 def test_a_short_training_learns_the_classes(trained):
     data, result = trained
 

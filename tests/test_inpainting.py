@@ -59,6 +59,7 @@ def half_known(process, n=1000, **how):
 # ---- known conditionals ----------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", list(with_a_score()))
 def test_independent_entries_are_drawn_from_their_own_distribution(name):
     """Nothing is to be learnt from the known part, so replacement alone is exact."""
@@ -94,6 +95,7 @@ def replacement_limit(process, diffusion=None):
     return solve_ivp(rate, ends, [0.0, scale**2], rtol=1e-8, atol=1e-10, method="LSODA").y[:, -1]
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("name", ["vp_sde", "si_trig_sde"])
 def test_replacement_alone_has_the_bias_that_is_known_of_it(name):
     """A third of the conditional mean is missing: each step sees the known part under its own noise only."""
@@ -106,6 +108,7 @@ def test_replacement_alone_has_the_bias_that_is_known_of_it(name):
     assert float(found.var()) == pytest.approx(variance, rel=4 * math.sqrt(2 / n) + 0.03)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("churn", [0.0, 3.0])
 def test_churn_keeps_its_memory_of_the_grid(churn):
     """N steps that each raise σ by S_churn/N of it are ε |dt| = b² S_churn/N in the limit; none are the ODE."""
@@ -125,6 +128,7 @@ def sde_steppers():
             yield name
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("name", list(sde_steppers()))
 def test_a_solver_draws_rightly_or_is_refused(name):
     """Entries that are independent of each other: nothing is to be learnt, and no bias is allowed for."""
@@ -148,6 +152,7 @@ def test_the_solvers_that_are_refused_are_those_that_move_the_known_part():
     assert sorted(WORKING.replace(" or", ",").split(", ")) == sorted(own - {"pc"})
 
 
+@pytest.mark.slow
 def test_correctors_bring_the_conditional_to_the_exact_one():
     """More Langevin moves, less bias: that of the mean goes from over 0.35 down to the statistical error."""
     process, n = genflow.get_process("vp_sde"), 1000

@@ -50,6 +50,7 @@ def draws(count, dim, seed=0):
 # ---- both ways -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", list(with_a_score()))
 def test_a_linear_flow_scales_by_the_ratio_of_the_marginals(name):
     """Of N(0, s²) data the flow is x sqrt((a² s² + b²) at one end over the same at the other)."""

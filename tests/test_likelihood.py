@@ -52,6 +52,7 @@ def states(process, t, count):
     return process.interpolate(data, process.base_like(data, generator), t)
 
 
+@pytest.mark.quick_one_in(13)
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("name", list(with_known_paths()))
 def test_finite_points_at_any_time(name, share):
@@ -78,6 +79,7 @@ def test_at_the_prior_s_end_it_is_the_prior(name):
     assert torch.equal(found.latent, x)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("z", [1e-3, 2.0])
 def test_cauchy_data_at_any_height(z):
     """Data of Cauchy(s): at z the marginal is Cauchy(s + z)."""
@@ -119,6 +121,7 @@ def integrated_slope(process, t):
     return vectors @ ((spread(process.t_prior) / spread(t)).log() / 2).diag() @ vectors.T
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
 def test_the_variance_of_probes_is_the_known_one(probe, count):

@@ -324,6 +324,7 @@ def damaged(run, damage):
     return run
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", [*MODEL, *FOLDER, *POINTER])
 def test_no_damaged_model_is_opened(run, name):
     damaged(run, {**MODEL, **FOLDER, **POINTER}[name])
@@ -349,6 +350,7 @@ def test_no_bench_takes_a_damaged_folder(run, name):
     assert refused(open_finished, str(damaged(run, {**FOLDER, **POINTER}[name])))
 
 
+@pytest.mark.quick_one_in(17)
 @pytest.mark.parametrize("name", [*MODEL, *FOLDER, *STATE])
 def test_no_run_goes_on_from_a_damaged_checkpoint(run, name):
     """What is wrong with the bytes is found by their hashes; there is one checkpoint only, so none is whole."""
@@ -374,6 +376,7 @@ def test_a_run_goes_on_where_only_its_pointer_is_damaged(run, name):
     assert genflow.load(run)
 
 
+@pytest.mark.slow
 def test_the_undamaged_run_does_all_of_it(run):
     process, backbone = genflow.load(run)
     assert genflow.sample(process, backbone, "euler", 3, nfe=2).x.shape == (3, 2)

@@ -52,6 +52,7 @@ def from_yaml(folder, text, config=BenchConfig):
     return resolve(config, path, {})[0]
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_folder_that_is_named_is_read(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -70,6 +71,7 @@ def test_the_folder_that_is_named_is_read(name, tmp_path, monkeypatch):
         assert data.shape == (1, 5, 5)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("name", NAMES)
 def test_text_stays_text_in_every_place(name, tmp_path):
     for key in ("out", "inception"):
@@ -145,6 +147,7 @@ def fits(kind, value) -> bool:
     )
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(("plural", "name"), ONCE)
 def test_every_option_gets_a_value_of_its_type_or_a_sentence(plural, name, tmp_path):
     registry = registries()[plural]
@@ -168,6 +171,7 @@ def test_every_option_gets_a_value_of_its_type_or_a_sentence(plural, name, tmp_p
                     assert fits(kind, value), (option, raw, value)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(("plural", "name"), [e for e in ONCE if e[0] in ("processes", "solvers", "metrics")])
 def test_what_is_of_the_right_type_is_taken_or_refused_by_its_class(plural, name):
     registry = registries()[plural]
@@ -228,6 +232,7 @@ PLACES = sorted({(c.__name__, x.path) for _, c in configurations() for x in leav
 CLASSES = {c.__name__: c for _, c in configurations()}
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(("owner", "path"), PLACES)
 def test_home_is_put_in_wherever_a_path_is_given(owner, path, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -274,6 +279,7 @@ def test_an_empty_section_is_nothing(text, tmp_path):
     assert from_yaml(tmp_path, f"{text}\nsamples: 7\n") == build(BenchConfig, {"samples": 7})
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(
     ("text", "said"),
     [

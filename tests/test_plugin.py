@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import genflow
 from genflow.registry import registries
 from genflow.testing import check_process
@@ -10,6 +12,7 @@ from genflow.testing import check_process
 DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 
 
+@pytest.mark.slow
 def test_the_documented_plugin_passes_the_contract_and_is_usable_by_name():
     code = re.search(r"```python\n(.*?)```", DESIGN.read_text(encoding="utf-8"), re.S).group(1)
     names = {}

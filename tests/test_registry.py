@@ -250,6 +250,7 @@ def test_a_bench_plans_with_a_plugin(plugins, monkeypatch, capsys, tmp_path):
 # ---- laziness --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(
     "code",
     [

@@ -26,6 +26,7 @@ def parts(name="vp_ode", backbone="mlp", **more):
     return process, genflow.get_backbone(backbone, **options)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("backbone", ["mlp", "ncsnv2"])
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 @pytest.mark.parametrize("classes", [0, 10])
@@ -101,6 +102,7 @@ def test_a_nan_loss_changes_nothing_and_names_step_and_seed():
     assert trainer.step == 1
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_a_checkpoint_loads(tmp_path):
     process = genflow.get_process("pfgm")
     backbone = genflow.get_backbone("mlp", shape=(1, 8, 8), extra_channels=1, width=64)
@@ -235,6 +237,7 @@ class ExactGaussian(torch.nn.Module):
         return self.process.prediction.encode(self.mean + gain * (x - c.a * self.mean), x, c)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("name", ["si_linear", "vp_ode", "ve_ode"])
 def test_rectified_pairs_are_those_of_the_gaussian_flow(name):
     """The flow of Gaussian data keeps (x − a m)/√(a² S² + b²) as it is."""
@@ -268,6 +271,7 @@ def test_rectified_pairs_keep_their_classes_and_units():
         rectify(process, backbone, "euler_maruyama", 2, nfe=4, dataset=Digits())
 
 
+@pytest.mark.slow
 def test_a_rectified_flow_is_nearly_straight():
     """One Euler step of the first flow ends between the Gaussians, at the mean; of the second one, on them."""
     data = genflow.get_dataset("gaussian_mixture", scales=0.2, size=500)

@@ -79,6 +79,7 @@ def test_the_gradient_to_the_path_is_that_of_the_length():
             assert float(free[name].grad[k]) == pytest.approx(want, abs=0.12)
 
 
+@pytest.mark.slow
 def test_max_min_shortens_the_path():
     """The trigonometric path has π²/8 = 1.234 times the least length; four terms can reach 1.012 times it."""
     process, backbone = genflow.get_process("si_fourier"), genflow.get_backbone("mlp", shape=(2,), width=32, depth=1)

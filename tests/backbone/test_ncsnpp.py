@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-import scipy.signal
+import scipy
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -210,6 +210,7 @@ PYRAMIDS = [
 LAYERS = list(itertools.product(("biggan", "ddpm"), (0, 1), (0, 1)))
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize(("progressive", "progressive_input", "combine"), PYRAMIDS)
 @pytest.mark.parametrize(("resblock_type", "fir", "conv"), LAYERS)
 def test_every_design_runs_and_learns_everywhere(resblock_type, fir, conv, progressive, progressive_input, combine):
@@ -238,6 +239,7 @@ def test_every_design_runs_and_learns_everywhere(resblock_type, fir, conv, progr
         assert bool(parameter.grad.any()) or name.endswith(("bias", "b")), name
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 9, 14, 28])
 def test_any_size_of_image(side):
     for options in ({}, DDPMPP):
@@ -276,6 +278,7 @@ COUNTS = [
 ]
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(("name", "shape", "extra", "size", "millions"), COUNTS)
 def test_published_sizes_have_the_published_number_of_parameters(name, shape, extra, size, millions):
     with torch.device("meta"):
@@ -353,6 +356,7 @@ def test_centring():
     torch.testing.assert_close(random_net(centre=True)(x, t), random_net()(2 * x - 1, t))
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 @pytest.mark.parametrize("conditioning", ["condition", "noise_level", "log_noise_level"])
 @pytest.mark.parametrize("embedding_type", ["fourier", "positional"])
@@ -364,6 +368,7 @@ def test_each_conditioning_trains_and_samples(name, conditioning, embedding_type
     assert bool(genflow.sample(result.process, result.backbone, "euler", 2, nfe=4).x.isfinite().all())
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_from_the_run_s_seed(tmp_path):
     """Same seed, same weights, whatever the state of torch's own generator, and also when the run is interrupted."""
 

@@ -48,6 +48,7 @@ def test_size_follows_the_resolution():
     ]
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 @pytest.mark.parametrize("noise_level", ["plane", "scale", "none"])
 def test_each_way_of_telling_the_noise_level_trains_and_samples(name, noise_level):

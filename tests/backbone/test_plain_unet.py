@@ -30,6 +30,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(("name", "shape", "options"), CASES)
 def test_values_and_gradients_of_a_straightforward_network(plain_version, name, shape, options):
     net = genflow.get_backbone(name, shape=shape, **options).double()

@@ -27,12 +27,14 @@ def options(name, row):
     return {"size": row.name, **AS_PUBLISHED, **({"noise_level": "scale"} if name == "ncsnv2" else {})}
 
 
+@pytest.mark.quick_one_in(31)
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=lambda v: v if isinstance(v, str) else f"{v.name}-{v.shape}")
 def test_the_catalogue_weighs_what_the_class_weighs(name, row):
     found = cost(name, row.shape, **options(name, row))
     assert (row.parameters, row.flops) == tuple(found), f"genflow/backbone/sizes.py should say {found}"
 
 
+@pytest.mark.slow
 def test_every_built_in_backbone_lists_its_sizes_and_each_has_the_name_of_what_is_built():
     assert all("sizes" in entry.tags for entry in ENTRIES.values() if entry.origin == "genflow")
     for name, rows in SIZES.items():
@@ -115,6 +117,7 @@ def test_a_published_network_refuses_other_images_by_name(name, row, wrong):
         genflow.get_backbone(name, shape=shape, size=row.name)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("name", ["ncsnv2", "ddpmpp_deep"])
 def test_the_widths_that_the_refusal_gives_do_build_that_network(name):
     """They are read from the sentence, as a user would."""
@@ -131,6 +134,7 @@ def test_the_widths_that_the_refusal_gives_do_build_that_network(name):
     assert len(different) <= 1, different  # the convolution that takes the channels
 
 
+@pytest.mark.slow
 def test_a_thinner_published_network_is_no_refusal():
     net = genflow.get_backbone("ddpmpp", shape=(3, 32, 32), size="cifar10", nf=8)
     assert (net.design.nf, net.design.num_res_blocks) == (8, 4)
@@ -149,6 +153,7 @@ def test_deep_has_twice_the_blocks_of_its_size_and_own_weights(name):
     assert genflow.get_backbone(f"{name}_deep", shape=(1, 8, 8), num_res_blocks=3).design.num_res_blocks == 3
 
 
+@pytest.mark.slow
 def test_high_resolution_networks_have_their_pyramids():
     with torch.device("meta"):
         net = genflow.get_backbone("ncsnpp", shape=(3, 256, 256), size="ffhq256")
@@ -165,6 +170,7 @@ def test_the_width_of_the_mlp_follows_the_entries():
     assert MLP((3, 32, 32), width=64).config()["width"] == 64
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("size", "side"), [("small", 32), ("deeper", 96), ("deeper", 128), ("deepest", 160)])
 def test_each_size_of_ncsnv2_runs_at_its_resolution_with_head_and_classes(size, side):
     net = NCSNv2((3, side, side), extra_channels=1, features=2, classes=3)
@@ -188,6 +194,7 @@ def test_dilated_convolutions_keep_the_size_and_look_that_far(dilation):
     assert lit == [[8 + i * dilation, 8 + j * dilation] for i in (-1, 0, 1) for j in (-1, 0, 1)]
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", [n for n in ENTRIES if ENTRIES[n].origin == "genflow"])
 def test_head_and_classes_on_each(name):
     net = genflow.get_backbone(name, shape=(3, 16, 16), extra_channels=1, classes=4, **THIN.get(name, THIN["unet"]))

@@ -58,6 +58,7 @@ def done(config, **options):
 # ---- what they say ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_known_by_its_content_wherever_it_lies(tmp_path):
     one = open_finished(write(tmp_path / "a"))
     assert (one.process, one.family, one.backbone, dict(one.dataset)) == ("vp_ode", "vp", "mlp", BOARD)

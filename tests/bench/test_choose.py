@@ -86,6 +86,7 @@ def finished(tiny):
     return config
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

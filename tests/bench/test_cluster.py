@@ -188,6 +188,7 @@ def ask_on(pool):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_ends_the_bench_with_a_sentence(tiny, tmp_path):
     own = Dask(tmp_path)
     try:
@@ -269,6 +270,7 @@ def test_a_job_that_ends_before_the_bench_is_queued_again(bench, slurm, wanted):
     assert "--nthreads 1" in text
 
 
+@pytest.mark.slow
 def test_a_job_that_the_system_refuses_and_a_system_that_is_not_here_are_told(tiny, slurm, monkeypatch):
     for words, said in (("slurm:queue=moon,host=127.0.0.1", "invalid partition"), ("pbs:queue=x", "no qsub here")):
         config = tiny(cluster=words)

@@ -58,6 +58,7 @@ def failing(*processes):
     return start
 
 
+@pytest.mark.slow
 def test_a_failure_is_code_3_with_or_without_keep_going_and_the_tables_show_the_rest(genflow, tmp_path):
     words = ["--process", "pfgm,vp_ode", "--nfe", "2", "--solver", "euler"]
     stopped = genflow(*words, start=failing("pfgm"))
@@ -85,6 +86,7 @@ def test_the_time_limit_is_code_124_and_says_how_to_go_on(genflow, tmp_path):
     assert genflow("--time-limit", "soon").code == 2
 
 
+@pytest.mark.slow
 def test_only_what_is_chosen_is_done_and_the_rest_is_told(genflow, tmp_path):
     done = genflow("--only", "vp_ode:heun:3")
     assert done.code == 0
@@ -97,6 +99,7 @@ def test_only_what_is_chosen_is_done_and_the_rest_is_told(genflow, tmp_path):
     assert genflow("--dry-run").out.count("  left  ") == 0
 
 
+@pytest.mark.slow
 def test_an_estimate_stands_before_the_work_and_in_the_dry_run(genflow):
     words = ("--dry-run", "--calibrate")
     lines = [genflow(*words).out.splitlines()[-1], genflow().out.splitlines()[1]]
@@ -174,6 +177,7 @@ def test_a_cell_that_was_damaged_and_comes_out_the_same_is_told_on_the_page(genf
 # ---- SIGTERM in the middle of a cell ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_cell_loses_at_most_one_shard(tiny, tmp_path):
     """As a program, with a worker of its own: the code, the mark, and the same numbers after going on."""
     long = {"samples": 480, "nfe": "40", "solver": "euler"}
@@ -245,11 +249,13 @@ def shell(folder, line, **more):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(cached):
     done = shell(cached, "| head -c 5")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"# gen", b"")
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("line", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_no_error(cached, line):
     done = shell(cached, line)
@@ -257,6 +263,7 @@ def test_closed_streams_are_no_error(cached, line):
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp437"])
 def test_a_terminal_of_another_encoding_gets_what_it_can_show(cached, encoding):
     done = shell(cached, "", PYTHONIOENCODING=encoding)

@@ -95,6 +95,7 @@ def test_durations_survive_a_clock_that_jumps(tiny, monkeypatch):
     assert all(not report.left < 0 for report in reports)
 
 
+@pytest.mark.slow
 def test_no_duration_is_taken_from_the_wall_clock():
     """`time.time` appears nowhere in the package."""
     found = []

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 
+import inline_workers
 import pytest
 
+from genflow import cli
 from genflow.registry import registries
 
 TINY = (
     "--train-steps=40", "--train-batch-size=16", "--train-save-seconds=0.2", "--samples=24", "--nfe=2,5",
     "--solver=euler,heun", "--bpd-examples=6", "--norm-nfe=4", "--norm-factors=0.5,1", "--jobs=2",
-    "--backbone-options=ncsnv2.features=4", "--sample-batch=10",
+    "--backbone-options=ncsnv2.features=4", "--sample-batch=10", "--bpd-rtol=0.1", "--bpd-atol=0.1",
 )  # fmt: skip
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
@@ -32,6 +34,21 @@ def run(folder, *words, code=0):
     return done
 
 
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """The command in this process, where it starts no workers: what it writes to standard output and to the other."""
+
+    def call(folder, *words, code=0):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["genflow", *command(*words)[3:]])
+        capsys.readouterr()
+        found, done = cli.run(), capsys.readouterr()
+        assert found == code, done.out + done.err
+        return done
+
+    return call
+
+
 def numbers(folder):
     """Every measured number of a run, by what it is."""
     with (folder / "runs" / "bench" / "results.csv").open() as file:
@@ -46,6 +63,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_everything_is_written(finished):
     out = finished / "runs" / "bench"
     rows = numbers(finished)
@@ -64,6 +82,7 @@ def test_everything_is_written(finished):
     assert "bits/dim = −[log p(x)" in (out / "tables.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_second_run_only_reads_and_imports_no_torch(finished):
     before = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
     words = command()[3:]
@@ -84,12 +103,13 @@ def test_second_run_only_reads_and_imports_no_torch(finished):
     assert after == before
 
 
-def test_dry_run_tells_what_is_cached(finished, tmp_path):
-    text = run(finished, "--dry-run").stdout
+@pytest.mark.slow
+def test_dry_run_tells_what_is_cached(finished, called, tmp_path):
+    text = called(finished, "--dry-run").out
     assert "to do" not in text.split("cells, ", 1)[1]
     assert "command line" in text
     assert "estimated time" in text
-    fresh = run(tmp_path, "--dry-run").stdout
+    fresh = called(tmp_path, "--dry-run").out
     assert "0 cached" in fresh
     assert not (tmp_path / "runs").exists()
 
@@ -107,7 +127,9 @@ def start(folder, *words):
     return process
 
 
-def test_sigint_keeps_what_is_done_and_the_same_command_goes_on(finished, tmp_path):
+@pytest.mark.slow
+def test_sigint_and_sigkill_lose_nothing_that_was_saved_and_the_same_command_goes_on(finished, tmp_path):
+    """First one, then the other, in one folder: the third bench ends with the numbers of an undisturbed one."""
     process = start(tmp_path)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -115,11 +137,6 @@ def test_sigint_keeps_what_is_done_and_the_same_command_goes_on(finished, tmp_pa
     assert "Go on with:" in errors
     assert "genflow bench" in errors.replace("__main__.py", "genflow")
     assert not (tmp_path / "runs" / "bench" / "results.csv").exists()
-    run(tmp_path)
-    assert numbers(tmp_path) == numbers(finished)
-
-
-def test_sigkill_loses_nothing_that_was_saved(finished, tmp_path):
     process = start(tmp_path)
     process.kill()
     process.communicate(timeout=60)
@@ -130,6 +147,7 @@ def test_sigkill_loses_nothing_that_was_saved(finished, tmp_path):
     assert left == []
 
 
+@pytest.mark.slow
 def test_a_damaged_cell_is_named_and_computed_again(finished):
     want = numbers(finished)
     cells = finished / "runs" / "bench" / "cells"
@@ -143,6 +161,7 @@ def test_a_damaged_cell_is_named_and_computed_again(finished):
     assert numbers(finished) == want
 
 
+@pytest.mark.slow
 def test_a_second_bench_in_the_same_folder_says_who_holds_it(tmp_path):
     process = start(tmp_path, "--train-steps=100000")  # far from done when the second begins, however slow the machine
     second = run(tmp_path, code=75)
@@ -151,33 +170,33 @@ def test_a_second_bench_in_the_same_folder_says_who_holds_it(tmp_path):
     process.communicate(timeout=60)
 
 
-def test_refused_options_exit_2_before_anything_runs(tmp_path):
-    done = run(tmp_path, "--process-options", "pfgm.gamma=-1", code=2)
-    assert "gamma = -1" in done.stderr
-    done = run(tmp_path, "--process-options", "pfgm.gama=1", code=2)
-    assert "did you mean 'gamma'" in done.stderr
-    done = run(tmp_path, "--dataset", "checkerboard", code=2)
-    assert "(channels, height, width)" in done.stderr
+@pytest.mark.slow
+def test_refused_options_exit_2_before_anything_runs(called, tmp_path):
+    done = called(tmp_path, "--process-options", "pfgm.gamma=-1", code=2)
+    assert "gamma = -1" in done.err
+    done = called(tmp_path, "--process-options", "pfgm.gama=1", code=2)
+    assert "did you mean 'gamma'" in done.err
+    done = called(tmp_path, "--dataset", "checkerboard", code=2)
+    assert "(channels, height, width)" in done.err
     assert not list((tmp_path / "runs" / "bench" / "cells").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_nan_loss_stops_before_the_step_and_names_it(tmp_path):
-    done = run(tmp_path, "--train-lr", "1e30", "--train-grad-clip", "0", "--train-warmup", "0", code=3)
+    done = run(tmp_path, "--train-lr", "1e30", "--train-grad-clip", "0", "--train-warmup", "0", "--jobs=1", code=3)
     assert "the loss is nan at step" in done.stderr.lower()
     assert "seed 0" in done.stderr
 
 
-def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
+def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path, monkeypatch):
+    """With a worker in this process."""
+    monkeypatch.setattr("genflow.bench.start.start_workers", inline_workers.start)
+    monkeypatch.setattr("genflow.report.figures.draw", lambda *_: [])
     words = ["--process", "vp_ode,vp_sde", "--backbone", "mlp", "--metric", "fd", "--samples", "8", "--nfe", "3"]
     quick = ["--train-steps", "3", "--train-batch-size", "8", "--out", "shared"]
-    done = subprocess.run(
-        [sys.executable, "-m", "genflow", "bench", *words, *quick],
-        cwd=tmp_path,
-        env=ENV,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["genflow", "bench", *words, *quick])
+    assert cli.run() == 0
     cells = list((tmp_path / "shared" / "cells").iterdir())
     assert sum((c / "model.safetensors").exists() for c in cells) == 1
     solvers = {
@@ -186,6 +205,7 @@ def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
     assert solvers == {"euler", "heun", "rk45", "euler_maruyama"}
 
 
+@pytest.mark.slow
 def test_every_process_runs_through_the_bench_and_what_is_missing_is_said(tmp_path):
     names = list(registries()["processes"].entries())
     words = ["--process", ",".join(names), "--backbone", "mlp", "--samples", "8", "--nfe", "4", "--bpd-examples", "2"]

@@ -63,6 +63,7 @@ def test_a_process_begins_with_its_threads_and_deaf_to_the_terminal(slot):
     assert hasattr(sys.modules["__main__"], "__builtins__")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_whether_it_works_or_not(slot):
     first = slot.call(os.getpid).result()
     os.kill(first, signal.SIGKILL)
@@ -92,6 +93,7 @@ class Waiting(LocalSlot):
         return future
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("how", ["asked", "SIGTERM"])
 def test_a_task_is_stopped_by_the_bench_or_by_a_signal_to_its_process(tiny, tmp_path, how):
     slot = Waiting(tiny(), 1, 0, tmp_path / LOG)
@@ -136,6 +138,7 @@ def numbers(plan):
     return lines
 
 
+@pytest.mark.slow
 def test_workers_killed_at_work_cost_no_cell_and_no_bit(tiny, wanted):
     plan = prepare(tiny(jobs=2))
     plan.store.prepare()
@@ -166,6 +169,7 @@ class Deadly(LocalSlot):
         return self.call(in_workers.answer)
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_every_process_fails_by_name_and_no_other_does(tiny):
     plan = prepare(tiny(nfe="2"))
     plan.store.prepare()
@@ -203,6 +207,7 @@ def test_a_process_ends_with_a_bench_that_is_killed(tmp_path):
     assert gone(pid)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_terminal_reaches_the_bench_alone(tmp_path):
     """A signal to the whole group, again and again while workers start and work: they are silent and live on."""
     script = textwrap.dedent(

@@ -32,6 +32,7 @@ def quiet(share, note):
 POINTS = torch.randn(7, 2, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", ["heun", "euler_maruyama", "rk45"])
 @pytest.mark.parametrize("cut", [[0, 8, 24, 30], [0, 16, 30]])
 def test_parts_of_a_run_are_bitwise_the_whole(name, cut):
@@ -102,6 +103,7 @@ def whole(tiny, tmp_path):
     return plan
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_sharded_cell_is_bitwise_the_unsharded_one(tiny, whole, workers):
     config = tiny()
@@ -137,6 +139,7 @@ def test_what_is_saved_is_not_drawn_again(tiny, whole):
     assert np.array_equal(samples(plan, cell), samples(whole, cell))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("damage", ["cut", "gone", "other_cut"])
 def test_a_damaged_shard_is_drawn_again(tiny, whole, damage):
     plan, cell = drawn_partly(tiny, 2)
@@ -208,6 +211,7 @@ def ended_after(pid, seconds):
     return None
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_numbers_of_an_undisturbed_run(tiny, whole, tmp_path):
     config = dataclasses.replace(tiny(), train=dataclasses.replace(tiny().train, save_seconds=1e-3))
     spare = dataclasses.replace(config, out=str(tmp_path / "spare"))

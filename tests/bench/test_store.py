@@ -252,6 +252,7 @@ def test_parents_come_before_children_and_keys_differ():
         known.add(cell.key)
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("kind", ["train", "sample", "metric"])
 @pytest.mark.parametrize("damage", ["flipped", "manifest", "gone", "file"])
 def test_a_damaged_cell_is_computed_again_with_all_that_builds_on_it(bench, kind, damage):
@@ -438,6 +439,7 @@ LEAVES = [leaf for leaf in leaves(BenchConfig) if leaf.path != "checkpoint"]
 """Checkpoints have to be there; test_checkpoints.py looks at their keys."""
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.path)
 def test_keys_change_with_what_the_numbers_depend_on_and_with_nothing_else(leaf):
     before, after = keys(build(BenchConfig, BASE)), keys(build(BenchConfig, {**BASE, leaf.path: another(leaf)}))

@@ -34,6 +34,7 @@ def test_a_training_state_of_another_seed_is_an_error_not_a_warning(tiny):
         Worker(tiny(), lambda: False).run(second.to_json(), quiet)
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_stay_and_are_not_mixed_in(tiny):
     plan = prepare(tiny())
     plan.store.prepare()
@@ -75,12 +76,14 @@ def test_a_plugin_of_another_shape_is_refused_before_anything_runs(tiny, plugin,
         registries()["processes"].remove("odd")
 
 
+@pytest.mark.slow
 def test_the_check_in_a_process_of_its_own_says_what_is_refused(tiny):
     reason, costs = check(tiny(solver_options="heun.grid=sideways"), 1, calls=1.0)
     assert "sideways" in reason
     assert costs is None
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_once_for_all_its_cells(tiny, monkeypatch):
     import genflow
 

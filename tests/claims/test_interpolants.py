@@ -118,6 +118,7 @@ def test_light_squares_are_half_of_the_board(tmp_path):
     assert (tmp_path / "board.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_paths_are_learnt_and_measured_by_one_loop(tmp_path, monkeypatch):
     for name, value in {"SEEDS": (0,), "POINTS": 20, "ASSIGNED": 100}.items():
         monkeypatch.setattr(studies, name, value)

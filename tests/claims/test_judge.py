@@ -212,6 +212,7 @@ def test_a_growth_is_a_factor_or_a_difference(factor):
     assert grows_less("a", ("b",), 10, 50, factor)(results).word == ("does not hold" if factor else "holds")
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("seeds", [2, 3, 4])
 def test_a_null_claim_gets_a_verdict_in_one_of_twenty_draws(seeds):
     """Two processes alike, over seeds that they share."""

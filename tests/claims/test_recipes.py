@@ -30,6 +30,7 @@ def empty(tmp_path, monkeypatch):
     return lambda scale: Settings(scale, tmp_path / "out", tmp_path / "shared", tmp_path / "published")
 
 
+@pytest.mark.quick_one_in(11)
 @each
 @pytest.mark.parametrize("scale", SCALES)
 def test_both_scales_have_a_plan(recipe, scale, empty):
@@ -52,6 +53,7 @@ def test_published_numbers_have_a_source_and_a_protocol(recipe):
             assert len(line.published.protocol) > 10
 
 
+@pytest.mark.quick_one_in(3)
 @each
 @pytest.mark.parametrize("scale", SCALES)
 def test_what_is_looked_for_is_run(recipe, scale, empty):
@@ -77,6 +79,7 @@ def test_nothing_is_claimed_of_nothing(recipe, scale):
     assert {claim.judge(Results(scale)).word for claim in recipe.claims} == {NOT_MEASURED}
 
 
+@pytest.mark.quick_one_in(11)
 @each
 def test_full_scale_says_what_is_missing(recipe, empty):
     """Each published file is named with where it is from; data sets that do not ship are named, too."""

@@ -15,6 +15,7 @@ def call(*words):
     return CliRunner().invoke(cli, ["reproduce", *words], catch_exceptions=True)
 
 
+@pytest.mark.slow
 def test_list_and_plan_import_no_torch():
     code = (
         "import sys; from click.testing import CliRunner; from genflow.cli import cli\n"

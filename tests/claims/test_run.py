@@ -70,6 +70,7 @@ def test_a_second_run_only_reads(toy, settings, inline, calls):
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_a_changed_study_setting_is_not_mixed_up_with_the_kept_one(toy, settings, inline, calls):
     run_recipe(toy, settings(), start=inline)
     run_recipe(toy, settings(changes=("train.steps=5",)), start=inline)
@@ -79,6 +80,7 @@ def test_a_changed_study_setting_is_not_mixed_up_with_the_kept_one(toy, settings
     assert told["train"]["steps"] == 5
 
 
+@pytest.mark.slow
 def test_recipes_share_models(toy, settings, inline):
     """A second recipe with other budgets trains nothing."""
     run_recipe(toy, settings(changes=("nfe=2",)), start=inline)
@@ -125,6 +127,7 @@ def test_a_failed_cell_is_told_and_the_rest_is_done(toy, settings, inline):
     assert "it broke" in (settings().out / "findings.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_written_whatever_is_asked_of_it(toy, settings, inline):
     """With two solvers a row of the table and the claim mean several numbers, and the picture cannot be drawn."""
 
@@ -196,6 +199,7 @@ def test_a_published_file_is_imported_and_measured(full, inline):
     assert imported["process"]["options"]["prior"] == "published"
 
 
+@pytest.mark.slow
 def test_full_scale_trains_where_it_is_told_to(full, inline):
     recipe, settings = full
     done = run_recipe(recipe, replace(settings, train=True), start=inline)

@@ -101,6 +101,7 @@ def test_hue_of_a_known_colour():
 # ---- completions -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_completions_by_the_exact_field_are_the_hidden_halves(tmp_path):
     """With the field of 20 known images, a known half has one completion: the image itself."""
     digits = genflow.get_dataset("digits")

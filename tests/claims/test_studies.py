@@ -48,6 +48,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     ("name", "given", "pictures", "count"),
     [
@@ -84,6 +85,7 @@ def test_a_study_writes_its_folder_and_measures_nothing_twice(tmp_path, name, gi
     assert points == {file: file.stat().st_mtime_ns for file in folder.glob("points/*")}
 
 
+@pytest.mark.slow
 def test_bands_are_written_for_both_coordinates_where_they_differ(tmp_path):
     asked = config("norm_z", tmp_path, process="vp_ode,ve_ode", nfe="6")
     run_study("norm_z", asked, "")
@@ -99,6 +101,7 @@ def test_bands_are_written_for_both_coordinates_where_they_differ(tmp_path):
     assert float(first["q0.5"]) == pytest.approx(50 * 1.1774, rel=0.25)  # the median of a two-dimensional normal's norm
 
 
+@pytest.mark.slow
 def test_budgets_are_spent_exactly(tmp_path):
     asked = config("step_size", tmp_path, nfe="3,4", solver="euler,heun")
     run_study("step_size", asked, "")
@@ -109,6 +112,7 @@ def test_budgets_are_spent_exactly(tmp_path):
         check_budget(5, 6.0)
 
 
+@pytest.mark.slow
 def test_noise_of_no_size_is_the_plain_sample_and_more_noise_is_worse(tmp_path):
     run_study("noise", config("noise", tmp_path, process="vp_ode", nfe="20", drift_noise="1,3", samples="600"), "")
     found = {(row["setting"], float(row["level"])): float(row["value"]) for row in rows(tmp_path / "noise")[1:]}
@@ -141,6 +145,7 @@ def trains_in_place(monkeypatch):
     return done
 
 
+@pytest.mark.slow
 def test_models_of_a_bench_are_used_and_not_trained_again(tmp_path, trains_in_place):
     asked = config("noise", tmp_path, **SMALL, nfe="4", drift_noise="0.5")
     run_study("noise", asked, "")
@@ -159,6 +164,7 @@ def test_models_of_a_bench_are_used_and_not_trained_again(tmp_path, trains_in_pl
     assert trains_in_place == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_studied_as_its_cell_is(tmp_path, trains_in_place):
     one = {**SMALL, "process": "vp_ode", "nfe": "4", "bits": "4", "stages": "0"}
     run_study("quantise", config("quantise", tmp_path, **one), "")
@@ -191,6 +197,7 @@ def test_an_early_model_is_the_run_at_that_step(tmp_path, trains_in_place):
     assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path / "bench" / "early").rglob("*.safetensors")}
 
 
+@pytest.mark.slow
 def test_networks_are_compared_under_equal_terms(tmp_path, trains_in_place):
     given = {k: v for k, v in SMALL.items() if not k.startswith("backbone")} | {"process": "vp_ode", "nfe": "3"}
     digits = {"dataset": "digits", "dataset_options": None, "samples": "500", "train.steps": "2"}

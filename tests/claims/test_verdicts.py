@@ -84,6 +84,7 @@ def results_of(recipe, scale, tmp_path):
     return results
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("recipe", recipes().values(), ids=list(recipes()))
 def test_every_claim_is_judged_on_what_its_scale_measures(recipe, scale, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ def run(*words):
     return result.output
 
 
+@pytest.mark.slow
 def test_one_line_makes_a_folder_that_samples(file, stored, tmp_path):
     """The folder holds the average, its source and its scaling; a picture needs no data set."""
     out = tmp_path / "model"
@@ -158,6 +159,7 @@ def model(file, tmp_path):
     return tmp_path / "model"
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     ("text", "words"),
     [

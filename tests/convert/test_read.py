@@ -66,6 +66,7 @@ def test_the_hash_of_the_file_is_checked_first(file):
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @QUICK
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_off_anywhere_is_refused(file, stored, share):
@@ -81,6 +82,7 @@ def test_a_file_without_its_last_bytes_is_refused(file, missing):
     refused(file, "is truncated or damaged")
 
 
+@pytest.mark.slow
 @QUICK
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_lies_between_the_records(file, stored, share, bit):
@@ -131,6 +133,7 @@ def test_other_files_are_refused(tmp_path, file):
 # ---- contents --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 @pytest.mark.parametrize(
     ("change", "words"),

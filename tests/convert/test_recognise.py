@@ -34,6 +34,7 @@ def weights(config):
     return {"sigmas": sigmas, **network(config).state_dict()}
 
 
+@pytest.mark.quick_one_in(23)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_recognised_from_its_weights(name):
     """All that can be seen is right, and the presets that fit are those that name their weights alike."""
@@ -76,6 +77,7 @@ def test_presets_have_the_published_sizes(name, millions):
 LAYERS = {"dropout": 0.0, "nf": 8, "ch_mult": (1, 2, 3), "num_res_blocks": 2, "attn_resolutions": (8,)}
 
 
+@pytest.mark.quick_one_in(17)
 @pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
 @pytest.mark.parametrize("progressive_input", ["none", "input_skip", "residual"])
 @pytest.mark.parametrize("blocks", ["biggan", "ddpm"])

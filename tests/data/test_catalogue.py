@@ -71,6 +71,7 @@ def test_declared_says_what_the_scaling_does():
     assert table["dequantisation"].startswith("none")
 
 
+@pytest.mark.slow
 def test_one_call_trains_on_a_folder(tmp_path):
     """A folder as the trainer uses it: count, examples, flips, dequantisation; all through `get_dataset`."""
     data = genflow.get_dataset("images", path=str(write_folder(tmp_path, colour_files(20, 8, 8))), flip=True)

@@ -53,6 +53,7 @@ def test_an_array_that_does_not_fit_is_refused(tmp_path, monkeypatch):
         images(tmp_path / "a.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited by ulimit")
 def test_the_limit_of_the_address_space_is_seen():
     code = "from genflow.memory import room; import torch; print(room() / 2**20)"

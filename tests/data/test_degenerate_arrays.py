@@ -43,6 +43,7 @@ def is_image_set(shape):
     return rows and (len(shape) == 3 or (len(shape) == 4 and (shape[1] in (1, 3)) != (shape[3] in (1, 3))))
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_every_shape_is_an_image_set_or_is_refused(tmp_path, suffix):
     for shape in SHAPES:

@@ -63,6 +63,7 @@ def test_frames_are_told_or_all_read(tmp_path, form, kind, held, caplog, monkeyp
     assert torch.equal(data.examples("train", rows), data.train[rows])
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("form", FORMS)
 def test_no_frame_of_a_film_that_is_cut_off_is_lost_in_silence(tmp_path, form):
     """Every cut is either named, skipped as a whole file, or leaves all frames."""
@@ -95,6 +96,7 @@ def test_all_frames_of_a_file_are_on_one_side_of_the_split(tmp_path):
         assert torch.equal((data.split(split)[:, 0, 8, 8] - 80) % 2, 1.0 - data.labels(split))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("form", ["ICO", "ICNS", "PSD"])
 def test_sizes_and_layers_of_one_image_are_no_frames(tmp_path, form, caplog):
     if form == "PSD":

@@ -128,6 +128,7 @@ def deep_files():
 DEEP_FILES = list(deep_files())
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize(("suffix", "data"), [x[1:] for x in DEEP_FILES], ids=[x[0] for x in DEEP_FILES])
 @pytest.mark.parametrize("options", [{}, {"channels": 1, "size": 4}, {"channels": 3, "size": 4}], ids=["", "1", "3"])
 def test_deep_images_are_refused_by_name(tmp_path, suffix, data, options):
@@ -314,6 +315,7 @@ def test_suffixes_are_those_of_formats_that_pillow_decodes():
     assert not found & {".pdf", ".eps", ".ps", ".h5", ".hdf", ".mpg", ".mpeg", ".wmf", ".emf", ".grib", ".bufr"}
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("data", [x[2] for x in DEEP_FILES] + [x[2] for x in SHALLOW])
 def test_headers_that_are_cut_off_anywhere_raise_nothing(data):
     for end in {*range(64), *range(64, len(data), 97)}:

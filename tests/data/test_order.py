@@ -132,6 +132,7 @@ def check_shares(labels, classes):
     assert chances.min() * few.size > 1e-3
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(("name", "make"), FILES + PLAIN, ids=lambda value: getattr(value, "__name__", value))
 def test_every_prefix_and_block_has_the_classes_of_its_split(tmp_path, monkeypatch, name, make):
     monkeypatch.setenv("GENFLOW_CACHE", str(tmp_path / "cache"))
@@ -318,6 +319,7 @@ PLUGINS = [
 ]
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("make", PLUGINS)
 def test_a_plugin_cannot_get_it_wrong(make):
     data = make()

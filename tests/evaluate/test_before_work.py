@@ -95,6 +95,7 @@ def passes(config, data, metric):
     return refusal is None
 
 
+@pytest.mark.quick_one_in(37)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_gives_a_number_or_a_sentence_before_any_work(metric, kind):
@@ -180,6 +181,7 @@ def test_the_options_that_give_more_examples_are_those_of_the_data_set():
     assert "checkerboard.size" in more_examples("checkerboard", "test")
 
 
+@pytest.mark.slow
 def test_eight_own_images(tmp_path, monkeypatch, capsys):
     """The test split holds one: no metric is begun, and the message names the share that is held out."""
     import sys

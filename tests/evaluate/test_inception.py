@@ -48,6 +48,7 @@ def test_logits_leave_the_bias_out_as_the_graph_does(graph):
     torch.testing.assert_close(got, module(images(), no_output_bias=True))
 
 
+@pytest.mark.slow
 def test_what_is_no_graph_and_what_does_not_fit_a_protocol_is_refused(graph, tmp_path):
     found, _ = graph
     with pytest.raises(WeightsError, match="legacy_pytorch is defined"):
@@ -82,6 +83,7 @@ def port(tmp_path_factory):
     return Found(path, "1" * 64, "published"), theirs
 
 
+@pytest.mark.slow
 def test_the_port_equals_clean_fids_legacy_pytorch(port):
     found, theirs = port
     with torch.no_grad():
@@ -90,6 +92,7 @@ def test_the_port_equals_clean_fids_legacy_pytorch(port):
     assert float((got - want).abs().max() / want.abs().max()) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_port_in_tensorflows_protocol_equals_torch_fidelity_in_features_and_logits(port):
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     found, _ = port

@@ -72,6 +72,7 @@ def test_the_metric_reports_every_number_with_its_protocol(name):
     assert found["norm_spread[path]"].value == pytest.approx(found["norm_spread[train]"].value, rel=0.4)
 
 
+@pytest.mark.slow
 def test_bits_per_dim_of_an_oracle_is_finite_and_says_its_formula():
     (row,) = LikelihoodMetric().measure(context("vp_ode")).rows
     assert math.isfinite(row.value)

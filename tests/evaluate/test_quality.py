@@ -69,6 +69,7 @@ def by_hand(graph, raw):
         return graph.layers((resize(raw, "clean") - 128) / 128).flatten(1)
 
 
+@pytest.mark.slow
 def test_all_four_from_one_pass_equal_their_parts(graph):
     rows = {row.metric: row for row in registries()["metrics"].get("inception", subsets=9).measure(context()).rows}
     real, own = by_hand(graph, Colours().train), by_hand(graph, images(70, 2, 100))
@@ -85,6 +86,7 @@ def test_all_four_from_one_pass_equal_their_parts(graph):
     assert {row.n for row in rows.values()} == {70}
 
 
+@pytest.mark.slow
 def test_protocols_name_extractor_resize_trust_reference_numbers_and_bias(graph):
     (row,) = QualityMetric().measure(context()).rows
     digest = weights.find(("inception",)).sha256[:12]
@@ -109,6 +111,7 @@ def test_grey_digits_are_shown_to_inception_by_a_conversion_that_is_told(graph):
     assert row.value > 0
 
 
+@pytest.mark.slow
 def test_published_statistics_stand_in_for_the_training_split(graph, tmp_path):
     from genflow.evaluate.frechet import statistics
 
@@ -131,6 +134,7 @@ def test_missing_weights_are_told_in_a_row_for_each_number_and_nothing_fails(not
     assert "'/nowhere.pt' is not a file" in row.protocol
 
 
+@pytest.mark.slow
 def test_an_unknown_graph_is_not_run(nothing, tmp_path):
     write_stub(tmp_path / "graph.pt")
     (row,) = QualityMetric().measure(context(inception=str(tmp_path / "graph.pt"))).rows
@@ -280,6 +284,7 @@ def test_the_floor_is_measured_at_the_samples_n(nothing):
     assert {(r.n, "(first 500)" in r.protocol) for r in few.floor(many).rows if "FD" in r.metric} == {(500, False)}
 
 
+@pytest.mark.slow
 def test_published_statistics_serve_where_the_data_are_not_here(graph, tmp_path):
     from genflow.bench.data import UnavailableData
     from genflow.evaluate.frechet import statistics

@@ -23,6 +23,7 @@ def scene(tmp_path, monkeypatch):
     return Context(replace(BenchConfig(), samples=500, dataset="mnist5k"), genflow.get_dataset("mnist5k"), 0)
 
 
+@pytest.mark.slow
 def test_floors_of_real_digits_are_those_of_random_draws(scene):
     (blocks,) = FrechetMetric().floor(scene).rows
     (first,) = QualityMetric(("fid",), features="own").floor(scene).rows
@@ -35,6 +36,7 @@ def test_floors_of_real_digits_are_those_of_random_draws(scene):
     assert abs(found["MMD²"]) < 0.002
 
 
+@pytest.mark.slow
 def test_pairwise_numbers_of_the_first_real_digits_are_those_of_random_draws(scene):
     metric = QualityMetric(("kid", "prdc"), features="own", keep=1000, subsets=1)
     whole = replace(scene.config, samples=1000)

@@ -47,6 +47,7 @@ def imported(parity, tmp_path):
 # ---- the two stored checkpoints --------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(2)
 @torch.no_grad()
 @pytest.mark.parametrize(("ema", "key"), [(True, "out_ema"), (False, "out_raw")])
 def test_pfgm_answers_and_its_drift(imported, load, error, ema, key):
@@ -90,6 +91,7 @@ def test_what_the_file_shows_must_agree(imported, parity):
 VP_NAMES = {"preset_name": "vp/cifar10_ddpmpp_continuous"}
 
 
+@pytest.mark.quick_one_in(2)
 @torch.no_grad()
 @pytest.mark.parametrize(("ema", "key"), [(True, "out_ema"), (False, "out_raw")])
 def test_vp_score_and_its_probability_flow(imported, load, error, ema, key):
@@ -104,12 +106,14 @@ def test_vp_score_and_its_probability_flow(imported, load, error, ema, key):
     assert error(velocity + beta / 2 * x.double(), -beta / 2 * score) < 2e-6
 
 
+@pytest.mark.slow
 def test_the_average_is_not_the_last_step(imported):
     """Three steps apart, they must differ, or the two tests above would prove one thing."""
     nets = [imported(*VP_FILE, ema=ema, **VP_NAMES)[1].state_dict() for ema in (True, False)]
     assert any(not torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 
 
+@pytest.mark.slow
 def test_vp_needs_to_be_told_and_takes_its_own_configuration(imported, parity):
     with pytest.raises(
         ValueError, match="vp_ode, continuous, cifar10 at 32 pixels: vp/cifar10_ddpmpp_continuous or"
@@ -125,6 +129,7 @@ def test_vp_needs_to_be_told_and_takes_its_own_configuration(imported, parity):
     assert config["imported"]["configuration"] == "configuration config.json"
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize(
     ("file", "more"),
     [(PFGM_FILE, ()), (VP_FILE, ("--preset", "vp/cifar10_ddpmpp_continuous"))],
@@ -158,6 +163,7 @@ def published_file(path, weights, decay=0.999, frozen=()):
     torch.save({"optimizer": {"state": {}, "param_groups": [group]}, "model": model, "ema": ema, "step": 12}, path)
 
 
+@pytest.mark.quick_one_in(3)
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ve_ncsnpp_continuous", "ve_ncsnpp_output_skip", "ve_ncsnpp_ddpmblocks"])
 def test_ve_scores_at_genflows_unit(load, tmp_path, error, name):
@@ -178,6 +184,7 @@ def test_ve_scores_at_genflows_unit(load, tmp_path, error, name):
         assert error(velocity[row], -2 * rate[row] * score[row]) < 5e-5
 
 
+@pytest.mark.quick_one_in(2)
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ncsnv2_64", "ncsnv2_deeper"])
 def test_ncsnv2_scores_at_genflows_unit(load, tmp_path, error, name):
@@ -203,6 +210,7 @@ def test_ncsnv2_scores_at_genflows_unit(load, tmp_path, error, name):
     assert error(found, stored["model_out_f64"] / 2) < 1e-5
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_ddpm(load, tmp_path, error):
     stored = load("nets/vp_ddpm.pt")
@@ -214,6 +222,7 @@ def test_ddpm(load, tmp_path, error):
     assert error(found[-2:], stored["vp_score_continuous"][-2:]) < 2e-6
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_one_file_two_processes(load, tmp_path, error):
     """VP and sub-VP name their weights alike; the preset decides, and each gives its own stored score."""

@@ -84,6 +84,7 @@ def test_latents(coefficients, name):
             torch.testing.assert_close(found, coefficients[f"gamma/{name}/{key}{suffix}"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(("path", "gamma"), COMBINATIONS)
 def test_paths_and_their_pairs(coefficients, error, path, gamma):
     """a, b, their derivatives, and x_t and dx_t from the stored draws; nothing is left of either where γ = 1."""
@@ -148,6 +149,7 @@ def between_normals(path, gamma, stored):
     return process, process.oracle(data)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("path", "gamma"), GAUSSIAN_CASES)
 def test_velocity_score_and_divergence_between_normals(normals, error, path, gamma):
     process, oracle = between_normals(path, gamma, normals)
@@ -166,6 +168,7 @@ def test_velocity_score_and_divergence_between_normals(normals, error, path, gam
         torch.testing.assert_close(oracle.log_prob(x, t), law.log_prob(x).sum(1), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(("path", "gamma"), GAUSSIAN_CASES)
 def test_likelihood_between_normals(normals, path, gamma):
     """log p of the data against the exact one, to 1e-6, and against what its solver found, to that solver's error.

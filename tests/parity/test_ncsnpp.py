@@ -106,6 +106,7 @@ def test_discrete_vp_labels(load, error):
     assert error(score, stored["vp_score_discrete"]) < 1e-3
 
 
+@pytest.mark.quick_one_in(5)
 @torch.no_grad()
 @pytest.mark.parametrize("name", VE_NETS)
 @pytest.mark.parametrize(("dtype", "key", "tolerance"), [(F64, "score_f64", 1e-9), (F32, "score", 5e-5)])

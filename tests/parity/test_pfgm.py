@@ -253,6 +253,7 @@ def test_adaptive_trajectory_step_by_step(trajectories, error):
     assert error((solution.x[:, :-1] + 1) / 2, trajectories["rk45_f64_final"]) < 1e-9
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("tag", PRECISIONS)
 @pytest.mark.parametrize("control", ["batch", "sample"])
 @pytest.mark.parametrize("inverse", ["published", "ratio", "exact", "projected"])
@@ -338,6 +339,7 @@ def test_prior_and_bits_differ_by_the_published_constant_only(likelihood, error)
         assert found + gap == pytest.approx(want, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_our_likelihood_near_the_published_one(likelihood):
     """Without 1e-5 added to a unit vector's v_z, which is a few percent at z = 1e-3, bits/dim move by under 0.003."""
     process = pfgm()
@@ -419,6 +421,7 @@ def test_heights_above_any_number_of_noise_scales():
     torch.testing.assert_close(velocity, x / torch.tensor([4999.0, 1000.0]).double().reshape(2, 1, 1, 1))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("shape", [(1,), (3,), (1, 3, 3), (2, 2, 1)])
 def test_likelihood_of_one_charge_in_any_shape(shape):
     """The published likelihood takes three channels and even N only; one charge is a Cauchy of scale z_min."""

@@ -54,6 +54,7 @@ def test_value(stored, loss):
     assert float(loss.detach()) * (N + 1) / 2 == pytest.approx(float(stored["loss_reduce_mean_False"]), rel=1e-6)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize(("mode", "scale"), [("True", 1.0), ("False", (N + 1) / 2)])
 def test_gradient_of_every_parameter(stored, net, loss, mode, scale):
     """The bias of the keys, which a softmax takes out, has gradient zero: in float32, 1e-10 of the total."""

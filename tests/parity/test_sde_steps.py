@@ -105,6 +105,7 @@ def test_subvp_takes_euler_steps(steps, error, flow):
     assert error(draw, steps[f"subvp_reverse_diffusion_pf{flow}_x"]) < tolerance
 
 
+@pytest.mark.quick_one_in(3)
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["vp", "ve"])
 @pytest.mark.parametrize("corrector", ["langevin", "ald"])

@@ -100,6 +100,7 @@ def test_pairs_of_the_plan(stored):
     assert all((tuple(base[i].tolist()), tuple(data[j].tolist())) in found and plan[i, j] > 0 for i, j in drawn)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("regularisation", [0.05, 0.5, 2.0])
 def test_sinkhorn_plans(stored, error, regularisation):
     pytest.importorskip("ot")

@@ -89,6 +89,7 @@ def test_the_ends_themselves_are_inside(process):
         assert bool(process.velocity(output, x, t).isfinite().all())
 
 
+@pytest.mark.quick_one_in(5)
 @PROCESSES
 def test_as_many_times_as_samples(process):
     """B equal to the number of entries is no special case: row k belongs to time k."""
@@ -152,6 +153,7 @@ DATA = {
 }
 
 
+@pytest.mark.quick_one_in(11)
 @EVERY
 @pytest.mark.parametrize("kind", DATA)
 def test_degenerate_data_give_finite_pairs_and_priors(name, kind):
@@ -169,6 +171,7 @@ def test_degenerate_data_give_finite_pairs_and_priors(name, kind):
         assert math.isfinite(float(fit.loss(fit.oracle(data), data, generator=generator(), refs=data)))
 
 
+@pytest.mark.quick_one_in(19)
 @EVERY
 @pytest.mark.parametrize("kind", DATA)
 def test_the_field_of_degenerate_data_is_finite_and_on_a_charge_it_rests(name, kind):
@@ -202,6 +205,7 @@ def test_duplicates_are_weights(name):
         torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.quick_one_in(13)
 @EVERY
 def test_one_point_is_reached_whatever_the_solver(name):
     """One charge: every sample ends at it, within the noise that the end of the path leaves."""
@@ -226,6 +230,7 @@ def test_no_density_no_likelihood(process):
         log_likelihood(process, lambda x, c: x, torch.zeros(2, 2))
 
 
+@pytest.mark.quick_one_in(13)
 @EVERY
 def test_likelihood_of_a_single_sample(name):
     """A batch of one row and one pixel, against the same row in a batch of three."""

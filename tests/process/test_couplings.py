@@ -57,6 +57,7 @@ def sinkhorn_by_hand(cost, regularisation, rounds=1000):
     return (log_k + f + g).exp()
 
 
+@pytest.mark.slow
 def test_sinkhorn_plans_and_pairs():
     """The plan against alternate scaling; the pairs drawn from it have its frequencies; little blur gives transport."""
     pytest.importorskip("ot")
@@ -92,6 +93,7 @@ def spy(monkeypatch, process):
     return seen
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("coupling", ["ot", "sinkhorn"])
 @pytest.mark.parametrize("path", [SILinear, SITrig, SIEncDec])
 def test_rows_of_the_data_stay_and_the_base_keeps_its_law(monkeypatch, path, coupling):

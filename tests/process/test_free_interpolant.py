@@ -84,6 +84,7 @@ CASES = {
 }
 
 
+@pytest.mark.quick_one_in(13)
 @pytest.mark.parametrize(
     ("name", "factor"),
     [
@@ -127,6 +128,7 @@ def cdf_by_quadrature(oracle, t):
     return lambda values: np.interp(values, x.numpy(), found)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_diffusion_of_a_plain_path_with_a_latent(factor):
     process = SILinear(gamma="brownian", mode="sde")
@@ -262,6 +264,7 @@ def test_a_base_of_the_wrong_shape_is_named_when_it_is_drawn():
 # ---- mirrors ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("scale", "factor"), [(0.4, 1.0), (2.0, 0.3), (2.0, 2.0), (6.0, 1.0)])
 def test_a_mirror_forgets_the_start_by_its_diffusion(scale, factor):
     """Normal data of scale s: x/S, S² = s² + γ², is an Ornstein–Uhlenbeck process of rate ε/S², so start and end are
@@ -284,6 +287,7 @@ def test_a_mirror_forgets_the_start_by_its_diffusion(scale, factor):
         assert want < 0.07
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_any_diffusion_of_a_mirror_keeps_the_distribution(factor):
     points = TARGET.sample((4000, 1), generator=generator(), dtype=F64)
@@ -293,6 +297,7 @@ def test_any_diffusion_of_a_mirror_keeps_the_distribution(factor):
     assert stats.kstest(x[:, 0].numpy(), cdf_of(TARGET)).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_the_ode_of_a_mirror_leads_back_and_is_refused():
     """No noise: every example comes back to itself, so asking for it is a mistake."""
     points = TARGET.sample((50, 1), generator=generator(), dtype=F64)

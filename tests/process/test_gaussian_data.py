@@ -44,6 +44,7 @@ def draws(count, dim):
     return MEAN + SCALE * torch.randn(count, dim, dtype=F64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("name", list(having_score("ode")))
 def test_likelihood(name):
     """Along the flow the density changes from one marginal to the other; the prior is within 0.05 of the last one."""
@@ -59,6 +60,7 @@ def test_likelihood(name):
         torch.testing.assert_close(found.log_prob, want, rtol=0, atol=0.05)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("name", list(having_score("ode")))
 def test_flow_samples_have_the_data_s_mean_and_scale(name):
     process = genflow.get_process(name)
@@ -67,6 +69,7 @@ def test_flow_samples_have_the_data_s_mean_and_scale(name):
     assert float(x.std()) == pytest.approx(SCALE, abs=0.02)
 
 
+@pytest.mark.quick_one_in(13)
 @pytest.mark.parametrize("factor", [0.5, 1.0])
 @pytest.mark.parametrize("name", list(having_score("sde")))
 def test_any_diffusion_keeps_mean_and_scale(name, factor):

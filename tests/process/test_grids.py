@@ -43,6 +43,7 @@ def refused(process, spacing):
     return False
 
 
+@pytest.mark.quick_one_in(13)
 @pytest.mark.parametrize("name", registries()["processes"].entries())
 @pytest.mark.parametrize("spacing", [*SPACINGS, "edm(1)", "edm(3.5)"])
 def test_ends_are_exact_and_times_never_turn(name, spacing):

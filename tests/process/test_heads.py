@@ -44,6 +44,7 @@ def combinations():
                     yield name, head, inverse
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize(("name", "head", "inverse"), list(combinations()))
 def test_every_head_gives_the_same_velocity_score_and_data_mean(name, head, inverse):
     """Against the answer put together from the posterior mean by its definition, from the base's density."""
@@ -132,6 +133,7 @@ def free(path, head, source, gamma="brownian"):
     return path(head=head, gamma=gamma, gamma_scale=0.8, channels=3, **sources[source])
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("path", [SILinear, SITrig, SIEncDec])
 @pytest.mark.parametrize("source", ["mixture", "uniform", "points", "gaussian"])
 def test_free_heads_give_the_same_velocity_score_and_means(path, source):
@@ -240,6 +242,7 @@ def test_heads_that_do_not_fit_are_named(options, words):
         SILinear(**options)
 
 
+@pytest.mark.slow
 def test_old_names_of_the_ddim_step_and_of_the_conditioning_still_work():
     """A backbone from before says `told` where today's say `conditioning`."""
     process = genflow.get_process("vp_ode")

@@ -50,6 +50,7 @@ def test_straight_lines_to_one_point():
     torch.testing.assert_close(end, point + left * (start - point))
 
 
+@pytest.mark.quick_one_in(2)
 @BOTH
 def test_two_points_attract_half_the_samples_each(process):
     points = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=F64)

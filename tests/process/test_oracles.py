@@ -94,6 +94,7 @@ def test_density_of_points_integrates_to_one(name):
             assert total_on_the_line(process.oracle(LINE), t, scale) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize(("kind", "path", "gamma"), FREE)
 def test_density_of_free_paths_integrates_to_one(kind, path, gamma):
     """Without a latent the density of a uniform base has jumps, which cost the rule one cell each."""
@@ -209,6 +210,7 @@ def test_mixtures_flow_with_their_density(name):
     assert_balanced(process, process.oracle(mixture), normal(2, 8, 2))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("kind", "path", "gamma"), FREE)
 def test_free_paths_flow_with_their_density(kind, path, gamma):
     """States are taken from the middle of what the path covers: without a latent a box has no density beside it."""
@@ -325,6 +327,7 @@ def assert_likelihood(process, oracle, x, prior_gap):
     torch.testing.assert_close(found.log_prob, want, rtol=0, atol=prior_gap)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("name", [n for n in GAUSSIAN if n != "si_mirror"])
 def test_likelihood_of_a_mixture_under_plain_processes(name):
     process = process_of(name).for_data(PLANE)
@@ -333,6 +336,7 @@ def test_likelihood_of_a_mixture_under_plain_processes(name):
     assert_likelihood(process, process.oracle(mixture), x, 0.05)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     ("path", "gamma"),
     [(SILinear, "none"), (SILinear, "brownian"), (SITrig, "sin_squared"), (SIEncDec, "sin_squared")],
@@ -344,6 +348,7 @@ def test_likelihood_of_a_mixture_from_a_mixture(path, gamma):
     assert_likelihood(process, process.oracle(mixture), x, 0.05)
 
 
+@pytest.mark.slow
 def test_likelihood_of_points_from_a_box():
     """Points smoothed by the path itself: x is drawn at the data's end."""
     process = SILinear(margin=0.05, head="velocity_denoiser", gamma="brownian", source="uniform", channels=2)
@@ -356,6 +361,7 @@ def test_likelihood_of_points_from_a_box():
     torch.testing.assert_close(change, want, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cauchy_likelihood_under_poisson_flow():
     process = PFGM(dim=2, norm=2.0, z_max=200.0)
     x = 2 * normal(9, 4, 2)

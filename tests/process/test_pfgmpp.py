@@ -105,6 +105,7 @@ def test_sigma_data_is_found_unless_given():
     assert PFGMPP().for_data(torch.ones(5, 4)).prediction.sigma_data == 1.0
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("D", [1, 8, 1e5])
 def test_two_points_attract_half_the_samples_each(D):
     points = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=F64)

@@ -34,6 +34,7 @@ def test_velocity_is_the_direction_of_the_coulomb_field(inverse):
         torch.testing.assert_close(field.velocity(x, torch.tensor(z, dtype=F64))[0], e[:3] / e[3], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("solver", ["euler", "heun", "rk45"])
 def test_two_charges_attract_half_the_samples_each(solver):
     charges = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=F64)
@@ -56,6 +57,7 @@ def test_oracle_flow_lands_on_the_data():
     assert len(torch.cdist(x.flatten(1), points.flatten(1)).argmin(1).unique()) > 15
 
 
+@pytest.mark.slow
 def test_cauchy_data_give_the_closed_form_velocity_and_likelihood():
     """Data of Cauchy(s): the marginal at z is Cauchy(s + z), so dx/dz = x/(s + z) and the density is known."""
     s, n = 0.5, 4
@@ -72,6 +74,7 @@ def test_cauchy_data_give_the_closed_form_velocity_and_likelihood():
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_hutchinson_is_unbiased_for_the_exact_trace():
     points = torch.randn(6, 3, dtype=F64, generator=torch.Generator().manual_seed(2))
     process = PFGM(dim=3, norm=1.7, z_max=50.0, z_min=0.05)
@@ -140,6 +143,7 @@ def test_projected_inverse_is_the_better_estimate_of_a_noisy_field():
         assert errors["projected"] < 1.1 * min(errors["exact"], errors["ratio"]), (z, errors)
 
 
+@pytest.mark.slow
 def test_reverse_ode_agrees_with_scipy():
     points = torch.randn(8, 2, dtype=F64, generator=torch.Generator().manual_seed(6))
     process = PFGM(dim=2, norm=1.4)

@@ -51,6 +51,7 @@ def test_bits_per_dim_of_a_gaussian():
     assert 0 < error < 0.05
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("solver", "nfe"), [("heun", 200), ("euler", 400), ("euler_maruyama", 400)])
 def test_gaussian_data_are_sampled_with_their_mean_and_scale(solver, nfe):
     process, mean, scale = VP(), 0.3, 0.5
@@ -76,6 +77,7 @@ def test_natural_diffusion_is_half_of_beta():
         assert found == pytest.approx((0.1 + 19.9 * t) / 2, rel=1e-9)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
 def test_any_diffusion_keeps_the_marginal(factor):
     process = VP()
@@ -224,6 +226,7 @@ def test_likelihood_weighting_counts_errors_of_the_score(process, squared, head)
     assert bool((process(head=head).pairs(x, noise, t).weight == 1).all())
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("head", ["noise", "data", "velocity", "edm", "score"])
 def test_stable_targets_have_the_same_mean_and_less_variance(head):
     """E[target | x_t] is the oracle's answer for both objectives: near one state the mean of single-pair targets is it,

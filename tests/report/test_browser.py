@@ -57,6 +57,7 @@ def bench(pages, browser):
     return browser
 
 
+@pytest.mark.quick_one_in(2)
 def test_the_console_is_quiet_and_nothing_is_asked_for(opened, pages):
     assert opened.log("browser") == []
     assert (
@@ -144,6 +145,7 @@ def test_a_copy_button_says_that_it_copied(bench):
     ) == "Copied"  # fmt: skip
 
 
+@pytest.mark.slow
 def test_dark_colours_have_enough_contrast(bench):
     """Text on its ground, by the formula of WCAG 2: at least 4.5 in both schemes."""
     for scheme in ("light", "dark"):

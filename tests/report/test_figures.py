@@ -60,6 +60,7 @@ PLOTTED = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("make", PLOTTED.values(), ids=PLOTTED)
 def test_plots_of_all_kinds_of_benches(make, row, tmp_path):
     rows = make(row)
@@ -109,6 +110,7 @@ def test_grid_places_every_image():
     assert (picture[:8, :8] == 255).all()
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("shape", [(3, 3, 8, 8), (3, 1, 28, 28), (50, 2), (50, 1), (50, 6), (50, 43)])
 def test_samples_of_every_kind_become_a_picture(shape, tmp_path):
     save_samples(tmp_path / "x.png", np.random.default_rng(0).normal(size=shape), 256)

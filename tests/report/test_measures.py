@@ -92,6 +92,7 @@ def test_one_training_seed_is_not_judged_whatever_its_error(row):
     assert leaders(several)[0].judgement.word == es.ONE_SEED, "draws of one checkpoint are one training"
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(("draws", "within"), [(1500, 1.7), pytest.param(10_000, 1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_its_ranking(plugin, rows):
     assert lead(rows).startswith("On sharpness, vp_ode (heun, NFE 5) with 9.100 ± 0.058 is ahead of pfgm")
 
 
+@pytest.mark.quick_one_in(3)
 def test_its_plots(plugin, rows, tmp_path):
     figures = [*quality_figures(rows, tmp_path, {}), *_model_figures(rows, {}, {}, tmp_path, {})]
     assert [(figure.title, figure.path.is_file()) for figure in figures] == [

@@ -36,6 +36,7 @@ def bench(whole, tmp_path, monkeypatch):
     return config, tmp_path / "bench", cells
 
 
+@pytest.mark.slow
 def test_everything_is_there(whole):
     _, folder, _ = whole
     assert all((folder / name).stat().st_size for name in OUTPUTS)
@@ -82,6 +83,7 @@ def test_a_report_written_again_keeps_what_it_knows_of_the_run(bench):
     assert "Made by `genflow bench --nfe 5,10`" in (folder / "tables.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"digest": 3', '{"commands": 1, "origin": 2}'])
 def test_a_damaged_record_is_no_record(bench, content):
     _, folder, _ = bench
@@ -175,6 +177,7 @@ def test_different_counts_of_samples_left_short_are_no_two_ways(bench):
     assert "8 samples of" in page
 
 
+@pytest.mark.slow
 def test_points_instead_of_images(tmp_path, made_up_bench):
     config = made_up_bench(
         tmp_path, images=False, dataset="two_moons", backbone="mlp", process=["pfgm"], solver=["torchdiffeq/dopri5"],

@@ -27,6 +27,7 @@ def test_torchsde_leaves_the_global_generators_alone(method):
     assert torch.equal(*ends)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize(("method", "ours"), [("euler", EulerMaruyama), ("heun", HeunSDE)])
 def test_torchsde_takes_our_steps(method, ours):
     """Euler's are equal; Heun's differ by how the noise of a time-dependent ε is averaged, which constant ε removes."""

@@ -28,6 +28,7 @@ def prepared(name):
     return process.field(process.oracle(POINTS)), start
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("solver", NAMES)
 @pytest.mark.parametrize("process", ["pfgm", "vp_ode", "si_linear"])
 def test_end_is_that_of_our_solver(process, solver):
@@ -37,6 +38,7 @@ def test_end_is_that_of_our_solver(process, solver):
     torch.testing.assert_close(found.x, want.x, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("solver", REST)
 def test_every_registered_method_ends_where_ours_does(solver):
     field, start = prepared("si_linear")
@@ -50,6 +52,7 @@ def test_every_method_is_registered():
     assert sorted(names) == sorted(NAMES + REST)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("cls", "method"), EVERY)
 def test_every_method_meets_its_tolerance(cls, method):
     """dx/dt = −x from 1 to 0, backwards in time, in float32 as well."""
@@ -60,6 +63,7 @@ def test_every_method_meets_its_tolerance(cls, method):
         assert float((found.x - math.e).abs().max()) < bound
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("method", ["RK45", "DOP853"])
 def test_nfe_is_scipy_s_own(method):
     field, start = prepared("pfgm")
@@ -76,6 +80,7 @@ def test_nfe_is_scipy_s_own(method):
         torch.testing.assert_close(found.x[k], torch.from_numpy(theirs.y[:, -1]), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize("solver", NAMES)
 def test_likelihood_keeps_each_sample_s_probe(solver):
     process = VE(sigma_min=0.3, sigma_max=5.0)

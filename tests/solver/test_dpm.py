@@ -1,5 +1,6 @@
 """DPM-Solver++ and UniPC: weights against quadrature, orders as slopes, exact where D is, on every path with means."""
 
+import functools
 import math
 
 import pytest
@@ -51,6 +52,7 @@ def test_two_means_are_a_line_taken_at_the_middle():
     assert float(found) == pytest.approx((1 - math.exp(-0.6)) * (3 - 2 * 0.7), rel=1e-12)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("grid", [lambda u: u, lambda u: u * (1 + u) / 2], ids=["even", "uneven"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: f"{type(s).__name__}{s.points}")
 def test_order(solver, grid):
@@ -62,6 +64,7 @@ def test_order_of_three_means_is_at_least_three():
     assert error_slope(UniPC(3), [40, 80, 160, 320]) > 2.85
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("solver", NAMES)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_exact_for_one_point_at_any_budget(name, solver):
@@ -75,13 +78,20 @@ def test_exact_for_one_point_at_any_budget(name, solver):
         torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-8 * float(x.abs().max()))
 
 
-@pytest.mark.parametrize("solver", NAMES)
-@pytest.mark.parametrize("name", PROCESSES)
-def test_end_is_that_of_a_fine_solve(name, solver):
+@functools.cache
+def fine(name):
+    """A process's field, a start, and where a fine solve ends: one for all solvers."""
     process = genflow.get_process(name).for_data(POINTS)
     x, _ = draw_prior(process, (3,), 1, range(5), F64)
     field = process.field(process.oracle(POINTS))
-    want = RK45(1e-8, 1e-8).solve(field, x).x
+    return field, x, RK45(1e-8, 1e-8).solve(field, x).x
+
+
+@pytest.mark.quick_one_in(23)
+@pytest.mark.parametrize("solver", NAMES)
+@pytest.mark.parametrize("name", PROCESSES)
+def test_end_is_that_of_a_fine_solve(name, solver):
+    field, x, want = fine(name)
     gaps = [(genflow.get_solver(solver).solve(field, x, nfe=n).x - want).norm(dim=1).median() for n in (10, 100)]
     assert gaps[1] < 1e-3
     assert gaps[1] < 0.2 * gaps[0]

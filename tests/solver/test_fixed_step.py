@@ -29,6 +29,7 @@ def start(process, count=5):
 SOLVERS = [Euler(), DDIM(), Midpoint(), RK4(), AB2(), AB3(), AB4()]
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("grid", [lambda u: u, lambda u: u * (1 + u) / 2], ids=["even", "uneven"])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 def test_order(solver, grid):
@@ -77,6 +78,7 @@ def test_adams_weights_integrate_polynomials_over_uneven_times():
                 assert found == pytest.approx(p.integ()(end) - p.integ()(times[-1]), rel=1e-10)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("solver", [AB2(), AB3(), AB4()], ids=lambda s: type(s).__name__)
 def test_multistep_budgets_and_their_start(solver):
     """A budget is met exactly; n steps of a grid cost (order − 2)² calls more than n."""

@@ -46,6 +46,7 @@ def made(name, **options):
     return genflow.get_solver(name, **tight, **options)
 
 
+@pytest.mark.quick_one_in(43)
 @pytest.mark.parametrize("options", [{}, {"end": "mean"}], ids=["plain", "mean"])
 @pytest.mark.parametrize("name", [name for name in SOLVERS if not name.startswith("scipy/")])
 def test_every_solver_differentiates(name, options):
@@ -78,6 +79,7 @@ def test_what_works_in_numpy_says_that_no_gradient_flows(name):
         assert math.isfinite(float(end(made(name), net, START)))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("control", ["sample", "batch"])
 @pytest.mark.parametrize("kind", [RK45, RK23])
 def test_adaptive_steps_against_the_closed_form(kind, control):
@@ -120,6 +122,7 @@ WIDTHS = {(RK45, "sample"): 0.08, (RK45, "batch"): 0.06, (RK23, "sample"): 0.15,
 """Of a pulse that the solver's first long step meets."""
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("kind", "control"), WIDTHS)
 def test_a_rejected_step_out_of_the_domain_leaves_the_gradient_finite(kind, control):
     """d√x/dt = −a/2 g(t), g a pulse: x(T) = (√x − a/2)². Long steps into it lead below 0, where √x is not finite.

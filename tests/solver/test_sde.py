@@ -63,6 +63,7 @@ def end_variance(solver, steps, end=1.3):
     return found.square().sum(0), field.scale(grid[-1]) ** 2
 
 
+@pytest.mark.quick_one_in(13)
 @pytest.mark.parametrize(
     ("solver", "order"),
     [
@@ -117,6 +118,7 @@ def forward(t):
     return 1 / t.tan()
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("solver", [*FIRST_ORDER[:3], HeunSDE(), TorchSDE("euler")])
 def test_strong_order_is_one_for_additive_noise(solver, finest):
     """One Brownian path on nested grids, all against one fine solve."""
@@ -131,6 +133,7 @@ def test_strong_order_is_one_for_additive_noise(solver, finest):
 SHAPES = [*EPSILONS, lambda t: 0.3 + 0.2 * torch.sin(9 * t)]
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("epsilon", SHAPES, ids=lambda e: e if isinstance(e, str) else "callable")
 def test_every_diffusion_has_the_same_normal_marginal(epsilon, factor):
@@ -139,6 +142,7 @@ def test_every_diffusion_has_the_same_normal_marginal(epsilon, factor):
     torch.testing.assert_close(found, want, rtol=2e-3, atol=0)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
 def test_every_diffusion_has_the_same_mixture_marginal(factor):
     """Points −1 and, three times as likely, 1: shares at the mixture's quantiles, within four standard errors."""
@@ -255,6 +259,7 @@ def test_langevin_step_is_bounded_where_there_is_no_score():
         torch.testing.assert_close(moved, math.sqrt(2) * b * Noise(0, range(4)).like(mean))
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("predictor", "n_steps"), [("reverse_diffusion", 1), ("ancestral", 3), ("none", 4)])
 def test_pc_plans_spend_every_budget(predictor, n_steps):
     solver = PredictorCorrector(predictor=predictor, n_steps=n_steps)

@@ -1,5 +1,6 @@
 """NFE, seeds, tolerances, errors, and scipy and torchdiffeq as independent routes."""
 
+import itertools
 import math
 
 import pytest
@@ -69,6 +70,7 @@ class Watched(Field):
         return super().output(x, t, unlabelled=unlabelled)
 
 
+@pytest.mark.quick_one_in(29)
 @pytest.mark.parametrize(("name", "solver"), list(pairs(adaptive=True)))
 def test_nfe_is_what_an_independent_wrapper_counts(name, solver):
     process = genflow.get_process(name).for_data(POINTS)
@@ -78,6 +80,7 @@ def test_nfe_is_what_an_independent_wrapper_counts(name, solver):
     assert nfe in (None, solution.nfe)
 
 
+@pytest.mark.quick_one_in(43)
 @pytest.mark.parametrize(("name", "solver"), list(pairs(adaptive=True)))
 def test_same_seed_other_batch_size_same_samples(name, solver):
     process = genflow.get_process(name).for_data(POINTS)
@@ -92,6 +95,7 @@ def test_same_seed_other_batch_size_same_samples(name, solver):
     assert not torch.allclose(other, draws[0])
 
 
+@pytest.mark.quick_one_in(43)
 @pytest.mark.parametrize(("name", "solver"), list(pairs(adaptive=False)))
 def test_budgets_are_exact_finite_and_go_from_end_to_end(name, solver):
     """The first call is at the prior's safe end, and the last step lands on the data's safe end."""
@@ -107,6 +111,7 @@ def test_budgets_are_exact_finite_and_go_from_end_to_end(name, solver):
         assert field.seen[0] == near_prior
 
 
+@pytest.mark.quick_one_in(23)
 @pytest.mark.parametrize("solver", [n for n, e in registries()["solvers"].entries().items() if e.tags["budget"]])
 def test_every_budget_from_1_to_50_is_exact(solver):
     """A solver sees only a field, so one is enough."""
@@ -118,14 +123,34 @@ def test_every_budget_from_1_to_50_is_exact(solver):
         assert bool(found.x.isfinite().all())
 
 
-@pytest.mark.parametrize(("name", "solver"), [(p, s) for p, s in pairs(adaptive=False) if "/" not in s])
+GRID_PAIRS = [(p, s) for p, s in pairs(adaptive=False) if "/" not in s]
+
+
+def grids_of(name, solver):
+    """A third of the spacings, turning with the process and with the solver; all where a process has two solvers."""
+    if sum(one == name for one, _ in GRID_PAIRS) < 3:
+        return list(SPACINGS)
+    processes, solvers = ([*dict.fromkeys(column)] for column in zip(*GRID_PAIRS, strict=True))
+    return list(SPACINGS)[(processes.index(name) + solvers.index(solver)) % 3 :: 3]
+
+
+def test_every_process_and_every_solver_meets_every_grid():
+    met = [(one, spacing) for pair in GRID_PAIRS for spacing in grids_of(*pair) for one in pair]
+    assert {*met} == set(itertools.product({one for pair in GRID_PAIRS for one in pair}, SPACINGS))
+
+
+@pytest.mark.quick_one_in(43)
+@pytest.mark.parametrize(("name", "solver"), GRID_PAIRS)
 def test_every_grid_stays_finite(name, solver):
-    """Budgets 1 to 50, a part of them for each process, so that a solver meets many on every grid."""
+    """Budgets 1 to 50, a part of them for each process, so that a solver meets many on every grid.
+
+    Each pair of a process and a solver takes a third of the grids, so that each meets all of them.
+    """
     offset = list(registries()["processes"].entries()).index(name) % 12
     process = genflow.get_process(name).for_data(POINTS)
     start, noise = draw_prior(process, (3,), 0, range(2), F64)
     field = process.field(process.oracle(POINTS[:2]))
-    for spacing in SPACINGS:
+    for spacing in grids_of(name, solver):
         made = genflow.get_solver(solver, grid=spacing)
         try:
             process.grid(3, spacing=spacing)
@@ -137,6 +162,7 @@ def test_every_grid_stays_finite(name, solver):
             assert found.nfe == nfe
 
 
+@pytest.mark.quick_one_in(2)
 @pytest.mark.parametrize(("solver", "method"), [(RK45, "RK45"), (RK23, "RK23")])
 def test_adaptive_solvers_take_the_steps_that_scipy_takes(solver, method):
     """Equal tolerance, one step size for the batch: the same end, and an NFE within one call of scipy's."""
@@ -176,6 +202,7 @@ def test_guidance_counts_both_calls():
         assert genflow.get_solver(solver).solve(field, x, nfe=nfe).nfe == pytest.approx(net.samples / 2)
 
 
+@pytest.mark.slow
 def test_vp_ode_agrees_with_torchdiffeq():
     process = VP()
     field = process.field(process.oracle(POINTS))

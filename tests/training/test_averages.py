@@ -34,6 +34,7 @@ def averaged(path, **how):
         yield step, averages
 
 
+@pytest.mark.slow
 def test_every_average_is_the_weighted_sum_that_its_decays_say():
     path = walk(60)
     *_, (_, found) = averaged(path, decay=0.95, more=(0.5, 0.999), widths=(0.1,))
@@ -47,6 +48,7 @@ def test_every_average_is_the_weighted_sum_that_its_decays_say():
         torch.testing.assert_close(average["w"], expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("width", [0.01, 0.05, 0.1, 0.25])
 def test_the_rate_of_a_width_gives_a_profile_of_that_standard_deviation(width):
     gamma = rate(width)
@@ -90,6 +92,7 @@ def test_a_snapshot_that_is_wanted_gets_all_the_weight():
     assert combination(stored, (0.1, 200)) == pytest.approx([0, 0, 0, 1], abs=1e-6)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("width", [0.07, 0.15, 0.2])
 def test_posthoc_equals_the_average_that_was_kept_all_along(width):
     """Against a run that did keep it, relative to how far apart the two stored widths are."""
@@ -111,6 +114,7 @@ def test_posthoc_without_snapshots_says_what_to_do():
         posthoc([], 0.1)
 
 
+@pytest.mark.slow
 def test_genflow_average_writes_checkpoints_of_other_averages(called, tmp_path):
     words = ("--train-steps", 40, "--train-schedule", "constant", "--train-more-ema", "0,0.4")
     code, _, errors = called.train(*words, "--train-posthoc", "0.05,0.1", "--train-posthoc-every", 5)

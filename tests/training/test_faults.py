@@ -38,6 +38,7 @@ class Spoilt(Digits):
         return Digits().fitting_points()
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_stops_with_its_rows_or_is_passed_over(tmp_path, caplog):
     config = TrainConfig(steps=60, batch_size=64, log_every=1, ema=0.5)
     with pytest.raises(NonFiniteLossError, match=r"nan-\d+\.json") as caught:
@@ -70,6 +71,7 @@ def weights(result):
     return torch.cat([p.flatten() for p in result.backbone.parameters()])
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 @pytest.mark.parametrize("count", [2, 3, 16, 40])
 def test_a_batch_in_parts_gives_the_same_run(name, count):

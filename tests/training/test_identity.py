@@ -53,6 +53,7 @@ OTHER = {
 }
 
 
+@pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("name", OTHER)
 def test_other_training_data_are_refused_by_name_and_taken_where_they_are_allowed(name, tmp_path):
     make, says = OTHER[name]
@@ -104,6 +105,7 @@ def test_a_state_of_another_numbering_of_rows_says_so(old):
     assert run(Digits(), old, steps=6).steps == 6  # what was saved since records its data
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("name", sorted(genflow.registry.registries()["datasets"].entries()))
 def test_every_data_set_that_is_here_gives_the_same_facts_twice(name):
     try:

@@ -58,6 +58,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_a_pool_is_gathered_only_where_the_process_uses_it_and_pairs_are_the_same(name, options, monkeypatch):
     """Against pairs of which every step has the pool, bit for bit; the pool is called exactly where it changes them."""

@@ -24,6 +24,7 @@ def step_of(root):
     return json.loads(read_folder(root, ("state.json",))["state.json"])["step"]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_says_how_to_go_on_and_the_same_command_finishes_bit_for_bit(called, program, tmp_path):
     words = ("--train-steps", 400, "--train-save-seconds", 0.1, "--train-schedule", "constant")
     process = program.train(*words)
@@ -49,6 +50,7 @@ def test_sigterm_saves_says_how_to_go_on_and_the_same_command_finishes_bit_for_b
     assert [json.loads(x)["step"] for x in theirs] == list(range(10, 401, 10))
 
 
+@pytest.mark.slow
 def test_ctrl_c_once_saves_and_twice_stops_at_once(program, tmp_path):
     process = program.train(*LONG)
     program.until_saved(process)
@@ -94,6 +96,7 @@ def killed_at(root, line):
     return os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_line_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     """Every line that a save runs in turn, so nothing hangs on how fast the machine is."""
     Checkpoints(tmp_path / "before").write(1, {"a": BULK, "b": b"1"})
@@ -115,6 +118,7 @@ def test_a_kill_at_any_line_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     assert set(found) == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_kill_within_a_write_leaves_the_checkpoint_before(tmp_path):
     """Killed at chance moments after a save that is known to be finished."""
     chance, root = random.Random(0), tmp_path / "killed"
@@ -165,6 +169,7 @@ def damage(path, kind):
         path.write_bytes(content[: int(len(content) * kind)])
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("kind", [0.0, 0.5, "flip"])
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(called, trained, kind):
     damage(trained / "step-00000030" / "state.safetensors", kind)
@@ -184,6 +189,7 @@ def test_no_whole_checkpoint_is_an_error_and_never_a_new_start(called, trained):
     assert "MANIFEST.json is damaged" in errors
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_refused_unless_asked(called, trained):
     path = trained / "step-00000030" / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -198,6 +204,7 @@ def test_a_flipped_bit_is_refused_unless_asked(called, trained):
     assert "does not match" not in errors
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -214,6 +221,7 @@ def test_a_manifest_that_is_none(trained, content, says):
         genflow.load(trained / "step-00000030")
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_is_refused_with_the_difference(called, trained):
     before = (trained / "config.yaml").read_bytes()
     code, _, errors = called.train(*GO_ON, "--train-lr", 0.5, "--seed", 3)
@@ -251,6 +259,7 @@ def test_another_batch_size_goes_on_by_images_seen(called, trained):
     assert [line["images"] for line in lines] == [80, 160, 240, 360]
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_checkpoint(called, trained):
     @contextmanager
     def little():
@@ -274,6 +283,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(called, trained):
     assert "training continues" in errors
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_while_it_runs_is_made_again(program, tmp_path):
     process = program.train(*LONG)
     program.until_saved(process)
@@ -315,6 +325,7 @@ def test_runs_and_benches_do_not_take_each_other_s_folders(called, trained, tmp_
     assert written(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(called, program):
     process = program.train(*LONG)
     program.until_saved(process)

@@ -30,6 +30,7 @@ TORCHRUN = (
 WORDS = ("--process", "pfgm", "--backbone", "mlp", "--train-batch-size", 32, "--out", "pair")
 
 
+@pytest.mark.slow
 def test_two_ranks_follow_one_and_resume_on_another_number_of_them(program, called, tmp_path):
     words = ("train", *WORDS, "--train-log-every", 1, "--train-schedule", "constant")
     pair = program.start(*words, "--train-steps", 12, launcher=TORCHRUN)
@@ -51,6 +52,7 @@ def test_two_ranks_follow_one_and_resume_on_another_number_of_them(program, call
         torch.testing.assert_close(theirs[name], value, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_other_with_its_name(program, tmp_path):
     process = program.start("train", *WORDS, "--train-steps", 100_000, "--train-save-seconds", 0.2, launcher=TORCHRUN)
     program.until_saved(process, "pair")
@@ -113,6 +115,7 @@ def test_a_rank_that_goes_during_a_pass_is_named(when):
         trainer.advance()
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher_saves_once_and_all_stop_after_the_same_step(program, tmp_path):
     process = program.start("train", *WORDS, "--train-steps", 100_000, "--train-save-seconds", 0.2, launcher=TORCHRUN)
     program.until_saved(process, "pair")
@@ -165,6 +168,7 @@ def test_one_alone_needs_no_launcher():
     assert team.leads
 
 
+@pytest.mark.slow
 def test_two_ranks_draw_the_samples_of_one_bit_for_bit(program, called, tmp_path):
     import numpy as np
 
@@ -179,6 +183,7 @@ def test_two_ranks_draw_the_samples_of_one_bit_for_bit(program, called, tmp_path
     assert np.array_equal(np.load(tmp_path / "one.npz")["x"], np.load(tmp_path / "two.npz")["x"])
 
 
+@pytest.mark.slow
 def test_two_ranks_measure_what_one_does(program, called, tmp_path):
     import csv
 
