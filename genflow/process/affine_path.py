@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from genflow.process.bases import Base, Gaussian
-from genflow.process.memory import Memory
-from genflow.process.shapes import over
+from genflow.process.memory import Memory, RowNumbers, crosses
+from genflow.process.shapes import like_rows, over
 
 
 class Coefficients(NamedTuple):
@@ -41,8 +41,19 @@ class AffinePath(ABC):
     def _coefficients(self) -> Memory:
         return Memory()
 
+    @cached_property
+    def _rows(self) -> RowNumbers:
+        return RowNumbers()
+
+    def row_numbers(self, t: Tensor) -> dict[str, Any]:
+        """What states (B, *) on a device want of their times (B,) on the host, float64; see `RowNumbers`."""
+        return Coefficients(*self.coefficients(t))._asdict()
+
     def at(self, t: Tensor, x: Tensor) -> Coefficients:
         """The coefficients at t, in x's dtype and shaped to multiply x (B, *); those of one time are kept."""
+        if crosses(t, x) and x.is_floating_point():
+            found = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
+            return Coefficients(*(like_rows(found[name], x) for name in Coefficients._fields))
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
 

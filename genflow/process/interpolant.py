@@ -210,7 +210,7 @@ class Interpolant(AffineProcess):
         """Training pairs from given draws: data x, base `noise` and latent z (B, *), times (B,)."""
         c = self.at(t, x)
         target = self._free_head().encode_means(x, noise, z, c)
-        return Perturbed(c.a * x + c.b * noise + c.g * z, t, target, self.weight(t).to(x.device, x.dtype))
+        return Perturbed(c.a * x + c.b * noise + c.g * z, t, target, self.weight_like(t, x))
 
     def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.drawn is None:

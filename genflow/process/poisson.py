@@ -185,7 +185,7 @@ class PFGM(AffineProcess):
             return super().perturb(x, generator=generator, refs=refs, partner=partner)
         self.check_batch(x)
         x_t, t = self.published_perturbation(x, generator)
-        return Perturbed(x_t, t, self.average_target(x, x_t, t, refs), self.weight(t).to(x.device, x.dtype))
+        return Perturbed(x_t, t, self.average_target(x, x_t, t, refs), self.weight_like(t, x))
 
     def published_perturbation(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """x + σ χ_N (1+τ)^m u and z = σ |n| (1+τ)^m, both from the same m; returns (x_t, z).
