@@ -51,6 +51,10 @@ class Team:
         """The sum of a tensor over all ranks."""
         return numbers
 
+    def largest(self, numbers: Tensor) -> Tensor:
+        """The largest of each entry over all ranks."""
+        return numbers
+
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, (sum of their counts, *), in the order of ranks, on every rank."""
         return rows
@@ -155,8 +159,14 @@ class Ranks(Team):
         )
 
     def total(self, numbers: Tensor) -> Tensor:
+        return self._reduced(numbers, dist.ReduceOp.SUM)
+
+    def largest(self, numbers: Tensor) -> Tensor:
+        return self._reduced(numbers, dist.ReduceOp.MAX)
+
+    def _reduced(self, numbers: Tensor, how: Any) -> Tensor:
         whole = numbers.to(self.device).clone()
-        self._do(lambda: dist.all_reduce(whole))
+        self._do(lambda: dist.all_reduce(whole, op=how))
         return whole.to(numbers.device)
 
     def gather(self, rows: Tensor) -> Tensor:

@@ -19,8 +19,11 @@ def place(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]
     reuse that memory before the copy has ended.
     """
     device = torch.device(device)
-    if device.type == "cpu":
+    if device.type == "cpu" or not tensors:
         return list(tensors)
+    if not all(t.is_cpu for t in tensors):
+        placed = iter(place([t for t in tensors if t.is_cpu], device))
+        return [next(placed) if t.is_cpu else t for t in tensors]
     bytes_of = [t.numel() * t.element_size() for t in tensors]
     sizes = [math.ceil(count / ALIGNMENT) * ALIGNMENT for count in bytes_of]
     staged = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")

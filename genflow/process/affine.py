@@ -35,7 +35,7 @@ from genflow.process.guidance import NO_CLASS
 from genflow.process.heads import EDM, HEADS, Head, Score
 from genflow.process.memory import Memory, crosses
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
-from genflow.process.posterior import posterior_mean
+from genflow.process.posterior import Shard, posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
 from genflow.process.shapes import dimension, like_rows
 
@@ -161,10 +161,14 @@ class AffineProcess(AffinePath, Process):
         """Weight of a training point's loss, shape (B,)."""
         return torch.ones_like(t)
 
-    def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
+    def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | Shard | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
         return self.prediction.encode(mean, x_t, self.at(t, x_t))
+
+    @property
+    def takes_parts(self) -> bool:  # type: ignore[override]
+        return type(self).average_target is AffineProcess.average_target
 
     @property
     def averages(self) -> bool:

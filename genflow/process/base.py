@@ -45,6 +45,8 @@ class Process(ABC):
     clock: Literal["native", "log"] = "native"
     reference_batch: int = 0
     """How many data points `perturb` wants to see beside the batch itself (0: none)."""
+    takes_parts: bool = False
+    """Whether `perturb` takes them also as a `genflow.process.posterior.Shard`, of which each rank holds a part."""
     base_is_data: bool = False
     """Whether the base is the data that `for_data` was shown, which a checkpoint names but does not hold."""
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_above, is_number, is_positive, require
+from genflow.placing import place
 from genflow.process.affine import AffineProcess
 from genflow.process.affine_path import Coefficients
 from genflow.process.base import Perturbed
@@ -210,8 +211,8 @@ class PFGM(AffineProcess):
         radius = self.sigma_end * normal(len(x), dimension(x)).norm(dim=1) * growth
         direction = normal(len(x), dimension(x))
         shift = direction * (radius / direction.norm(dim=1))[:, None]
-        x_t = x + shift.reshape(x.shape).to(x.device, x.dtype)
-        return x_t, (z * growth).clamp(self.t_data, self.t_prior).to(x.device)
+        x_t = x + place([shift.reshape(x.shape).to(x.dtype)], x.device)[0]
+        return x_t, (z * growth).clamp(self.t_data, self.t_prior)
 
     def sample_prior(
         self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype = torch.float32
