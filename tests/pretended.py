@@ -215,7 +215,10 @@ class _Calls(TorchFunctionMode):
         home = None if asked is not None else next((t.place for t in _on((args, kwargs))), None)
         source = next((v for v in tree_iter((args, kwargs)) if isinstance(v, DeviceGenerator)), None)
         with self.kernels.inside(home, getattr(source, "device", HOST)):
-            return func(*args, **kwargs)
+            found = func(*args, **kwargs)
+        if kwargs.get("pin_memory"):
+            found.is_page_locked = True
+        return found
 
     def _made(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
         source, data = (args[0], args[1]) if name == "new_tensor" else (None, args[0])

@@ -7,7 +7,7 @@ import genflow
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset, Scaling
 from genflow.training import Batches, Trainer
-from tests.pretended import pretend
+from pretended import pretend
 
 
 class Images(Dataset):
