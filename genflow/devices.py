@@ -25,7 +25,10 @@ COMPILERS = ("g++", "clang++", "c++", "cl")
 
 def check_device(name: str) -> None:
     """Raises ValueError for a torch device that is not available, with those that are; MemoryError without memory."""
+    from genflow.distributed import claim_card
+
     check_limit()
+    claim_card(name)
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         float(torch.zeros(1, device=name))  # "meta" exists, but holds no numbers

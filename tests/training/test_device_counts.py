@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from pretended import pretend
 
 import genflow
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset, Scaling
 from genflow.training import Batches, Trainer
-from pretended import pretend
 
 
 class Images(Dataset):
@@ -157,3 +157,18 @@ def test_images_are_kept_on_the_device_as_bytes_where_they_are_levels():
         fractions.levels = fractions.levels + 0.5
         assert Batches(fractions, 8, 0, device=card.name)._kept.dtype == torch.float32
         assert Batches(OnDisk(), 8, 0, device=card.name)._kept is None
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@pytest.mark.parametrize("name", ["mlp", "ncsnv2", "ddpmpp"])
+def test_initial_weights_are_the_same_wherever_the_network_lives(name, kind, monkeypatch):
+    plain, there = (genflow.get_backbone(name, shape=(1, 8, 8)) for _ in range(2))
+    plain.initialise(5)
+    with pretend(kind) as card:
+        there.to(card.name)
+        monkeypatch.setattr(torch, "manual_seed", None)  # it would seed the device's generator as well
+        there.initialise(5)
+        assert all(p.device == card.device for p in there.parameters())
+        got = [p.detach().cpu() for p in there.parameters()]
+    for weight, same in zip(plain.parameters(), got, strict=True):
+        assert torch.equal(weight, same)
