@@ -17,6 +17,9 @@ from genflow.data.order import METHODS, Method, Rows, check_split, is_inside, or
 from genflow.placing import place
 from genflow.registry import registries
 
+CACHED = 2**17
+"""Values that are scaled at a time on a host, so that they stay in its cache between the five operations."""
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -56,8 +59,10 @@ class Scaling:
             assert generator is not None
             u = self.draw(raw.shape, generator, raw.dtype if raw.is_floating_point() else torch.float32)
             u = u if u.device == raw.device else place([u], raw.device)[0]
-        inside = u.mul_(1 - 2 * self.EDGE).add_(self.EDGE)  # in place: new arrays cost more than their sums
-        return inside.add_(raw).mul_(self.scale).add_(self.shift)
+        rows = max(1, CACHED // max(1, u[:1].numel())) if u.is_cpu else len(u)
+        for inside, values in zip(u.split(rows), raw.split(rows), strict=True):  # in place: new arrays cost more
+            inside.mul_(1 - 2 * self.EDGE).add_(self.EDGE).add_(values).mul_(self.scale).add_(self.shift)
+        return u
 
     @staticmethod
     def draw(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -25,8 +25,8 @@ from genflow.process.shapes import dimension
 CHUNK = 4096
 """References per matrix product: the extra memory is a few B x CHUNK numbers."""
 
-NEGLIGIBLE = 1e-26
-"""Weights below this count as none: their products would be denormal, and slow."""
+NEGLIGIBLE = -60.0
+"""Log weights this far below the row's largest count as none: their products would be denormal, and slow."""
 
 
 class Weighing(Protocol):
@@ -128,7 +128,10 @@ def posterior_mean(
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    return torch.nn.functional.threshold(logits.softmax(1), NEGLIGIBLE, 0.0)
+    """Weights (B, m) of log weights; on a host none so small that arithmetic with it is slow."""
+    if logits.is_cpu:
+        logits = torch.nn.functional.threshold(logits - logits.amax(1, keepdim=True), NEGLIGIBLE, -torch.inf)
+    return logits.softmax(1)
 
 
 class _States:

@@ -141,14 +141,13 @@ class Batches:
 
     @cached_property
     def _kept(self) -> Tensor | None:
-        """The whole training split on the device; None where it is not kept there."""
-        if (
-            self.device.type == "cpu"
-            or not self.dataset.held
-            or self.count * math.prod(self.dataset.shape) > KEPT_BYTES
-        ):
+        """The whole training split, on the device, or on the host as bytes; None where it is not kept so."""
+        if not self.dataset.held or self.count * math.prod(self.dataset.shape) > KEPT_BYTES:
             return None
-        kept = self._where_it_fits(as_bytes(self.dataset.train, self.scaling.levels))
+        kept = as_bytes(self.dataset.train, self.scaling.levels)
+        if self.device.type == "cpu":
+            return kept if kept.dtype == torch.uint8 else None
+        kept = self._where_it_fits(kept)
         return None if kept.is_cpu else kept
 
     def _own(self, rows: Tensor) -> Tensor:
