@@ -87,10 +87,10 @@ class Trainer:
         """Sets up how the network is called: its team, precision and layout."""
         config = self.config
         execution = self.execution = Execution(config.precision, config.channels_last, config.compile, config.tf32)
-        if execution.channels_last:
-            self.backbone.to(memory_format=torch.channels_last)
-        self.parallel = self.team.parallel(self.backbone)
         plain = execution == Execution() and self.device == "cpu"
+        if not plain:  # before the team sees it: DistributedDataParallel lays out its sums as the weights are then
+            prepare(self.backbone, execution, self.device)
+        self.parallel = self.team.parallel(self.backbone)
         self.network: Any = self.parallel if plain else prepare(self.parallel, execution, self.device)
         self.scaler = loss_scaler(execution, self.device)
 

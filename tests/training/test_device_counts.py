@@ -7,6 +7,7 @@ from pretended import pretend
 import genflow
 from genflow.config import TrainConfig
 from genflow.data.base import Dataset, Scaling
+from genflow.distributed import Team
 from genflow.training import Batches, Trainer
 
 
@@ -157,6 +158,27 @@ def test_images_are_kept_on_the_device_as_bytes_where_they_are_levels():
         fractions.levels = fractions.levels + 0.5
         assert Batches(fractions, 8, 0, device=card.name)._kept.dtype == torch.float32
         assert Batches(OnDisk(), 8, 0, device=card.name)._kept is None
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("name", ["ncsnv2", "ddpmpp"])
+def test_the_team_gets_the_network_in_its_last_layout(name, channels_last):
+    """DistributedDataParallel keeps sums of gradients laid out as the weights were when it was made."""
+    seen = {}
+
+    class Two(Team):
+        def parallel(self, network):
+            seen.update((name, p.stride()) for name, p in network.named_parameters())
+            return network
+
+    data = Images(shape=(1, 8, 8))
+    process = genflow.get_process("vp_ode")
+    network = genflow.get_backbone(name, shape=data.shape)
+    config = TrainConfig(batch_size=8, channels_last=channels_last)
+    with pretend("cuda") as card:
+        Trainer(process, network, data, config, 0, card.name, Two())
+        now = {name: p.stride() for name, p in network.named_parameters()}
+    assert seen == now
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
