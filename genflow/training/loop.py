@@ -152,7 +152,8 @@ class Trainer:
         loss = self._gradients(pairs, labels)
         self.scaler.unscale_(self.optimiser)
         gradients = [p.grad for p in self.backbone.parameters() if p.grad is not None]
-        found = torch.stack([loss, *(norm.to(loss) for norm in torch._foreach_norm(gradients))])
+        norms = torch._foreach_norm(gradients) if gradients else ()
+        found = torch.stack([loss, *(norm.to(loss) for norm in norms)])
         if self.device != "cpu" and self.step + 1 < self.config.steps:
             self._ahead = (self.step + 1, self.process, self._made(self.step + 1))
         found = found.cpu()
@@ -162,7 +163,7 @@ class Trainer:
         if not overflow:
             self._check(value, pairs)
         shrink = float(((self.config.grad_clip or math.inf) / (norm + 1e-6)).clamp(max=1.0))
-        if shrink < 1.0:
+        if gradients and shrink < 1.0:
             torch._foreach_mul_(gradients, shrink)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(self.step)
