@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from genflow.devices import claim_card, launched, local_rank
 from genflow.memory import is_out_of_memory
 
 BEAT_SECONDS = 0.5
@@ -247,24 +248,3 @@ def open_team(device: str = "cpu", timeout: float = 600.0) -> Team:
         timeout: Seconds after which an unfinished collective call is an error.
     """
     return Ranks(device, timeout) if launched() else ALONE
-
-
-def local_rank() -> int:
-    """This process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def claim_card(device: str) -> None:
-    """Makes this rank's card the current one, where torchrun started several and the device is CUDA.
-
-    Done before anything else is asked of CUDA, so that no rank opens a context on the first card beside its own.
-    """
-    if launched() and device.startswith("cuda"):
-        if device != "cuda":
-            raise ValueError(f"device = '{device}' would be shared by all ranks; give device = 'cuda', one card a rank")
-        torch.cuda.set_device(local_rank())
-
-
-def launched() -> bool:
-    """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1

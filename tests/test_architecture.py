@@ -10,6 +10,7 @@ import genflow
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
     ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals", "former"),
+    ("placing",),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),
