@@ -26,11 +26,33 @@ COMPILERS = ("g++", "clang++", "c++", "cl")
 def check_device(name: str) -> None:
     """Raises ValueError for a torch device that is not available, with those that are; MemoryError without memory."""
     check_limit()
+    claim_card(name)
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         float(torch.zeros(1, device=name))  # "meta" exists, but holds no numbers
     except (RuntimeError, AssertionError):
         raise ValueError(f"device = '{name}' is not available; found: {', '.join(found)}") from None
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def claim_card(device: str) -> None:
+    """Makes this rank's card the current one, where torchrun started several and the device is CUDA.
+
+    Done before anything else is asked of CUDA, so that no rank opens a context on the first card beside its own.
+    """
+    if launched() and device.startswith("cuda"):
+        if device != "cuda":
+            raise ValueError(f"device = '{device}' would be shared by all ranks; give device = 'cuda', one card a rank")
+        torch.cuda.set_device(local_rank())
+
+
+def launched() -> bool:
+    """Whether torchrun started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -18,10 +19,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from genflow.devices import claim_card, launched, local_rank
 from genflow.memory import is_out_of_memory
 
 BEAT_SECONDS = 0.5
 """Time between two heartbeats of a rank."""
+SILENT_SECONDS = 30.0
+"""A rank on a card without a heartbeat for so long is lost."""
 
 
 class LostRankError(RuntimeError):
@@ -49,6 +53,10 @@ class Team:
 
     def total(self, numbers: Tensor) -> Tensor:
         """The sum of a tensor over all ranks."""
+        return numbers
+
+    def largest(self, numbers: Tensor) -> Tensor:
+        """The largest of each entry over all ranks."""
         return numbers
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -109,21 +117,45 @@ class Ranks(Team):
     def __init__(self, device: str, timeout: float) -> None:
         backend = "nccl" if device.startswith("cuda") else "gloo"
         if backend == "nccl":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            claim_card(device)
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")  # a lost rank is an error here, not an abort
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
         self.rank, self.size, self.backend = dist.get_rank(), dist.get_world_size(), backend
-        self.device = torch.device("cuda" if backend == "nccl" else "cpu")
+        self.device = torch.device("cuda", local_rank()) if backend == "nccl" else torch.device("cpu")
         self._store = dist.distributed_c10d._get_default_store()
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
 
     def _beat(self) -> None:
+        seen: dict[int, tuple[int, float]] = {}
         while not self._over.wait(BEAT_SECONDS):
             try:
                 self._store.add(f"genflow/beat/{self.rank}", 1)
+                gone = self._silent(seen, time.monotonic()) if self.backend == "nccl" else []
             except RuntimeError:
                 return
+            if gone and not self._over.is_set():
+                self._leave(gone)
+
+    def _silent(self, seen: dict[int, tuple[int, float]], now: float) -> list[int]:
+        """Ranks whose heartbeat has stopped for `SILENT_SECONDS`; `seen` holds the last change of each.
+
+        A card that waits for a lost rank's part of a sum raises no error in the thread that waits for the card, so
+        this has to be found out beside it.
+        """
+        for rank in range(self.size):
+            beats = self._store.add(f"genflow/beat/{rank}", 0)
+            if rank not in seen or seen[rank][0] != beats:
+                seen[rank] = beats, now
+        closed = self._store.add("genflow/closed", 0)
+        return [] if closed else [k for k, (_, last) in seen.items() if now - last > SILENT_SECONDS and k != self.rank]
+
+    def _leave(self, gone: list[int]) -> None:
+        """Ends this process with the names of the lost ranks: its other thread may wait for them for ever."""
+        sys.stderr.write(f"genflow: {self._loss(RuntimeError('no heartbeat'), gone)}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
     def lost(self) -> list[int]:
         """Ranks without a heartbeat for some beats."""
@@ -155,8 +187,14 @@ class Ranks(Team):
         )
 
     def total(self, numbers: Tensor) -> Tensor:
+        return self._reduced(numbers, dist.ReduceOp.SUM)
+
+    def largest(self, numbers: Tensor) -> Tensor:
+        return self._reduced(numbers, dist.ReduceOp.MAX)
+
+    def _reduced(self, numbers: Tensor, how: Any) -> Tensor:
         whole = numbers.to(self.device).clone()
-        self._do(lambda: dist.all_reduce(whole))
+        self._do(lambda: dist.all_reduce(whole, op=how))
         return whole.to(numbers.device)
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -186,6 +224,8 @@ class Ranks(Team):
 
     def close(self) -> None:
         self._over.set()
+        with suppress(RuntimeError):  # the rank that holds the store may have gone already
+            self._store.add("genflow/closed", 1)
         self._heart.join(timeout=2 * BEAT_SECONDS)
         dist.destroy_process_group()
 
@@ -208,8 +248,3 @@ def open_team(device: str = "cpu", timeout: float = 600.0) -> Team:
         timeout: Seconds after which an unfinished collective call is an error.
     """
     return Ranks(device, timeout) if launched() else ALONE
-
-
-def launched() -> bool:
-    """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -96,7 +96,7 @@ def learn_path(
             for group in ascent.param_groups:
                 group["lr"] = path_lr * (1 - trainer.step / config.steps)
             x = trainer.batches.batch(trainer.step).to(device)
-            generator = stream(seed, "path", trainer.step, device)
+            generator = stream(seed, "path", trainer.step)
             value = path_functional(process.with_path(terms), backbone, x, generator=generator)
             ascent.zero_grad()
             value.backward()

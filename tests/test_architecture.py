@@ -12,6 +12,7 @@ ROOT = Path(genflow.__file__).parent
 LAYERS = (
     ("philox", "random"),
     ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals", "former"),
+    ("placing",),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),

@@ -68,14 +68,20 @@ class Backbone(nn.Module):
     def initialise(self, seed: int) -> None:
         """Draws all parameters again, those of each module from its name and the seed.
 
-        So two backbones that differ in one layer, say by the extra channel of a head, start equal in all others.
+        So two backbones that differ in one layer, say by the extra channel of a head, start equal in all others. They
+        are drawn on the host, so they are the same wherever the network lives, and no device's generator is touched.
         """
+        home = next((p.device for p in self.parameters()), torch.device("cpu"))
+        self.to("cpu")
         with torch.random.fork_rng(devices=[]):
             for name, module in self.named_modules():
                 reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    torch.manual_seed(zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFFFFFF))
+                if callable(reset):  # torch.manual_seed would seed the generators of all devices too
+                    torch.default_generator.manual_seed(
+                        zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFFFFFF)
+                    )
                     reset()
+        self.to(home)
 
     def load_published(self, weights: Mapping[str, Tensor]) -> None:
         """Loads the weights of a published network, the "model" of its checkpoint.

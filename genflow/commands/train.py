@@ -97,8 +97,8 @@ class Outcome:
 
 def run_training(config: ModelConfig) -> Outcome:
     """Trains, with a progress bar on the first rank, and keeps the run in its folder."""
-    from genflow.devices import check_device
-    from genflow.distributed import launched, open_team
+    from genflow.devices import check_device, launched
+    from genflow.distributed import open_team
     from genflow.signals import StopFlag
 
     out = Path(config.out)

@@ -14,8 +14,12 @@ from torch import Tensor
 
 from genflow.checks import is_count, require
 from genflow.data.order import METHODS, Method, Rows, check_split, is_inside, order_rows, permutation, row_numbers
+from genflow.placing import place
 from genflow.random import uniform
 from genflow.registry import registries
+
+CACHED = 2**17
+"""Values that are scaled at a time on a host, so that they stay in its cache between the five operations."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,31 @@ class Scaling:
         """`levels` grey levels, uniformly dequantised, onto [−1, 1]."""
         return cls(scale=2 / levels, shift=-1.0, levels=levels)
 
-    def encode(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Raw values to data units; dequantised by the generator, or at the middle of each level without one."""
+    def encode(self, raw: Tensor, generator: torch.Generator | None = None, u: Tensor | None = None) -> Tensor:
+        """Raw values to data units.
+
+        Arguments:
+            raw: Values, float, or bytes where they are whole levels.
+            generator: Dequantises them; without it they go to the middle of each level.
+            u: What was drawn for that already, of raw's shape and on its device; is overwritten.
+        """
         if self.levels is None:
             return self.scale * raw + self.shift
-        if generator is None:
+        if generator is None and u is None:
             return self.scale * (raw + 0.5) + self.shift
-        u = uniform(raw.shape, generator=generator, dtype=raw.dtype, device=raw.device)
-        inside = u.mul_(1 - 2 * self.EDGE).add_(self.EDGE)  # in place: new arrays cost more than their sums
-        return inside.add_(raw).mul_(self.scale).add_(self.shift)
+        if u is None:
+            assert generator is not None
+            u = self.draw(raw.shape, generator, raw.dtype if raw.is_floating_point() else torch.float32)
+            u = u if u.device == raw.device else place([u], raw.device)[0]
+        rows = max(1, CACHED // max(1, u[:1].numel())) if u.is_cpu else len(u)
+        for inside, values in zip(u.split(rows), raw.split(rows), strict=True):  # in place: new arrays cost more
+            inside.mul_(1 - 2 * self.EDGE).add_(self.EDGE).add_(values).mul_(self.scale).add_(self.shift)
+        return u
+
+    @staticmethod
+    def draw(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The numbers in [0, 1) that dequantise raw values of a shape."""
+        return uniform(shape, generator=generator, dtype=dtype)
 
     def decode(self, x: Tensor) -> Tensor:
         """Data units to raw values, on whole levels where there are levels."""

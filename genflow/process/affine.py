@@ -20,7 +20,7 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -33,11 +33,11 @@ from genflow.process.distributions import Distribution
 from genflow.process.grids import time_of_noise_left
 from genflow.process.guidance import NO_CLASS
 from genflow.process.heads import EDM, HEADS, Head, Score
-from genflow.process.memory import Memory
+from genflow.process.memory import Memory, crosses
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
-from genflow.process.posterior import posterior_mean
+from genflow.process.posterior import Shard, posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
-from genflow.process.shapes import dimension
+from genflow.process.shapes import dimension, like_rows
 from genflow.random import strata
 
 OBJECTIVES = ("own", "stable")
@@ -144,16 +144,30 @@ class AffineProcess(AffinePath, Process):
         x_t, c = self.interpolate(x, noise, t), self.at(t, x)
         own = self.objective == "own" and self.prediction.linear
         target = self.prediction.encode_pair(x, noise, c) if own else self.average_target(x, x_t, t, refs)
-        return Perturbed(x_t, t, target, self.weight(t).to(x.device, x.dtype))
+        return Perturbed(x_t, t, target, self.weight_like(t, x))
+
+    def row_numbers(self, t: Tensor) -> dict[str, Any]:
+        more = {"condition": self.condition(t), "noise_level": self.noise_level(t), "weight": self.weight(t)}
+        return {**super().row_numbers(t), **more}
+
+    def weight_like(self, t: Tensor, x: Tensor) -> Tensor:
+        """`weight` in x's dtype and on its device."""
+        if crosses(t, x):
+            return self._rows.get(t, x, lambda: self.row_numbers(t.double()))["weight"]
+        return self.weight(t).to(x.device, x.dtype)
 
     def weight(self, t: Tensor) -> Tensor:
         """Weight of a training point's loss, shape (B,)."""
         return torch.ones_like(t)
 
-    def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | None) -> Tensor:
+    def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | Shard | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
         mean = posterior_mean(x_t, t, [x] if refs is None else [x, refs], self)
         return self.prediction.encode(mean, x_t, self.at(t, x_t))
+
+    @property
+    def takes_parts(self) -> bool:  # type: ignore[override]
+        return type(self).average_target is AffineProcess.average_target
 
     @property
     def averages(self) -> bool:
@@ -163,12 +177,9 @@ class AffineProcess(AffinePath, Process):
         """Over all classes the average would be E[X | x_t]; a row of class c is to learn E[X | x_t, c]."""
         if not self.averages:
             return pairs
-        target = pairs.target.clone()
-        for label in labels[labels != NO_CLASS].unique():
-            rows = labels == label
-            x_t, t = pairs.x_t[rows], pairs.t[rows.to(pairs.t.device)]
-            target[rows] = self.average_target(points[classes == label], x_t, t, None)
-        return pairs._replace(target=target)
+        mean = posterior_mean(pairs.x_t, pairs.t, points, self, (labels, classes))
+        target = self.prediction.encode(mean, pairs.x_t, self.at(pairs.t, pairs.x_t))
+        return pairs._replace(target=torch.where(like_rows(labels == NO_CLASS, target), pairs.target, target))
 
     def loss_terms(self, output: Tensor, pairs: Perturbed) -> Tensor:
         return self.prediction.residual(output, pairs.target, self.at(pairs.t, pairs.x_t)).square().mean(1)

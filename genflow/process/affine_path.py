@@ -9,9 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from genflow.placing import place
 from genflow.process.bases import Base, Gaussian
-from genflow.process.memory import Memory
-from genflow.process.shapes import over
+from genflow.process.memory import Memory, RowNumbers, crosses
+from genflow.process.shapes import like_rows, over
 
 
 class Coefficients(NamedTuple):
@@ -41,8 +42,19 @@ class AffinePath(ABC):
     def _coefficients(self) -> Memory:
         return Memory()
 
+    @cached_property
+    def _rows(self) -> RowNumbers:
+        return RowNumbers()
+
+    def row_numbers(self, t: Tensor) -> dict[str, Any]:
+        """What states (B, *) on a device want of their times (B,) on the host, float64; see `RowNumbers`."""
+        return Coefficients(*self.coefficients(t))._asdict()
+
     def at(self, t: Tensor, x: Tensor) -> Coefficients:
         """The coefficients at t, in x's dtype and shaped to multiply x (B, *); those of one time are kept."""
+        if crosses(t, x) and x.is_floating_point():
+            rows = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
+            return Coefficients(*(like_rows(rows[name], x) for name in Coefficients._fields))
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
 
@@ -54,7 +66,8 @@ class AffinePath(ABC):
 
     def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draws of N of x's shape, dtype and device."""
-        return self.base.sample(tuple(x.shape), generator=generator, dtype=x.dtype).to(x.device)
+        drawn = self.base.sample(tuple(x.shape), generator=generator, dtype=x.dtype)
+        return drawn if drawn.device == x.device else place([drawn], x.device)[0]
 
     def interpolate(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = a X + b N, shape (B, *)."""

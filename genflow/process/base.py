@@ -17,7 +17,7 @@ from genflow.process.affine_path import Coefficients
 from genflow.process.clock import CLOCKS, Clock
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
-from genflow.process.memory import Memory
+from genflow.process.memory import Memory, RowNumbers, crosses
 
 Mode = Literal["ode", "sde"]
 
@@ -45,6 +45,8 @@ class Process(ABC):
     clock: Literal["native", "log"] = "native"
     reference_batch: int = 0
     """How many data points `perturb` wants to see beside the batch itself (0: none)."""
+    takes_parts: bool = False
+    """Whether `perturb` takes them also as a `genflow.process.posterior.Shard`, of which each rank holds a part."""
     base_is_data: bool = False
     """Whether the base is the data that `for_data` was shown, which a checkpoint names but does not hold."""
 
@@ -172,6 +174,14 @@ class Process(ABC):
         return self.own_clock.time(condition)
 
     @cached_property
+    def _rows(self) -> RowNumbers:
+        return RowNumbers()
+
+    def row_numbers(self, t: Tensor) -> dict[str, Any]:
+        """What states (B, *) on a device want of their times (B,) on the host, float64; see `RowNumbers`."""
+        return {"condition": self.condition(t)}
+
+    @cached_property
     def _conditions(self) -> Memory:
         return Memory()
 
@@ -182,11 +192,15 @@ class Process(ABC):
             noise_level: The backbone asks for `noise_level` in the place of `condition`.
         """
         make = self.noise_level if noise_level else self.condition
+        if crosses(t, x):
+            found = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
+            if (name := make.__name__) in found:
+                return found[name]
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return make(t.double()).to(x.device, x.dtype)
         key = (float(t), noise_level, x.dtype, x.device)
-        found: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
-        return found
+        kept: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
+        return kept
 
     def diffusion_at(self, t: Tensor) -> Tensor:
         """`natural_diffusion`, kept for one time."""

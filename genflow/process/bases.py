@@ -85,7 +85,7 @@ class StudentT(Base):
         tail = self.df * b * b
         scale = norm2 + tail
         ratio = cross / scale
-        near = ((cross + norm2).clamp_min(0) + tail).log() - scale.log()
+        near = (torch.maximum(cross + scale, tail) / scale).log()
         logs = torch.where(ratio < -0.5, near, torch.log1p(ratio.clamp_min(-0.5)))
         return -(self.df + dim) / 2 * logs
 

@@ -167,15 +167,14 @@ class PoissonField(Head):
         gap = x - mean
         reach = torch.hypot(length(gap), c.b.reshape(-1))
         scale = like_rows(-math.sqrt(dimension(x)) / (reach + self.gamma), x)
-        plane = (scale * c.b).expand(x.shape[0], 1, *x.shape[2:])
-        return torch.cat([scale * gap, plane], dim=1)
+        return torch.cat([gap, c.b.expand(x.shape[0], 1, *x.shape[2:])], dim=1).mul_(scale)
 
     def entries(self, output: Tensor) -> Tensor:
         """(v_x, v_z) of each row, shape (B, N + 1)."""
         return torch.cat([output[:, :-1].flatten(1), output[:, -1:].flatten(1).mean(1, keepdim=True)], dim=1)
 
     def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
-        return self.entries(output) - self.entries(target)
+        return self.entries(output - target)
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         slope = self.velocity(output, x, c)

@@ -205,13 +205,17 @@ class Interpolant(AffineProcess):
         t = self.sample_time(len(x), generator=generator)
         noise = self.base_like(x, generator) if partner is None else partner.to(x)
         noise = couple(x, noise, self.coupling, generator=generator)
-        return self.free_pairs(x, noise, self._normal(x, generator), t)
+        latent = torch.zeros(()) if self.gamma == "none" else self._normal(x, generator)
+        return self.free_pairs(x, noise, latent, t)
 
     def free_pairs(self, x: Tensor, noise: Tensor, z: Tensor, t: Tensor) -> Perturbed:
-        """Training pairs from given draws: data x, base `noise` and latent z (B, *), times (B,)."""
+        """Training pairs from given draws: data x, base `noise` and latent z (B, *), times (B,).
+
+        Where the path has no latent z is not looked at, so it need not be drawn.
+        """
         c = self.at(t, x)
         target = self._free_head().encode_means(x, noise, z, c)
-        return Perturbed(c.a * x + c.b * noise + c.g * z, t, target, self.weight(t).to(x.device, x.dtype))
+        return Perturbed(c.a * x + c.b * noise + c.g * z, t, target, self.weight_like(t, x))
 
     def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.drawn is None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_above, is_number, is_positive, require
+from genflow.placing import place
 from genflow.process.affine import AffineProcess
 from genflow.process.affine_path import Coefficients
 from genflow.process.base import Perturbed
@@ -186,7 +187,7 @@ class PFGM(AffineProcess):
             return super().perturb(x, generator=generator, refs=refs, partner=partner)
         self.check_batch(x)
         x_t, t = self.published_perturbation(x, generator)
-        return Perturbed(x_t, t, self.average_target(x, x_t, t, refs), self.weight(t).to(x.device, x.dtype))
+        return Perturbed(x_t, t, self.average_target(x, x_t, t, refs), self.weight_like(t, x))
 
     def published_perturbation(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """x + σ χ_N (1+τ)^m u and z = σ |n| (1+τ)^m, both from the same m; returns (x_t, z).
@@ -207,8 +208,8 @@ class PFGM(AffineProcess):
         radius = self.sigma_end * normal(whole, **how).norm(dim=1) * growth
         direction = normal(whole, **how)
         shift = direction * (radius / direction.norm(dim=1))[:, None]
-        x_t = x + shift.reshape(x.shape).to(x.device, x.dtype)
-        return x_t, (z * growth).clamp(self.t_data, self.t_prior).to(x.device)
+        x_t = x + place([shift.reshape(x.shape).to(x.dtype)], x.device)[0]
+        return x_t, (z * growth).clamp(self.t_data, self.t_prior)
 
     def sample_prior(
         self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype = torch.float32

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,18 +15,27 @@ from genflow.backbone.base import check_labels
 from genflow.data.base import Dataset
 from genflow.data.notes import note
 from genflow.distributed import ALONE, Team
+from genflow.placing import place
 from genflow.process.base import Process
 from genflow.process.guidance import NO_CLASS
+from genflow.process.posterior import CHUNK
 from genflow.random import Stream, uniform
 
 STREAMS = ("order", "dequantise", "noise", "references", "labels", "path", "dropout", "flip")
 """Independent random streams of a training. A number depends on the step or epoch and on its row in the whole batch, so
 a resumed run needs no random state, and all processes see the same data whatever else they draw."""
 
+WHOLE = 4 * CHUNK
+"""More references than these are made in parts of `CHUNK`."""
+Draws = tuple[Tensor, torch.Generator, torch.Generator]
+"""Row numbers (k,), and the generators that mirror and dequantise their examples."""
+KEPT_BYTES = 8 * 2**30
+"""Most bytes of a training split that are kept on a device: CIFAR-10 takes 0.15 GB, ImageNet at 32x32 4 GB."""
 
-def stream(seed: int, name: str, index: int, device: str = "cpu") -> Stream:
-    """One step or epoch of a stream, whose numbers are made on the device."""
-    return Stream(seed, f"training {name}", index, device=device)
+
+def stream(seed: int, name: str, index: int, rows: range | None = None) -> Stream:
+    """One step or epoch of a stream, of all rows of its batch or of some; made on the host, ahead of the device."""
+    return Stream(seed, f"training {name}", index, rows=rows)
 
 
 class Batches:
@@ -40,11 +50,20 @@ class Batches:
         seed: The run's seed.
         team: The ranks that read.
         start: (step, images): the images seen before `step`, where the batch size has changed.
+        device: Where examples are wanted. Data in memory that fit are kept there whole, as bytes where they are grey
+            levels, so a step sends row numbers instead of images.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_size: int, seed: int, team: Team = ALONE, start: tuple[int, int] = (0, 0)
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        team: Team = ALONE,
+        start: tuple[int, int] = (0, 0),
+        device: str = "cpu",
     ) -> None:
+        self.device = torch.device(device)
         self.dataset, self.scaling, self.count = dataset, dataset.scaling, dataset.count("train")
         self.batch_size, self.seed, self.team, self.start = min(batch_size, self.count), seed, team, start
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
@@ -70,10 +89,57 @@ class Batches:
         return self._order
 
     def raw(self, rows: Tensor) -> Tensor:
-        """Raw training examples by row; each rank reads its share."""
-        own = self._own(rows)
-        waiting = self._waiting.pop(_key(own), None)
-        return self.team.gather(waiting.result() if waiting else self.dataset.examples("train", own))
+        """Raw training examples by row, on the device; each rank reads its share where they are not kept there."""
+        return self._raw(rows, *place([rows], self.device))
+
+    def _raw(self, rows: Tensor, placed: Tensor) -> Tensor:
+        """`raw` of rows on the host that are also `placed` on the device."""
+        if self._kept is not None:
+            return self._kept.index_select(0, placed)
+        return self.team.gather(self.own(self._own(rows)))
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Raw training examples by row, on the device, read by this rank alone."""
+        if self._kept is not None:
+            return self._kept.index_select(0, *place([rows], self.device))
+        waiting = self._waiting.pop(_key(rows), None)
+        read = waiting.result() if waiting else self.dataset.examples("train", rows)
+        return read if self.device.type == "cpu" else place([as_bytes(read, self.scaling.levels)], self.device)[0]
+
+    def part(self, rows: Tensor) -> Tensor:
+        """`own` for rows of this rank's part of all the data outside a batch, which is read once."""
+        if self._kept is not None or self.dataset.held:
+            return self.own(rows)
+        first, kept = self._part
+        if kept.is_cpu:
+            return place([kept[rows - first]], self.device)[0]
+        return kept.index_select(0, *place([rows - first], self.device))
+
+    @cached_property
+    def _part(self) -> tuple[int, Tensor]:
+        """The first row of this rank's part of the training split, and the part, on the device where it fits."""
+        share = self.team.share(self.count - self.batch_size)
+        rows = torch.arange(share.start, share.stop + self.batch_size)
+        kept = torch.empty(len(rows), *self.dataset.shape, dtype=torch.uint8)
+        for which, raw in self.dataset.sweep("train", rows):
+            small = as_bytes(raw, self.scaling.levels)
+            kept = kept.to(torch.promote_types(kept.dtype, small.dtype))
+            kept[which - share.start] = small.to(kept.dtype)
+        return share.start, self._where_it_fits(kept)
+
+    def _where_it_fits(self, kept: Tensor) -> Tensor:
+        return kept.to(self.device) if kept.numel() * kept.element_size() <= KEPT_BYTES else kept
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """The whole training split, on the device, or on the host as bytes; None where it is not kept so."""
+        if not self.dataset.held or self.count * math.prod(self.dataset.shape) > KEPT_BYTES:
+            return None
+        kept = as_bytes(self.dataset.train, self.scaling.levels)
+        if self.device.type == "cpu":
+            return kept if kept.dtype == torch.uint8 else None
+        kept = self._where_it_fits(kept)
+        return None if kept.is_cpu else kept
 
     def _own(self, rows: Tensor) -> Tensor:
         share = self.team.share(len(rows))
@@ -97,22 +163,37 @@ class Batches:
         return ThreadPoolExecutor(1, thread_name_prefix="genflow-read")
 
     def batch(self, step: int) -> Tensor:
-        """The batch in data units, flipped and dequantised."""
-        raw = self._flipped(self.raw(self.indices(step)), stream(self.seed, "flip", step))
-        return self.scaling.encode(raw, stream(self.seed, "dequantise", step))
+        """The batch in data units, flipped and dequantised, on the device."""
+        return self.shown(self._batch_draws(step))
 
-    def _flipped(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """The images, half of them mirrored left to right where the data set declares it."""
-        if not self.dataset.flip:
-            return raw
-        mirrored = uniform((len(raw),), generator=generator, device=raw.device) < 0.5
-        return torch.where(mirrored[:, None, None, None], raw.flip(-1), raw)
+    def _batch_draws(self, step: int) -> Draws:
+        return self.indices(step), stream(self.seed, "flip", step), stream(self.seed, "dequantise", step)
+
+    def shown(self, *parts: Draws, read: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Examples in data units, (sum of k, *), in one piece: gathered, mirrored and dequantised on the device.
+
+        Arguments:
+            parts: Which examples, and what is drawn for them.
+            read: Gives raw examples by row. None: `raw`, to which every rank gives its share.
+        """
+        rows = parts[0][0] if len(parts) == 1 else torch.cat([part[0] for part in parts])
+        given, flip, levels = [rows], self.dataset.flip, self.scaling.levels is not None
+        if flip:  # half of the images are mirrored left to right
+            given.append(torch.cat([uniform((len(k),), generator=flips) < 0.5 for k, flips, _ in parts]))
+        if levels:
+            draws = [self.scaling.draw((len(k), *self.dataset.shape), g) for k, _, g in parts]
+            given.append(draws[0] if len(draws) == 1 else torch.cat(draws))
+        placed = iter(place(given, self.device))
+        on_device = next(placed)
+        raw = self._raw(rows, on_device) if read is None else read(rows)
+        raw = torch.where(next(placed)[:, None, None, None], raw.flip(-1), raw) if flip else raw
+        return self.scaling.encode(raw, u=next(placed) if levels else None)
 
     def labels(self, step: int, dropout: float) -> Tensor:
-        """The labels of the batch (B,), a share `dropout` of them replaced by `NO_CLASS`."""
+        """The labels of the batch (B,), a share `dropout` of them replaced by `NO_CLASS`, on the device."""
         labels = self._classes[self.indices(step)]
         hidden = uniform((len(labels),), generator=stream(self.seed, "labels", step)) < dropout
-        return torch.where(hidden, NO_CLASS, labels)
+        return place([torch.where(hidden, NO_CLASS, labels)], self.device)[0]
 
     @cached_property
     def _classes(self) -> Tensor:
@@ -122,35 +203,89 @@ class Batches:
 
     def partners(self, step: int) -> Tensor | None:
         """The draws of the base that are paired with the batch, (B, *shape); None where the data are not paired."""
-        return None if self.dataset.partners is None else self.dataset.partners[self.indices(step)]
+        if self.dataset.partners is None:
+            return None
+        return place([self.dataset.partners[self.indices(step)]], self.device)[0]
 
     def references(self, step: int, count: int) -> Tensor | None:
         """Up to `count` further examples, none of them in the batch; None if there are none."""
-        return self._references(step, count)[0] if count else None
+        rows, generator = self._reference_rows(step, count)
+        return self.shown((rows, generator, generator)) if len(rows) else None
+
+    def points(self, step: int, count: int, parts: bool = False) -> tuple[Tensor, Tensor | References | None]:
+        """The batch (B, *) and up to `count` references (M, *) beside it, or None.
+
+        Arguments:
+            step, count: As for `references`.
+            parts: Whether the process can average over references of which each rank holds a part. They are also
+                made a part at a time where they are many.
+        """
+        rows, generator = self._reference_rows(step, count)
+        if not len(rows):
+            return self.batch(step), None
+        if parts and (self.team.size > 1 or len(rows) > WHOLE):
+            whole = len(rows) == self.count - self.batch_size
+            return self.batch(step), References(self, rows, step, whole)
+        if self.device.type == "cpu":
+            return self.batch(step), self.shown((rows, generator, generator))
+        both = self.shown(self._batch_draws(step), (rows, generator, generator))
+        return both[: self.batch_size], both[self.batch_size :]
 
     def pool(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """The batch with `count` references, (M, *), and the labels of both (M,)."""
-        more, rows = self._references(step, min(count, self.count))
-        batch = self.batch(step)
-        points = batch if more is None else torch.cat([batch, more])
-        return points, self._classes[torch.cat([self.indices(step), rows])]
-
-    def _references(self, step: int, count: int) -> tuple[Tensor | None, Tensor]:
-        """Up to `count` examples outside the batch, None for none, and their rows."""
-        rows, generator = self._reference_rows(step, count)
-        if not len(rows):
-            return None, rows
-        return self.scaling.encode(self._flipped(self.raw(rows), generator), generator), rows
+        rows, generator = self._reference_rows(step, min(count, self.count))
+        parts = [self._batch_draws(step), *([(rows, generator, generator)] if len(rows) else [])]
+        labels = self._classes[torch.cat([self.indices(step), rows])]
+        return self.shown(*parts), place([labels], self.device)[0]
 
     def _reference_rows(self, step: int, count: int) -> tuple[Tensor, torch.Generator]:
-        """Rows of up to `count` examples outside the batch, and the generator that drew them."""
+        """Rows of up to `count` examples outside the batch, all of them in order, and the stream that drew them."""
         generator = stream(self.seed, "references", step)
         if not count:
             return torch.empty(0, dtype=torch.int64), generator
         others = torch.ones(self.count, dtype=torch.bool)
         others[self.indices(step)] = False
         rows = others.nonzero().flatten()
+        if count >= len(rows):
+            return rows, generator
         return rows[torch.randperm(len(rows), generator=generator)[:count]], generator
+
+
+class References:
+    """References of a step of which this rank makes a part, in chunks: no rank ever holds all of them.
+
+    See `genflow.process.posterior.Shard`.
+
+    Arguments:
+        batches: Reads and shows the examples.
+        rows: Numbers of all references of the step, shape (M,).
+        step: The training step.
+        whole: They are all examples outside the batch, in order. Then a rank's part is the same in every step but for
+            a few rows at its ends, and is read once and kept.
+    """
+
+    def __init__(self, batches: Batches, rows: Tensor, step: int, whole: bool) -> None:
+        self.batches, self.rows, self.step, self.whole = batches, rows, step, whole
+        self.largest, self.total = batches.team.largest, batches.team.total
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        batches, own = self.batches, self.batches.team.share(len(self.rows))
+        for start in range(own.start, own.stop, CHUNK):
+            places = range(start, min(start + CHUNK, own.stop))
+            drawn = stream(batches.seed, "references", self.step, places)
+            read = batches.part if self.whole else batches.own
+            yield batches.shown((self.rows[start : places.stop], drawn, drawn), read=read)
+
+
+def as_bytes(raw: Tensor, levels: int | None) -> Tensor:
+    """Raw values as bytes where they are whole grey levels that fit, else as they are."""
+    if levels is None or levels > 256:
+        return raw
+    small = raw.to(torch.uint8)
+    return small if torch.equal(small.to(raw.dtype), raw) else raw
 
 
 def _key(rows: Tensor) -> bytes:

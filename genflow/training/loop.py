@@ -76,20 +76,21 @@ class Trainer:
         self.dropout = any(isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p for m in backbone.modules())
         self.averages = Averages(dict(backbone.named_parameters()), config.ema, config.more_ema, config.posthoc)
         self.optimiser = torch.optim.Adam(backbone.parameters(), lr=config.lr, betas=(0.9, config.beta2), fused=True)
-        self.batches = Batches(dataset, config.batch_size, seed, team)
+        self.batches = Batches(dataset, config.batch_size, seed, team, device=device)
         if self.batches.batch_size < team.size:
             raise ValueError(f"a batch of {self.batches.batch_size} cannot be shared by {team.size} ranks")
         self.step, self.skipped, self.parts = 0, 0, config.accumulate
         self.gradient_norm = math.nan
+        self._ahead: tuple[Any, ...] = ()
 
     def _prepare(self) -> None:
         """Sets up how the network is called: its team, precision and layout."""
         config = self.config
         execution = self.execution = Execution(config.precision, config.channels_last, config.compile, config.tf32)
-        if execution.channels_last:
-            self.backbone.to(memory_format=torch.channels_last)
-        self.parallel = self.team.parallel(self.backbone)
         plain = execution == Execution() and self.device == "cpu"
+        if not plain:  # before the team sees it: DistributedDataParallel lays out its sums as the weights are then
+            prepare(self.backbone, execution, self.device)
+        self.parallel = self.team.parallel(self.backbone)
         self.network: Any = self.parallel if plain else prepare(self.parallel, execution, self.device)
         self.scaler = loss_scaler(execution, self.device)
 
@@ -108,18 +109,28 @@ class Trainer:
 
     # ---- one step ------------------------------------------------------------------------------------------
 
-    def pairs(self) -> tuple[Perturbed, Tensor | None]:
-        """Training pairs of the next batch as a whole, and its labels."""
-        batches, step, count = self.batches, self.step, self.process.reference_batch
-        inputs: dict[str, Any] = {"refs": batches.references(step, count), "partner": batches.partners(step)}
+    def pairs(self, step: int | None = None) -> tuple[Perturbed, Tensor | None]:
+        """Training pairs of a step's batch as a whole, the next one's by default, and its labels."""
+        step = self.step if step is None else step
+        batches, count = self.batches, self.process.reference_batch
+        x, refs = batches.points(step, count, self.process.takes_parts)
+        inputs: dict[str, Any] = {"refs": refs, "partner": batches.partners(step)}
         if self.classes:
             inputs["labels"] = batches.labels(step, self.config.label_dropout)
             if self.process.averages:  # as many references of one class as there are of all without classes
                 inputs["pool"] = batches.pool(step, count * self.classes)
-        inputs = {name: _moved(value, self.device) for name, value in inputs.items() if value is not None}
-        x = batches.batch(step).to(self.device)
-        pairs = self.process.training_pairs(x, generator=stream(self.seed, "noise", step, self.device), **inputs)
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        pairs = self.process.training_pairs(x, generator=stream(self.seed, "noise", step), **inputs)
         return pairs, inputs.get("labels")
+
+    def _made(self, step: int) -> tuple[Perturbed, Tensor | None]:
+        """`pairs` of a step, those made ahead where there are any; starts to read what the step after it needs."""
+        kept, self._ahead = self._ahead, ()
+        if kept and kept[0] == step and kept[1] is self.process:
+            return kept[2]
+        made = self.pairs(step)
+        self.batches.read_ahead(step + 1, self.process.reference_batch * max(self.classes, 1))
+        return made
 
     def loss(self) -> Tensor:
         """The loss of the next batch; no gradient is taken and nothing changes."""
@@ -130,20 +141,30 @@ class Trainer:
     def advance(self) -> float:
         """Takes one gradient step; returns its loss.
 
+        On a device the host waits once, for the loss and the gradient's norm, and before that it queues the next
+        step's pairs, so the device is busy while it waits.
+
         Raises:
             NonFiniteLossError: Raised before anything has changed.
             MemoryExhaustedError: Not even one example fits in memory.
         """
-        pairs, labels = self.pairs()
-        self.batches.read_ahead(self.step + 1, self.process.reference_batch * max(self.classes, 1))
+        pairs, labels = self._made(self.step)
         loss = self._gradients(pairs, labels)
         self.scaler.unscale_(self.optimiser)
-        limit = self.config.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), limit)
-        value, self.gradient_norm = torch.stack([loss, norm.to(loss)]).tolist()
+        gradients = [p.grad for p in self.backbone.parameters() if p.grad is not None]
+        norms = torch._foreach_norm(gradients) if gradients else ()
+        found = torch.stack([loss, *(norm.to(loss) for norm in norms)])
+        if self.device != "cpu" and self.step + 1 < self.config.steps:
+            self._ahead = (self.step + 1, self.process, self._made(self.step + 1))
+        found = found.cpu()
+        value, norm = float(found[0]), torch.linalg.vector_norm(found[1:])
+        self.gradient_norm = float(norm)
         overflow = self.scaler.is_enabled() and math.isfinite(value) and not math.isfinite(self.gradient_norm)
         if not overflow:
             self._check(value, pairs)
+        shrink = float(((self.config.grad_clip or math.inf) / (norm + 1e-6)).clamp(max=1.0))
+        if gradients and shrink < 1.0:
+            torch._foreach_mul_(gradients, shrink)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(self.step)
         self.scaler.step(self.optimiser)
@@ -186,11 +207,11 @@ class Trainer:
         count, own = len(pairs.x_t), self.team.share(len(pairs.x_t))
         bounds = [own.start + i * len(own) // self.parts for i in range(self.parts + 1)]
         ranges = [(low, high) for low, high in pairwise(bounds) if high > low]
-        total = torch.zeros((), device=self.device)
+        total: Tensor | None = None
         with self._dropout_seed(self.team.rank):
             for low, high in ranges:
                 rows = slice(low, high)
-                part = Perturbed(*(v[rows] for v in pairs))
+                part = pairs if high - low == count else Perturbed(*(v[rows] for v in pairs))
                 last = high == own.stop
                 wait = nullcontext() if last or self.team.size == 1 else self.parallel.no_sync()  # type: ignore[operator]
                 with wait, self.team.naming():
@@ -198,7 +219,9 @@ class Trainer:
                     share = (high - low) / count
                     scaled = loss if share * self.team.size == 1.0 else loss * (share * self.team.size)
                     self._take(scaled)
-                total += share * loss.detach()
+                done = loss.detach() if share == 1.0 else share * loss.detach()
+                total = done if total is None else total + done
+        assert total is not None
         return self.team.total(total)
 
     def _take(self, loss: Tensor) -> None:
@@ -324,7 +347,7 @@ class Trainer:
         self._restore_adam(parts["adam"])
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
-        self.step, self.skipped = facts["step"], facts["skipped"]
+        self.step, self.skipped, self._ahead = facts["step"], facts["skipped"], ()
         self.batches.start = (self.step, facts["images"])
 
     def _wanted(self, rest: Weights, changed: bool) -> Weights:
@@ -356,7 +379,3 @@ class Trainer:
             rows.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if same else value
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": rows, "param_groups": groups})
-
-
-def _moved(value: Any, device: str) -> Any:
-    return tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device)

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from safetensors.torch import load_file
 
 import genflow
 from genflow.config import TrainConfig
-from genflow.distributed import ALONE, LostRankError, Ranks, Team, open_team
+from genflow.devices import check_device
+from genflow.distributed import ALONE, SILENT_SECONDS, LostRankError, Ranks, Team, open_team
 from genflow.training import Trainer
 
 TORCHRUN = (
@@ -145,6 +148,65 @@ def _children(pid):
 def _environment(pid):
     with open(f"/proc/{pid}/environ") as file:
         return dict(item.split("=", 1) for item in file.read().split("\0") if "=" in item)
+
+
+class Store:
+    """The store that ranks share: counters by name."""
+
+    def __init__(self):
+        self.counters = {}
+
+    def add(self, name, count):
+        self.counters[name] = self.counters.get(name, 0) + count
+        return self.counters[name]
+
+
+def test_a_rank_whose_heart_stops_while_a_card_waits_is_named_in_time(capsys, monkeypatch):
+    """The loop of a rank's heart, second by second: under NCCL no error reaches the thread that waits for the card."""
+    team, left = ranks([]), []
+    team.size, team._store = 3, Store()
+    seen = {}
+    for second in range(40):
+        team._store.add("genflow/beat/1", 1)
+        if second < 5:
+            team._store.add("genflow/beat/2", 1)
+        gone = team._silent(seen, float(second))
+        assert gone == ([2] if second > 4 + SILENT_SECONDS else [])
+    monkeypatch.setattr(os, "_exit", left.append)
+    team._leave([2])
+    assert left == [1]
+    assert "rank 2 of 3 is lost, and rank 0 cannot continue" in capsys.readouterr().err
+    team._store.add("genflow/closed", 1)
+    assert team._silent(seen, 100.0) == []
+
+
+def test_a_rank_takes_its_own_card_before_anything_else_is_asked_of_cuda(monkeypatch):
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda k: asked.append(k))
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: asked.append(device) or torch.ones(1))
+    check_device("cuda")
+    assert asked == [3, "cuda"]
+    with pytest.raises(ValueError, match="give device = 'cuda', one card a rank"):
+        check_device("cuda:0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    asked.clear()
+    check_device("cuda:0")
+    assert asked == ["cuda:0"]
+
+
+def test_two_ranks_average_over_references_of_which_each_makes_half(tmp_path):
+    script = Path(__file__).with_name("references_in_parts.py")
+    launcher = [*TORCHRUN[: TORCHRUN.index("-m", 2)], str(script), str(tmp_path)]
+    here = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(launcher, env=here, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rank in (0, 1):
+        for line in json.loads((tmp_path / f"{rank}.json").read_text()):
+            assert line["error"] < 2e-6, line  # of numbers up to 1, float32
+            assert line["made"] == line["references"] // 2
+            assert not line["read"] or line["read"] <= line["references"] // 2 + line["batch"]
 
 
 def test_shares_cover_every_row_once():
