@@ -32,6 +32,9 @@ def option(default: Any, help: str, *, above: float | None = None, least: float 
     return field(default=default, metadata=metadata)
 
 
+TERMS = ("controlled", "published", "tuned")
+"""What a comparison may hold equal; see `genflow.process.terms`."""
+
 Options = dict[str, dict[str, Any]]
 """Constructor options by registered name."""
 
@@ -139,6 +142,13 @@ class BenchConfig:
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    terms: str = option(
+        "controlled",
+        "what a comparison holds equal: controlled (all but path and base), published (each process as its paper), or "
+        "tuned (each as a search found it)",
+        among=TERMS,
+    )
+    terms_file: str = option("", "file of tuned terms", place=True)
     inception: str = option(
         "", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched", place=True
     )

@@ -113,8 +113,16 @@ class Worker:
 
     def _process(self, name: str, options: dict[str, Any]) -> Process:
         """Fitted to the data, since the channels that the backbone needs may depend on them."""
-        process: Process = genflow.get_process(name, **options)
-        return process.for_data(self.dataset.fitting_points())
+        try:
+            process: Process = genflow.get_process(name, **options)
+            return process.for_data(self.dataset.fitting_points())
+        except ValueError as error:
+            if self.config.terms == "published" or self.config.checkpoint:
+                raise
+            raise ValueError(
+                f"{error}. '{name}' was to have {self.config.terms} terms: change its options, leave it out, or give "
+                "--terms published"
+            ) from error
 
     # ---- tasks -------------------------------------------------------------------------------------------
 

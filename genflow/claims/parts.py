@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genflow.bench.checkpoints import settle
+from genflow.bench.terms import settle as settle_terms
 from genflow.claims.recipe import SCALES, Recipe, Variant, Weights
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
@@ -100,9 +101,10 @@ def open_parts(recipe: Recipe, settings: Settings) -> list[Part]:
 def _part(variant: Variant, weights: Sequence[Weights], settings: Settings) -> Part:
     values, _ = read_yaml(CONFIGS / f"{variant.config}.yaml", BenchConfig)
     changes = dict(map(_change, (*variant.changes, *settings.changes)))
-    values |= changes | {"out": str(settings.shared)}
+    values = {"terms": "published", **values, **changes, "out": str(settings.shared)}
     files = tuple((one, settings.published / one.file) for one in weights)
-    return Part(variant, build(BenchConfig, values), files, tuple(values), tuple(changes))
+    config, _ = settle_terms(build(BenchConfig, values), dict.fromkeys(values, "the recipe"))
+    return Part(variant, config, files, tuple(values), tuple(changes))
 
 
 def _change(text: str) -> tuple[str, Any]:
