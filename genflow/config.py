@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from genflow.kinds import ANY, Kind, read, structure
@@ -32,9 +33,7 @@ def option(default: Any, help: str, *, above: float | None = None, least: float 
     return field(default=default, metadata=metadata)
 
 
-TERMS = ("controlled", "published", "tuned")
-"""What a comparison may hold equal; see `genflow.process.terms`."""
-
+TERMS = ("controlled", "published", "tuned")  # what a comparison may hold equal; see genflow.process.terms
 Options = dict[str, dict[str, Any]]
 """Constructor options by registered name."""
 
@@ -144,8 +143,7 @@ class BenchConfig:
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
     terms: str = option(
         "controlled",
-        "what a comparison holds equal: controlled (all but path and base), published (each process as its paper), or "
-        "tuned (each as a search found it)",
+        "what is equal: controlled (all but path and base), published (each as its paper), tuned (as a search found)",
         among=TERMS,
     )
     terms_file: str = option("", "file of tuned terms", place=True)
@@ -211,11 +209,7 @@ def leaves(config: type, prefix: str = "") -> Iterator[Leaf]:
 
 
 def coerce(leaf: Leaf, value: Any) -> Any:
-    """A value from YAML or the command line in the type of its option, checked against its range.
-
-    Arguments:
-        leaf: The option.
-        value: What was written, as `genflow.kinds.Scalar`, a list or mapping of such, or plain values.
+    """A value (a Scalar, a list or mapping of such, or plain) in the type of its option, checked against its range.
 
     Raises:
         ConfigError: What came and what is allowed.
@@ -381,14 +375,7 @@ def deciding(config: Any) -> dict[str, Any]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """Plain values by dotted path, as `build` takes them."""
-
-    def read(path: str) -> Any:
-        value = config
-        for name in path.split("."):
-            value = getattr(value, name)
-        return _plain(value)
-
-    return {leaf.path: read(leaf.path) for leaf in leaves(type(config))}
+    return {leaf.path: _plain(attrgetter(leaf.path)(config)) for leaf in leaves(type(config))}
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from genflow.bench.contents import contents, listing
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
-from genflow.bench.terms import sampler_options, terms_of
+from genflow.bench.terms import sampler_options, settle, terms_of
 from genflow.config import BenchConfig, deciding
 from genflow.evaluate.facts import OWN_NFE as OWN_NFE
 from genflow.evaluate.facts import cost, needs, settings
@@ -109,6 +109,7 @@ def plan(config: BenchConfig) -> list[Cell]:
     Raises:
         ConfigError, UnknownNameError: A name or a pair cannot work; nothing has run.
     """
+    config, _ = settle(config)
     check_names(config)
     listing.cache_clear()
     metrics = [registries()["metrics"].entry(m) for m in config.metric]

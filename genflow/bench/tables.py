@@ -10,7 +10,7 @@ from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.bench.terms import specs, terms_of, words_of_differences
+from genflow.bench.terms import settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig
 from genflow.estimates import Estimate, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
@@ -127,6 +127,7 @@ def terms_table(config: BenchConfig) -> Table | None:
     """The terms of a bench's processes, with what differs; None for checkpoints, which were trained elsewhere."""
     if config.checkpoint:
         return None
+    config, _ = settle(config)
     found = specs(config)
     axes = list(next(iter(found.values())))
     lines = [[name, terms_of(config, name), *spec.values()] for name, spec in found.items()]

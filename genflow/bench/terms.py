@@ -1,7 +1,7 @@
 """A bench under terms: the options that they come to, what differs between its processes, and what cannot meet them.
 
-`settle` puts the terms into a configuration as options, under those that were given, so plan, workers and files see
-plain options. Imports no torch.
+`settle` puts the terms into a configuration as options, under those that were given, so that plan, workers and files
+see plain options; done twice it changes nothing. Imports no torch.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ FORMAT = 1
 times, weight, options: {...}, solver, grid, end}}}; all but `processes` may be missing, and all within a process."""
 
 
-def settle(config: BenchConfig, origin: Mapping[str, str]) -> tuple[BenchConfig, dict[str, str]]:
+def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tuple[BenchConfig, dict[str, str]]:
     """The bench with the options of its terms put in, and the origin of its values.
 
     Raises:
         ConfigError: A process cannot meet the terms, or the file of tuned terms cannot be used.
     """
-    origin, source = dict(origin), f"{config.terms} terms"
+    origin, source = dict(origin or {}), f"{config.terms} terms"
     if config.checkpoint:
         if origin.get("terms") and config.terms != "published":
             raise ConfigError(
@@ -162,9 +162,10 @@ def specs(config: BenchConfig) -> dict[str, dict[str, str]]:
         entry = registries()["processes"].entry(name)
         given = config.process_options
         options = {**given.get(entry.family, {}), **given.get(name, {})}
-        mode = entry.tags.get("mode", "ode")
-        fitting = [s for s in config.solver if registries()["solvers"].entry(s).tags.get("mode", "ode") == mode]
-        samplers = [sampler_options(config, name, solver) for solver in fitting] or [{}]
+        solvers = map(registries()["solvers"].entry, config.solver)
+        fitting = [s for s in solvers if s.tags.get("mode", "ode") == entry.tags.get("mode", "ode")]
+        stepping = [s for s in fitting if s.tags.get("budget", True)] or fitting  # adaptive ones have no grid
+        samplers = [sampler_options(config, name, solver.name) for solver in stepping] or [{}]
         described_each = [described(entry.family, options, sampler) for sampler in samplers]
         found[name] = described_each[0] | {axis: _each(one[axis] for one in described_each) for axis in SAMPLER}
     return found

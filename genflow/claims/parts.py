@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from genflow.bench.checkpoints import settle
-from genflow.bench.terms import settle as settle_terms
 from genflow.claims.recipe import SCALES, Recipe, Variant, Weights
 from genflow.config import BenchConfig, ConfigError, TrainConfig, build, flatten
 from genflow.config_file import read_yaml
@@ -103,8 +102,7 @@ def _part(variant: Variant, weights: Sequence[Weights], settings: Settings) -> P
     changes = dict(map(_change, (*variant.changes, *settings.changes)))
     values = {"terms": "published", **values, **changes, "out": str(settings.shared)}
     files = tuple((one, settings.published / one.file) for one in weights)
-    config, _ = settle_terms(build(BenchConfig, values), dict.fromkeys(values, "the recipe"))
-    return Part(variant, config, files, tuple(values), tuple(changes))
+    return Part(variant, build(BenchConfig, values), files, tuple(values), tuple(changes))
 
 
 def _change(text: str) -> tuple[str, Any]:

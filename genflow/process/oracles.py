@@ -45,8 +45,8 @@ DataLaw = GaussianMixture | Cauchy
 class Predicting(Protocol):
     """What an oracle needs of a process: its path, and the head whose output it gives. See `AffineProcess`."""
 
-    prediction: Head
-
+    @property
+    def prediction(self) -> Head: ...
     @property
     def base(self) -> Base: ...
     @property

@@ -47,7 +47,7 @@ REACH: dict[str, dict[str, Any]] = {"vp": {"beta_max": 30.0}, "subvp": {"beta_ma
 """Options by family that let a path reach the controlled range of σ on data of any usual scale. They change how fast it
 runs through σ, on which nothing depends under controlled terms."""
 
-_OWN = {"objective": "own", "times": "clock", "weighting": "unit", "frame": "path", "grid": "process", "end": "none"}
+_OWN = {"objective": "own", "times": "clock", "weighting": "unit", "frame": "path"}
 _SDE = {**_OWN, "head": "noise"}
 _FLOW = {**_OWN, "head": "velocity"}
 PUBLISHED: dict[str, dict[str, str]] = {
@@ -73,7 +73,7 @@ def described(family: str, process: Mapping[str, Any], sampler: Mapping[str, Any
         process: Its options.
         sampler: Those of its solver.
     """
-    known = PUBLISHED.get(family, {})
+    known = {"grid": "process", "end": "none", **PUBLISHED.get(family, {})}
     options = {**process, **sampler}
     found = {axis: str(options.get(option, known.get(option, "its own"))) for axis, option in AXES.items()}
     if found["target"] == "stable":

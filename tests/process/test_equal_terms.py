@@ -241,7 +241,8 @@ def test_a_relative_range_follows_the_data_and_is_checked_when_they_are_known():
 def test_the_former_name_of_times_still_works():
     with pytest.warns(FutureWarning, match="times"):
         process = genflow.get_process("pfgmpp", training="log_uniform")
-    assert process.times == "log_uniform" and process.config() == {"times": "log_uniform"}
+    assert process.times == "log_uniform"
+    assert process.config() == {"times": "log_uniform"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         type(process)(**process.config())
