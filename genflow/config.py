@@ -128,7 +128,9 @@ class BenchConfig:
     backbone: str = option("ncsnv2", "network that all processes share", registry="backbones")
     dataset: str = option("digits", "data to train on and to compare with", registry="datasets")
     solver: tuple[str, ...] = option(
-        ("euler", "heun", "rk45", "euler_maruyama"), "solvers; each process takes those of its mode", registry="solvers"
+        ("euler", "heun", "dpmpp_2m", "rk45", "euler_maruyama"),
+        "solvers; each process takes those of its mode",
+        registry="solvers",
     )
     nfe: tuple[int, ...] = option(
         (5, 10, 20, 35), "budgets of the fixed-step solvers, backbone calls per sample", least=1

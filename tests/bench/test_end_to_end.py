@@ -183,7 +183,7 @@ def test_vp_ode_and_vp_sde_share_one_trained_model(tmp_path):
     solvers = {
         json.loads((c / "cell.json").read_text())["labels"].get("solver") for c in cells if (c / "samples.npz").exists()
     }
-    assert solvers == {"euler", "heun", "rk45", "euler_maruyama"}
+    assert solvers == {"euler", "heun", "dpmpp_2m", "rk45", "euler_maruyama"}
 
 
 def test_every_process_runs_through_the_bench_and_what_is_missing_is_said(tmp_path):

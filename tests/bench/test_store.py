@@ -399,6 +399,8 @@ CHANGES = {
     "metric_options": {"fd"},
     "inception": set(),
     "allow_mixed": set(),
+    "terms": ALL,
+    "terms_file": set(),
     "sample_batch": set(),
     "shard": set(),
     "jobs": set(),
@@ -423,6 +425,8 @@ def keys(config: BenchConfig) -> dict[str, set[str]]:
 
 def another(leaf) -> object:
     """A value of the option's type and range that is not its default."""
+    if leaf.path == "terms":
+        return "published"
     if leaf.path in OTHER:
         return OTHER[leaf.path]
     old = build(BenchConfig, BASE)
@@ -505,7 +509,7 @@ def test_keys_change_with_the_code(monkeypatch):
 
 def test_keys_change_with_a_plugin_version(monkeypatch):
     registry = registries()["processes"]
-    entry = dataclasses.replace(registry.entry("pfgm"), name="fast", family="fast", origin="a-plugin", target="p:Fast")
+    entry = dataclasses.replace(registry.entry("pfgm"), name="fast", family="fast", origin="a-plugin")
     monkeypatch.setitem(registry._found, "fast", entry)
     found = []
     for version in ("1.0", "1.1"):

@@ -44,8 +44,8 @@ def test_controlled_terms_leave_nothing_but_the_process_to_differ():
     assert words_of_differences(found) == "Nothing but path and base differs between the processes."
     assert origin["process_options"] == "controlled terms"
     assert cautions(config) == []
-    assert config.solver_options["heun"] == {"grid": "edm", "end": "mean"}
-    assert config.solver_options["rk45"] == {"end": "mean"}
+    assert config.solver_options["heun"] == {"grid": "edm", "end": "none"}
+    assert config.solver_options["rk45"] == {"end": "none"}
     assert settle(config)[0] == config
 
 
@@ -75,7 +75,7 @@ def test_what_was_given_goes_before_the_terms_and_is_pointed_out():
     config, _ = settle(bench(process_options=given, solver_options={"heun": {"grid": "snr"}}))
     assert options_of(config, "pfgm")["head"] == "data"
     assert options_of(config, "vp_ode")["beta_max"] == 40.0
-    assert config.solver_options["heun"] == {"grid": "snr", "end": "mean"}
+    assert config.solver_options["heun"] == {"grid": "snr", "end": "none"}
     assert any("head differ" in sentence for sentence in cautions(config))
 
 
@@ -134,16 +134,10 @@ def test_a_plugin_without_a_spec_gets_published_terms_with_a_caution(plugins):
 
 
 def row(process, terms):
-    fixed = {
-        "backbone": "mlp",
-        "dataset": "digits",
-        "solver": "heun",
-        "nfe": 10.0,
-        "budget": 10,
-        "metric": "FD[digits]",
-    }
-    return {**fixed, "process": process, "terms": terms, "value": 3.0, "stderr": 0.5, "n": 500, "seed": 0,
-            "protocol": "p", "seconds": 1.0, "stopped": None, "entry": "fd", "of": "samples", "training": 0}  # fmt: skip
+    fixed = {"backbone": "mlp", "dataset": "digits", "solver": "heun", "nfe": 10.0, "budget": 10}
+    fixed |= {"value": 3.0, "stderr": 0.5, "n": 500, "seed": 0, "protocol": "p", "seconds": 1.0, "stopped": None}
+    facts = {"metric": "FD[digits]", "entry": "fd", "of": "samples", "training": 0}
+    return {**fixed, **facts, "process": process, "terms": terms}
 
 
 def test_rows_of_different_terms_are_not_in_one_table_unless_that_is_asked_for():

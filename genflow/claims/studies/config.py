@@ -27,6 +27,9 @@ KINDS, CARRIERS = ("fresh", "held"), ("drift", "mean")
 class StudyConfig(BenchConfig):
     """A study. The first process is the one that a claim is about."""
 
+    solver: tuple[str, ...] = option(
+        ("euler", "heun", "rk45", "euler_maruyama"), "solvers; each process takes those of its mode", registry="solvers"
+    )
     samples: int = option(2000, "samples of a point; distances are means over blocks of the test split's size", least=2)
     terms: str = option(
         "published",
