@@ -368,6 +368,8 @@ OTHER = {
     "train.on_nan": "skip:1",
     "metric_options": "fd.features=tiny",
     "inception": "weights.pth",
+    "terms": "published",
+    "terms_file": "tuned.yaml",
     "scheduler": "tcp://host:8786",
     "cluster": "slurm:queue=gpu",
     "slurm": "partition=gpu",
@@ -425,8 +427,6 @@ def keys(config: BenchConfig) -> dict[str, set[str]]:
 
 def another(leaf) -> object:
     """A value of the option's type and range that is not its default."""
-    if leaf.path == "terms":
-        return "published"
     if leaf.path in OTHER:
         return OTHER[leaf.path]
     old = build(BenchConfig, BASE)
