@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from genflow.kinds import ANY, Kind, read, structure
@@ -32,6 +33,7 @@ def option(default: Any, help: str, *, above: float | None = None, least: float 
     return field(default=default, metadata=metadata)
 
 
+TERMS = ("controlled", "published", "tuned")  # what a comparison may hold equal; see genflow.process.terms
 Options = dict[str, dict[str, Any]]
 """Constructor options by registered name."""
 
@@ -126,7 +128,9 @@ class BenchConfig:
     backbone: str = option("ncsnv2", "network that all processes share", registry="backbones")
     dataset: str = option("digits", "data to train on and to compare with", registry="datasets")
     solver: tuple[str, ...] = option(
-        ("euler", "heun", "rk45", "euler_maruyama"), "solvers; each process takes those of its mode", registry="solvers"
+        ("euler", "heun", "dpmpp_2m", "rk45", "euler_maruyama"),
+        "solvers; each process takes those of its mode",
+        registry="solvers",
     )
     nfe: tuple[int, ...] = option(
         (5, 10, 20, 35), "budgets of the fixed-step solvers, backbone calls per sample", least=1
@@ -139,6 +143,12 @@ class BenchConfig:
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    terms: str = option(
+        "controlled",
+        "what is equal: controlled (all but path and base), published (each as its paper), tuned (as a search found)",
+        among=TERMS,
+    )
+    terms_file: str = option("", "file of tuned terms", place=True)
     inception: str = option(
         "", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched", place=True
     )
@@ -201,11 +211,7 @@ def leaves(config: type, prefix: str = "") -> Iterator[Leaf]:
 
 
 def coerce(leaf: Leaf, value: Any) -> Any:
-    """A value from YAML or the command line in the type of its option, checked against its range.
-
-    Arguments:
-        leaf: The option.
-        value: What was written, as `genflow.kinds.Scalar`, a list or mapping of such, or plain values.
+    """A value (a Scalar, a list or mapping of such, or plain) in the type of its option, checked against its range.
 
     Raises:
         ConfigError: What came and what is allowed.
@@ -371,14 +377,7 @@ def deciding(config: Any) -> dict[str, Any]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """Plain values by dotted path, as `build` takes them."""
-
-    def read(path: str) -> Any:
-        value = config
-        for name in path.split("."):
-            value = getattr(value, name)
-        return _plain(value)
-
-    return {leaf.path: read(leaf.path) for leaf in leaves(type(config))}
+    return {leaf.path: _plain(attrgetter(leaf.path)(config)) for leaf in leaves(type(config))}
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 from genflow.bench.contents import contents, listing
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
+from genflow.bench.terms import sampler_options, settle, terms_of
 from genflow.config import BenchConfig, deciding
 from genflow.evaluate.facts import OWN_NFE as OWN_NFE
 from genflow.evaluate.facts import cost, needs, settings
@@ -108,6 +109,7 @@ def plan(config: BenchConfig) -> list[Cell]:
     Raises:
         ConfigError, UnknownNameError: A name or a pair cannot work; nothing has run.
     """
+    config, _ = settle(config)
     check_names(config)
     listing.cache_clear()
     metrics = [registries()["metrics"].entry(m) for m in config.metric]
@@ -140,7 +142,7 @@ def _trained(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterato
     known: dict[str, Cell] = {}
     for process, solver in fitting:
         cell = _train_cell(config, process, seed)
-        labels = {"process": process.name, "seed": seed}
+        labels = {"process": process.name, "seed": seed, "terms": terms_of(config, process.name)}
         yield _Model(process, solver, labels, known.setdefault(cell.key, cell))
 
 
@@ -155,6 +157,7 @@ def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterat
         for process, solver in fitting:
             if process.name in names:
                 shown = {"process": named[one.path, process.name], "backbone": one.backbone, "seed": seed}
+                shown |= {"terms": config.terms}
                 data = _data_spec(config)
                 own = one.dataset == {"name": data["name"], "options": with_places(data["options"])}
                 identity: dict[str, Any] = {"checkpoint": one.content, "as": process.name}
@@ -234,11 +237,11 @@ def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int)
         "preset": dict(model.process.preset),
         "solver": model.solver.name,
         "class": _origin(model.solver),
-        "options": config.solver_options.get(model.solver.name, {}),
+        "options": sampler_options(config, model.process.name, model.solver.name),
         "nfe": nfe,
         "samples": config.samples,
         "seed": seed,
-        **({"sample_batch": config.sample_batch} if _shares_batch(config, model.solver) else {}),
+        **({"sample_batch": config.sample_batch} if _shares_batch(config, model) else {}),
         **model.identity,
     }
     labels = {**model.labels, "solver": model.solver.name, "nfe": nfe}
@@ -246,9 +249,10 @@ def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int)
     return Cell("sample", spec, labels, model.parents, cost, model.folder)
 
 
-def _shares_batch(config: BenchConfig, solver: Entry) -> bool:
+def _shares_batch(config: BenchConfig, model: _Model) -> bool:
     """Whether a solver's options make a sample depend on those drawn with it; the tag `batch_options` says which do."""
-    options = {**solver.preset, **config.solver_options.get(solver.name, {})}
+    solver = model.solver
+    options = {**solver.preset, **sampler_options(config, model.process.name, solver.name)}
     return any(options.get(name) == value for name, value in solver.tags.get("batch_options", {}).items())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genflow.bench.cells import REAL, Cell, plan
 from genflow.bench.store import Store, missing
+from genflow.bench.terms import cautions, settle
 from genflow.config import BenchConfig, ConfigError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -108,6 +109,7 @@ def prepare(config: BenchConfig, only: Sequence[str] = (), force: bool = False) 
     keys = chosen(cells, only) if only else {cell.key for cell in cells}
     again = frozenset(_descendants(cells, keys) if force else ())
     missed, notes = missing(store, cells, again)
+    notes = [*notes, *cautions(settle(config)[0])]
     kept = {cell.key for cell in with_parents(cells, keys)} | again
     todo = [cell for cell in missed if cell.key in kept]
     return BenchPlan(store, cells, todo, again, notes, len(missed) - len(todo))

@@ -10,6 +10,8 @@ from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
+from genflow.bench.terms import settle, specs, terms_of, words_of_differences
+from genflow.config import BenchConfig
 from genflow.estimates import Estimate, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
 from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
@@ -29,8 +31,10 @@ COLUMNS = (
     "protocol",
     "seconds",
     "stopped",
+    "terms",
 )
-"""Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none."""
+"""Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none. `terms`: see
+`genflow.process.terms`; rows of files without it have published ones."""
 
 Row = dict[str, Any]
 
@@ -43,6 +47,7 @@ def collect(store: Store, cells: Iterable[Cell]) -> list[Row]:
         row
         | {
             "entry": cell.spec["metric"],
+            "terms": cell.labels.get("terms", ""),
             "of": "samples" if "solver" in cell.labels else "model",
             "training": training(row, next(filter(None, (one.folder for one in _line_of(cell, known))), "")),
         }
@@ -91,13 +96,42 @@ class Table:
         return f"## {self.title}\n\n{body}\n\n{self.caption}\n"
 
 
-def tables(rows: Sequence[Row]) -> list[Table]:
-    """All tables of the rows, as their metrics ask: against NFE, shared, of models, and a list of the rest."""
+def tables(rows: Sequence[Row], mixed: bool = False) -> list[Table]:
+    """All tables of the rows, as their metrics ask: against NFE, shared, of models, and a list of the rest.
+
+    Rows of different terms are in tables of their own, since they are not to be ranked together.
+
+    Arguments:
+        rows: Rows of results.csv.
+        mixed: Put rows of different terms into one table.
+    """
     known = [row for row in rows if not is_missing(row)]
-    own = [r for r in known if r["process"] != REAL]
-    found = [*quality_tables(known), *column_tables(known)]
-    found += [model_table([r for r in own if r["metric"] == metric]) for metric in _metrics(own, MODEL)]
-    return found + [table for table in (other_table(own), unmeasured_table(rows)) if table is not None]
+    stated = _unique(row.get("terms") for row in known if row["process"] != REAL)
+    found = []
+    for terms in [stated] if mixed or not stated else [[one] for one in stated]:
+        group = [row for row in known if row["process"] == REAL or row.get("terms") in terms]
+        own = [r for r in group if r["process"] != REAL]
+        made = [*quality_tables(group), *column_tables(group)]
+        made += [model_table([r for r in own if r["metric"] == metric]) for metric in _metrics(own, MODEL)]
+        made += [table for table in (other_table(own),) if table is not None]
+        for table in made:
+            table.title += f", {terms[0]} terms" if len(stated) > 1 and not mixed else ""
+            words = " and ".join(filter(None, terms))
+            table.caption = f"{table.caption.removesuffix('.')}. Terms: {words}." if words else table.caption
+        found += made
+    lost = unmeasured_table(rows)
+    return found + ([lost] if lost else [])
+
+
+def terms_table(config: BenchConfig) -> Table | None:
+    """The terms of a bench's processes, with what differs; None for checkpoints, which were trained elsewhere."""
+    if config.checkpoint:
+        return None
+    config, _ = settle(config)
+    found = specs(config)
+    axes = list(next(iter(found.values())))
+    lines = [[name, terms_of(config, name), *spec.values()] for name, spec in found.items()]
+    return Table("Terms", ["process", "terms", *axes], lines, words_of_differences(found))
 
 
 def unmeasured_table(rows: Sequence[Row]) -> Table | None:

@@ -22,6 +22,7 @@ from genflow.bench.cells import REAL
 from genflow.bench.checkpoints import content_of
 from genflow.bench.data import UnavailableData, data_of
 from genflow.bench.store import UNAVAILABLE, Store
+from genflow.bench.terms import settle
 from genflow.checkpoint import CheckpointError, describe, save, with_places, write_folder
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
@@ -59,7 +60,7 @@ class Worker:
     """
 
     def __init__(self, config: BenchConfig, should_stop: Callable[[], bool]) -> None:
-        self.config, self.should_stop = config, should_stop
+        self.config, self.should_stop = settle(config)[0], should_stop
         self.store = Store(Path(config.out))
         self._loaded: tuple[str, tuple[Process, Any]] | None = None
 
@@ -113,8 +114,16 @@ class Worker:
 
     def _process(self, name: str, options: dict[str, Any]) -> Process:
         """Fitted to the data, since the channels that the backbone needs may depend on them."""
-        process: Process = genflow.get_process(name, **options)
-        return process.for_data(self.dataset.fitting_points())
+        try:
+            process: Process = genflow.get_process(name, **options)
+            return process.for_data(self.dataset.fitting_points())
+        except ValueError as error:
+            if self.config.terms == "published" or self.config.checkpoint:
+                raise
+            raise ValueError(
+                f"{error}. '{name}' was to have {self.config.terms} terms: change its options, leave it out, or give "
+                "--terms published"
+            ) from error
 
     # ---- tasks -------------------------------------------------------------------------------------------
 

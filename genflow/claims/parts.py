@@ -100,7 +100,7 @@ def open_parts(recipe: Recipe, settings: Settings) -> list[Part]:
 def _part(variant: Variant, weights: Sequence[Weights], settings: Settings) -> Part:
     values, _ = read_yaml(CONFIGS / f"{variant.config}.yaml", BenchConfig)
     changes = dict(map(_change, (*variant.changes, *settings.changes)))
-    values |= changes | {"out": str(settings.shared)}
+    values = {"terms": "published", **values, **changes, "out": str(settings.shared)}
     files = tuple((one, settings.published / one.file) for one in weights)
     return Part(variant, build(BenchConfig, values), files, tuple(values), tuple(changes))
 

@@ -53,9 +53,10 @@ def bench_command(config_file: Path | None, **given: Any) -> int:
     from genflow.bench.choose import prepare
     from genflow.bench.start import check_place
     from genflow.bench.store import BusyError
+    from genflow.bench.terms import settle as settle_terms
 
     flags = Flags(*(given.pop(name) for name in FLAGS))
-    config, origin = settle(*resolve(BenchConfig, config_file, given))
+    config, origin = settle_terms(*settle(*resolve(BenchConfig, config_file, given)))
     check_place(config)
     plan = prepare(config, flags.only, flags.force)
     plan.store.check_place()
@@ -197,12 +198,15 @@ class ProgressLine:
 
 def _print_plan(config: BenchConfig, origin: dict[str, str], plan: BenchPlan, costs: Any) -> None:
     from genflow.bench import shards
+    from genflow.bench.tables import terms_table
     from genflow.config import flatten
 
     say("configuration (value, where it is from):")
     for path, value in flatten(config).items():
         shown = ",".join(map(str, value)) if isinstance(value, list) else value
         say(f"  {path:18} {shown!s:40} {origin.get(path, 'default')}")
+    if table := terms_table(config):
+        say(f"\n{table.markdown()}".rstrip())
     missing = {cell.key for cell in plan.todo}
     there = {cell.key for cell in plan.store.finished(plan.cells)}
     say(f"\n{len(plan.cells)} cells, {len(there - plan.again)} cached:")

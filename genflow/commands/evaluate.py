@@ -58,6 +58,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     assert opened.data is not None  # or it could not be opened
     name = opened.data["name"]
     bench = BenchConfig(
+        terms="published",
         process=(opened.name,),
         backbone=opened.about["backbone"]["name"],
         dataset=name,

@@ -26,36 +26,40 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
-from genflow.process.affine_path import AffinePath, Coefficients
-from genflow.process.base import Mode, Perturbed, Process
+from genflow.process.affine_path import Coefficients
+from genflow.process.base import Mode, Perturbed
 from genflow.process.bases import Gaussian
 from genflow.process.distributions import Distribution
 from genflow.process.grids import time_of_noise_left
 from genflow.process.guidance import NO_CLASS
-from genflow.process.heads import EDM, HEADS, Head, Score
+from genflow.process.heads import EDM, EDMRMS, HEADS, Head, Score
 from genflow.process.memory import Memory, crosses
+from genflow.process.noise_levels import NoiseLevels
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import Shard, posterior_mean
 from genflow.process.rules import Rule, linear_rule, mix
 from genflow.process.shapes import dimension, like_rows
-from genflow.random import strata
+from genflow.process.weighting import DATA_WEIGHTS
 
 OBJECTIVES = ("own", "stable")
 
 
 @dataclass(kw_only=True)
-class AffineProcess(AffinePath, Process):
+class AffineProcess(NoiseLevels):
     """A process that is fixed by its coefficients; a leaf class gives `coefficients` and its two times.
 
+    The options that are functions of the noise level alone are those of `genflow.process.noise_levels`.
+
     Arguments:
-        head: What the backbone predicts: "noise", "data", "velocity", "edm", or "score" where the base is Gaussian.
+        head: What the backbone predicts: "noise", "data", "velocity", "edm", "edm_rms", or "score" where the base is
+            Gaussian; see `genflow.process.heads`.
         mode: How it is sampled: "ode", or "sde" where the base is Gaussian.
-        objective: "own": each training point's target is from its own data point. "stable": from E[X | x_t] over the
-            batch and `large_batch` points more, which has less variance (Xu et al. 2023, arXiv:2302.00670). Heads
+        objective: The target. "own": each training point's is from its own data point. "stable": from E[X | x_t] over
+            the batch and `large_batch` points more, which has less variance (Xu et al. 2023, arXiv:2302.00670). Heads
             that are not linear in X̂ always take the second.
         large_batch: Data points of that average beside the batch itself, or "all" for the whole training set.
-        sigma_data: Standard deviation of the data's entries for the head "edm", data units. None: as `for_data`
-            finds it, else 0.5.
+        sigma_data: Standard deviation σ_d of the data's entries, data units, for the heads and weights that need it.
+            None: as `for_data` finds it, else 0.5.
     """
 
     head: str = "noise"
@@ -78,10 +82,10 @@ class AffineProcess(AffinePath, Process):
         )
         if self.mode == "sde" and self.why_not("sde"):
             raise ValueError(f"{type(self).__name__}: mode = 'sde' is not possible: {self.why_not('sde')}")
-        self.prediction = self.make_head()
         self.extra_channels = self.prediction.extra_channels
         averages = self.objective == "stable" or not self.prediction.linear
         self.reference_batch = (sys.maxsize if large == "all" else int(large)) if averages else 0
+        super().__post_init__()
 
     @property
     def drawn(self) -> Distribution | None:
@@ -99,27 +103,19 @@ class AffineProcess(AffinePath, Process):
 
     def make_head(self) -> Head:
         """The head object behind the name."""
-        if self.head == "edm":
-            return EDM() if self.sigma_data is None else EDM(self.sigma_data)
+        if self.head in ("edm", "edm_rms"):
+            return {"edm": EDM, "edm_rms": EDMRMS}[self.head](self.data_scale)
         return Score() if self.head == "score" else HEADS[self.head]()
 
     def for_data(self, x: Tensor) -> Self:
-        """With sigma_data, where the head wants it and it was not given, from data (n, *): the standard deviation
+        """With sigma_data, where an option wants it and it was not given, from data (n, *): the standard deviation
         of all entries."""
-        if self.head != "edm" or self.sigma_data is not None:
+        wanted = self.head in ("edm", "edm_rms") or self.weighting in DATA_WEIGHTS or self.relative
+        if not wanted or self.sigma_data is not None:
             return self
         return type(self)(**{**self.config(), "sigma_data": float(x.double().std(correction=0)) or 1.0})
 
     # ---- training ----------------------------------------------------------------------------------------
-
-    def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Training times (count,), float64, uniform in the clock over the training interval.
-
-        One time from each of `count` equal parts: every batch covers the interval, which lowers the variance of its
-        loss (Kingma et al. 2021, arXiv:2107.00630).
-        """
-        ends = self.to_clock(torch.tensor(self.training_interval, dtype=torch.float64)).tolist()
-        return self.from_clock(ends[0] + (ends[1] - ends[0]) * strata(count, generator=generator))
 
     def perturb(
         self, x: Tensor, *, generator: torch.Generator, refs: Tensor | None = None, partner: Tensor | None = None
@@ -144,21 +140,21 @@ class AffineProcess(AffinePath, Process):
         x_t, c = self.interpolate(x, noise, t), self.at(t, x)
         own = self.objective == "own" and self.prediction.linear
         target = self.prediction.encode_pair(x, noise, c) if own else self.average_target(x, x_t, t, refs)
-        return Perturbed(x_t, t, target, self.weight_like(t, x))
+        return Perturbed(x_t, t, target, self.weight_like(t, x_t))
 
     def row_numbers(self, t: Tensor) -> dict[str, Any]:
-        more = {"condition": self.condition(t), "noise_level": self.noise_level(t), "weight": self.weight(t)}
+        more = {"condition": self.condition(t), "noise_level": self.noise_level(t)}
+        if self.weighting == "unit" or not self.prediction.by_state:
+            more["weight"] = self.weight(t)
         return {**super().row_numbers(t), **more}
 
-    def weight_like(self, t: Tensor, x: Tensor) -> Tensor:
-        """`weight` in x's dtype and on its device."""
-        if crosses(t, x):
-            return self._rows.get(t, x, lambda: self.row_numbers(t.double()))["weight"]
-        return self.weight(t).to(x.device, x.dtype)
-
-    def weight(self, t: Tensor) -> Tensor:
-        """Weight of a training point's loss, shape (B,)."""
-        return torch.ones_like(t)
+    def weight_like(self, t: Tensor, x_t: Tensor) -> Tensor:
+        """`weight` at x_t in its dtype and on its device."""
+        if self.weighting != "unit" and self.prediction.by_state:
+            return self.weight(t, x_t).to(x_t.device, x_t.dtype)
+        if crosses(t, x_t):
+            return self._rows.get(t, x_t, lambda: self.row_numbers(t.double()))["weight"]
+        return self.weight(t).to(x_t.device, x_t.dtype)
 
     def average_target(self, x: Tensor, x_t: Tensor, t: Tensor, refs: Tensor | Shard | None) -> Tensor:
         """What the backbone should answer at x_t, from E[X | x_t] over the batch and the references."""
@@ -187,7 +183,8 @@ class AffineProcess(AffinePath, Process):
     # ---- sampling ----------------------------------------------------------------------------------------
 
     def noise_level(self, t: Tensor) -> Tensor:
-        return torch.as_tensor(self.coefficients(t)[1], dtype=torch.float64)
+        found = self.noise_ratio(t) if self.frame == "sigma" else self.coefficients(t)[1]
+        return torch.as_tensor(found, dtype=torch.float64)
 
     @cached_property
     def _rules(self) -> Memory:
@@ -198,7 +195,8 @@ class AffineProcess(AffinePath, Process):
 
         Kept, since a solver asks at the times of its grid in every batch; None where there is no such rule.
         """
-        if t.ndim or t.requires_grad or not (self.prediction.linear and self.is_affine and x.is_floating_point()):
+        head = self.prediction
+        if t.ndim or t.requires_grad or head.by_state or not (head.linear and self.is_affine and x.is_floating_point()):
             return None
 
         def make() -> Rule:

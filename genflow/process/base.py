@@ -165,6 +165,14 @@ class Process(ABC):
         """What the backbone receives as the time: t itself, or log(t)/4 where the clock is logarithmic."""
         return self.own_clock.condition(t)
 
+    def network_input(self, x: Tensor, t: Tensor) -> Tensor:
+        """What the backbone receives as the state: x_t itself unless a process says otherwise."""
+        return x
+
+    def state(self, network_input: Tensor, t: Tensor) -> Tensor:
+        """The inverse of `network_input`."""
+        return network_input
+
     def noise_level(self, t: Tensor) -> Tensor:
         """Scale of the noise in x_t, data units, for backbones that ask for it (`conditioning = "noise_level"`)."""
         raise ValueError(f"{type(self).__name__} does not define a noise level; use a backbone that takes the time")

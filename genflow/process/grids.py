@@ -116,15 +116,15 @@ def _log(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tens
 
 def _edm(process: Timed, u: Tensor, ends: tuple[float, float], rho: float) -> Tensor:
     low, high = (float(process.noise_ratio(torch.tensor(t, dtype=torch.float64))) for t in ends)
-    return _at_ratio(process, ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho, ends)
+    return time_at_ratio(process, ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho, ends)
 
 
 def _snr(process: Timed, u: Tensor, ends: tuple[float, float], _: float) -> Tensor:
     low, high = (float(process.noise_ratio(torch.tensor(t, dtype=torch.float64))) for t in ends)
-    return _at_ratio(process, (math.log(high) * (1 - u) + math.log(low) * u).exp(), ends)
+    return time_at_ratio(process, (math.log(high) * (1 - u) + math.log(low) * u).exp(), ends)
 
 
-def _at_ratio(process: Timed, ratio: Tensor, ends: tuple[float, float]) -> Tensor:
+def time_at_ratio(process: Timed, ratio: Tensor, ends: tuple[float, float]) -> Tensor:
     """Times with that noise-to-signal ratio, by bisection in the clock."""
     if not bool(ratio.isfinite().all()):
         raise ValueError(f"{type(process).__name__} has times without data: no ratio to space a grid by; use uniform")

@@ -8,9 +8,10 @@ and N̂ = (x − a X̂)/b:
     velocity  F = a' X̂ + b' N̂
     score     F = −N̂/b                                 a Gaussian base only
     edm       X̂ = c_skip x + c_out F                   Karras et al. 2022, arXiv:2206.00364
+    edm_rms   the same with each state's own mean square in the coefficients
     field     F = −√N (x − X̂, z)/(|(x − X̂, z)| + γ)    Xu et al. 2022, arXiv:2209.11178
 
-The first five are linear in X̂, so regression on single pairs (X, N) has the right minimum. The Poisson field is not:
+The first six are linear in X̂, so regression on single pairs (X, N) has the right minimum. The Poisson field is not:
 its target is computed from X̂ over a large batch. Heads differ in what an error of F does to X̂, v and s near the two
 ends of the path; they define the same model. Free paths, which have no X̂ of their own, learn v itself
 (`FreeVelocity` and its kin; Albergo et al. 2023, arXiv:2303.08797).
@@ -37,6 +38,8 @@ class Head(ABC):
     extra_channels = 0
     linear = True
     """Linear in X̂: then regression on single pairs finds the posterior mean, and no average target is needed."""
+    by_state = False
+    """Whether the coefficients of that line depend on x, and not on the time alone."""
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         """The output whose posterior mean is `mean`: what an oracle answers at x."""
@@ -59,15 +62,15 @@ class Head(ABC):
         """The errors whose squares the loss averages, shape (B, entries), of about the same size at every time."""
         return (output - target).flatten(1)
 
-    def noise_gain(self, c: Coefficients) -> Tensor:
-        """|dN̂/d residual|, shaped as c: what an error of the residual is worth as an error of N̂."""
+    def noise_gain(self, c: Coefficients, x: Tensor | None = None) -> Tensor:
+        """|dN̂/d residual|, shaped as c: what an error of the residual is worth as an error of N̂; x only `by_state`."""
         raise ValueError(f"the head {type(self).__name__} has no constant gain: its loss cannot be weighted by time")
 
 
 class Noise(Head):
     """N̂ itself: ε-prediction, the denoiser η of one-sided interpolants. Needs a > 0."""
 
-    def noise_gain(self, c: Coefficients) -> Tensor:
+    def noise_gain(self, c: Coefficients, x: Tensor | None = None) -> Tensor:
         return torch.ones_like(c.b)
 
     def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
@@ -100,7 +103,7 @@ class Score(Noise):
 class Data(Head):
     """X̂ itself. Needs b > 0."""
 
-    def noise_gain(self, c: Coefficients) -> Tensor:
+    def noise_gain(self, c: Coefficients, x: Tensor | None = None) -> Tensor:
         return (c.a / c.b).abs()
 
     def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
@@ -116,7 +119,7 @@ class Data(Head):
 class Velocity(Head):
     """dx/dt itself. With D = a b' − a' b: X̂ = (b' x − b v)/D, N̂ = (a v − a' x)/D."""
 
-    def noise_gain(self, c: Coefficients) -> Tensor:
+    def noise_gain(self, c: Coefficients, x: Tensor | None = None) -> Tensor:
         return (c.a / (c.a * c.db - c.da * c.b)).abs()
 
     def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
@@ -249,7 +252,7 @@ class EDM(Head):
         skip, out = c.a * self.sigma_data**2 / size**2, c.b * self.sigma_data / size
         return skip * x + out * output, c.b / size**2 * x - c.a * self.sigma_data / size * output
 
-    def noise_gain(self, c: Coefficients) -> Tensor:
+    def noise_gain(self, c: Coefficients, x: Tensor | None = None) -> Tensor:
         return (c.a * self.sigma_data / self._size(c)).abs()
 
     def _size(self, c: Coefficients) -> Tensor:
@@ -257,12 +260,52 @@ class EDM(Head):
         return torch.hypot(c.b, self.sigma_data * c.a)
 
 
+@dataclass(frozen=True)
+class EDMRMS(Head):
+    """EDM's preconditioning by each state's own size: for any base, with or without a variance.
+
+    S² = max(|x|²/N, b² + a² σ_d²), c_skip = a σ_d²/S² and c_out = σ_d √(S² − a² σ_d²)/S. A Gaussian base gives EDM's
+    coefficients up to O(N^(−1/2)); under heavy tails every state is scaled by the noise that it has, so at each b > 0
+    the target is bounded, where EDM's has no variance. They depend on x/a and σ = b/a alone: `docs/math.md`.
+
+    Arguments:
+        sigma_data: σ_d, standard deviation of the data's entries, data units.
+    """
+
+    sigma_data: float = 0.5
+
+    by_state = True
+
+    def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
+        return self.encode(data, c.a * data + c.b * base, c)
+
+    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        size, share = self._size(x, c)
+        return (mean - c.a * self.sigma_data**2 / size * x) / (self.sigma_data * share.sqrt())
+
+    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        size, share = self._size(x, c)
+        scaled = self.sigma_data * share.sqrt() * output
+        return c.a * self.sigma_data**2 / size * x + scaled, (share * x - c.a * scaled) / c.b
+
+    def noise_gain(self, c: Coefficients, x: Tensor | None = None) -> Tensor:
+        if x is None:
+            raise ValueError("the gain of the head EDMRMS depends on the state; give x")
+        return (c.a / c.b).abs() * self.sigma_data * self._size(x, c)[1].sqrt()
+
+    def _size(self, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
+        """S², and its share that is noise, 1 − a² σ_d²/S², shaped to multiply x."""
+        signal = (c.a * self.sigma_data).square()
+        noise = torch.maximum(like_rows(x.flatten(1).square().mean(1), x) - signal, c.b.square())
+        return noise + signal, noise / (noise + signal)
+
+
 def length(rows: Tensor) -> Tensor:
     """|row| of each row (B, *), shape (B,), with gradient zero, not NaN, at zero."""
     return torch.linalg.vector_norm(rows.flatten(1), dim=1)
 
 
-HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity, "edm": EDM}
+HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity, "edm": EDM, "edm_rms": EDMRMS}
 """Heads of every affine process; the score comes with a Gaussian base, the Poisson field with its process."""
 
 

@@ -151,7 +151,7 @@ class Interpolant(AffineProcess):
         return self._options()
 
     @property
-    def safe_interval(self) -> tuple[float, float]:
+    def path_interval(self) -> tuple[float, float]:
         return 1 - self.margin, self.margin
 
     # ---- the path ----------------------------------------------------------------------------------------

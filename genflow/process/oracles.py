@@ -45,8 +45,8 @@ DataLaw = GaussianMixture | Cauchy
 class Predicting(Protocol):
     """What an oracle needs of a process: its path, and the head whose output it gives. See `AffineProcess`."""
 
-    prediction: Head
-
+    @property
+    def prediction(self) -> Head: ...
     @property
     def base(self) -> Base: ...
     @property
@@ -58,6 +58,7 @@ class Predicting(Protocol):
     def coefficients(self, t: Tensor) -> Any: ...
     def at(self, t: Tensor, x: Tensor) -> Coefficients: ...
     def time(self, condition: Tensor) -> Tensor: ...
+    def state(self, network_input: Tensor, t: Tensor) -> Tensor: ...
     def why_not(self, capability: str) -> str | None: ...
 
 
@@ -84,6 +85,7 @@ class Oracle(ABC):
 
     def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
         t = self.process.time(condition.double())
+        x = self.process.state(x, t)
         data, base, latent = self.means(x, t)
         head, c = self.process.prediction, self.process.at(t, x)
         if isinstance(head, FreeVelocity):

@@ -26,6 +26,9 @@ class SILinear(Interpolant):
         one = torch.ones_like(t)
         return t, 1 - t, one, -one
 
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return super().time_at(sigma) if self.gamma != "none" else 1 / (1 + sigma)
+
 
 @dataclass(kw_only=True)
 class SITrig(Interpolant):
@@ -38,6 +41,10 @@ class SITrig(Interpolant):
         quarter = math.pi / 2
         a, b = (quarter * t).sin(), (quarter * t).cos()
         return a, b, quarter * b, -quarter * a
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        """σ = cot(πt/2)."""
+        return super().time_at(sigma) if self.gamma != "none" else (1 / sigma).atan() * (2 / math.pi)
 
 
 @dataclass(kw_only=True)
@@ -57,7 +64,7 @@ class SIEncDec(Interpolant):
         super().__post_init__()
 
     def affine_heads(self) -> tuple[str, ...]:
-        return ("data", "edm")
+        return ("data", "edm", "edm_rms")
 
     def path(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         share, rate = (math.pi * t).cos().square(), -math.pi * (2 * math.pi * t).sin()
@@ -108,7 +115,7 @@ class SIMirror(Interpolant):
         return self.affine_heads()
 
     def affine_heads(self) -> tuple[str, ...]:
-        return ("noise", "data", "edm", "score")
+        return ("noise", "data", "edm", "edm_rms", "score")
 
     def for_data(self, x: Tensor) -> Self:
         fitted = super().for_data(x)

@@ -15,6 +15,7 @@ arXiv:2302.04265) C is Student-t with D degrees of freedom, D = 1 is PFGM, and D
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -46,8 +47,8 @@ class PFGM(AffineProcess):
         sigma_end: σ, smallest scale of the perturbation, data units.
         tau: τ, the perturbation grows as (1 + τ)^m.
         m_max: M, largest m. None: int(3/4 ln(norm²/(2√N σ²))/ln(1+τ)) + 1.
-        z_min: End of sampling near the data.
-        z_max: Height of the prior. None: sqrt(2/π) σ (1+τ)^M.
+        z_min: End of sampling near the data; sigma_min, where it is given, takes its place.
+        z_max: Height of the prior, unless sigma_max is given. None: sqrt(2/π) σ (1+τ)^M.
         gamma: γ of the field head. None: 5/30 of the norm, the proportion of the published CIFAR-10 setting.
         radius: Largest norm of a data point, data units; see `PoissonField`. None: found, else 3000.
         inverse: How the velocity is read from a field; see `PoissonField`.
@@ -95,15 +96,20 @@ class PFGM(AffineProcess):
         self._check()
         self.steps = self.published_m() if self.m_max is None else self.m_max
         growth = self._growth()
-        self.t_data = self.z_min
-        self.t_prior = math.sqrt(2 / math.pi) * growth if self.z_max is None else self.z_max
+        ends = self.z_min, math.sqrt(2 / math.pi) * growth if self.z_max is None else self.z_max
+        given = [self._absolute(option) for option in ("sigma_min", "sigma_max")]
+        self.t_data, self.t_prior = (end if z is None else z for end, z in zip(ends, given, strict=True))
         self.radius_limit = math.sqrt(self.setting("dim")) * growth if self.upper_norm is None else self.upper_norm
         if self.perturbation == "published" and self.head != "field":
             raise ValueError(
                 "PFGM: perturbation = 'published' needs head = 'field'; other heads learn from exact draws"
             )
+        if self.perturbation == "published" and self.times != "clock":
+            raise ValueError(
+                f"PFGM: perturbation = 'published' draws z itself; leave times = '{self.times}' out, or take 'exact'"
+            )
         if self.t_prior <= self.t_data:
-            raise ValueError(f"PFGM: z_max = {self.t_prior:g} must lie above z_min = {self.z_min:g}")
+            raise ValueError(f"PFGM: z_max = {self.t_prior:g} must lie above z_min = {self.t_data:g}")
         super().__post_init__()
 
     def _check(self) -> None:
@@ -176,6 +182,9 @@ class PFGM(AffineProcess):
         one = torch.ones_like(t)
         return Coefficients(one, t, torch.zeros_like(t), one)
 
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return sigma
+
     def published_end(self, mode: str) -> str:
         """The authors' samplers stop at z_min."""
         return "none"
@@ -247,40 +256,37 @@ class PFGMPP(AffineProcess):
         D: Augmented dimensions; any number above 0.
         sigma_min: End of sampling near the data, data units.
         sigma_max: σ of the prior, data units.
-        training: "log_normal": ln σ ~ N(P_mean, P_std²), clipped to the interval. "log_uniform": even in ln σ.
-        P_mean: Mean of ln σ in training.
-        P_std: Standard deviation of ln σ in training.
+        training: The former name of `times`.
 
     Source: Xu et al. 2023, arXiv:2302.04265; constants and the head from Karras et al. 2022, arXiv:2206.00364.
     """
 
     head: str = "edm"
     D: float = 128
-    sigma_min: float = 0.002
+    sigma_min: float = 0.002  # these two are the path: they cannot be left out
     sigma_max: float = 80.0
-    training: str = "log_normal"
-    P_mean: float = -1.2
-    P_std: float = 1.2
+    times: str = "log_normal"
+    training: str | None = None
 
     clock = "log"
 
     def __post_init__(self) -> None:
         self._check()
-        self.t_data, self.t_prior = self.sigma_min, self.sigma_max
+        self.t_data, self.t_prior = self._absolute("sigma_min") or 0.0, self._absolute("sigma_max") or 0.0
         self.base = StudentT(df=float(self.D))  # type: ignore[misc]  # this base has a parameter
         super().__post_init__()
 
     def _check(self) -> None:
-        high, rules = self.sigma_max, ("log_normal", "log_uniform")
+        if self.training is not None:
+            warnings.warn("PFGMPP's option training is now times", FutureWarning, stacklevel=4)
+            self.times, self.training = self.training, None
+        high = self.sigma_max
         require(
             "PFGMPP",
             {
                 "D": (self.D, is_positive(self.D), "a number above 0"),
                 "sigma_min": (self.sigma_min, is_positive(self.sigma_min), "a number above 0"),
                 "sigma_max": (high, is_above(high, self.sigma_min), "a number above sigma_min"),
-                "training": (self.training, self.training in rules, " or ".join(rules)),
-                "P_mean": (self.P_mean, is_number(self.P_mean), "a number"),
-                "P_std": (self.P_std, is_positive(self.P_std), "a number above 0"),
             },
         )
 
@@ -288,12 +294,9 @@ class PFGMPP(AffineProcess):
         one = torch.ones_like(t)
         return Coefficients(one, t, torch.zeros_like(t), one)
 
+    def time_at(self, sigma: Tensor) -> Tensor:
+        return sigma
+
     def published_end(self, mode: str) -> str:
         """EDM's grid has σ = 0 as its last time."""
         return "zero"
-
-    def sample_time(self, count: int, *, generator: torch.Generator) -> Tensor:
-        if self.training == "log_uniform":
-            return super().sample_time(count, generator=generator)
-        draw = normal((count,), generator=generator, dtype=torch.float64, device="cpu")
-        return (self.P_mean + self.P_std * draw).exp().clamp(self.t_data, self.t_prior)

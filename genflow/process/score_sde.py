@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,29 +15,23 @@ from genflow.process.affine import AffineProcess
 from genflow.process.affine_path import Coefficients
 from genflow.random import integers
 
-WEIGHTINGS = ("unit", "likelihood")
-
 
 @dataclass(kw_only=True)
 class ScoreSDE(AffineProcess):
     """An affine path that is the law of a forward SDE dx = f x dt + g dw; a leaf gives coefficients and levels.
 
     Arguments:
-        weighting: "unit": errors of N̂ count alike at all times. "likelihood": errors of the score, times g(t)²,
-            which bounds the likelihood (Song et al. 2021, arXiv:2101.09258).
         levels: Train at that many discrete noise levels, as DDPM (VP) and SMLD (VE) do, with "noise" or "score" as
             head. None: at all times.
     """
 
-    weighting: str = "unit"
     levels: int | None = None
 
     def __post_init__(self) -> None:
-        rule, levels = self.weighting, self.levels
+        levels = self.levels
         require(
             type(self).__name__,
             {
-                "weighting": (rule, rule in WEIGHTINGS, " or ".join(WEIGHTINGS)),
                 "levels": (
                     levels,
                     levels is None or (is_count(levels, 2) and levels <= 1_000_000),
@@ -44,14 +39,12 @@ class ScoreSDE(AffineProcess):
                 ),
             },
         )
+        if levels is not None and self.times != "clock":
+            raise ValueError(
+                f"{type(self).__name__}: times = '{self.times}' draws all noise levels, levels = {levels} only some; "
+                "leave one of them out"
+            )
         super().__post_init__()
-
-    def weight(self, t: Tensor) -> Tensor:
-        """1, or g² (|dN̂/d residual|/b)² with g² = 2 ε(t)."""
-        if self.weighting == "unit":
-            return super().weight(t)
-        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double())))
-        return 2 * self.natural_diffusion(t) * (self.prediction.noise_gain(c) / c.b).square()
 
     def published_end(self, mode: str) -> str:
         """The authors' samplers end on a step of reverse diffusion without noise, taken at the last time.
@@ -96,7 +89,6 @@ class VP(ScoreSDE):
     t_prior = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         low, high, near, end = self.beta_min, self.beta_max, self.t_min, self.t_eps
         require(
             type(self).__name__,
@@ -112,16 +104,21 @@ class VP(ScoreSDE):
                 ),
             },
         )
-        if self.levels is not None:
-            betas = torch.linspace(self.beta_min, self.beta_max, int(self.levels), dtype=torch.float64) / self.levels
-            self._chain = torch.cat([torch.zeros(1, dtype=torch.float64), -torch.log1p(-betas).cumsum(0)])
+        super().__post_init__()
+
+    @cached_property
+    def _chain(self) -> Tensor:
+        """B after each step of DDPM's chain, (levels + 1,)."""
+        levels = int(self.levels or 0)
+        betas = torch.linspace(self.beta_min, self.beta_max, levels, dtype=torch.float64) / levels
+        return torch.cat([torch.zeros(1, dtype=torch.float64), -torch.log1p(-betas).cumsum(0)])
 
     @property
-    def safe_interval(self) -> tuple[float, float]:
+    def path_interval(self) -> tuple[float, float]:
         return self.t_min, self.t_prior
 
     @property
-    def training_interval(self) -> tuple[float, float]:
+    def path_training_interval(self) -> tuple[float, float]:
         return self.t_eps, self.t_prior
 
     def integral(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,7 +143,15 @@ class VP(ScoreSDE):
     @property
     def prior_scale(self) -> float:
         """The published prior is the standard normal; b(1) = 0.99998."""
-        return 1.0
+        return 1.0 if self.sigma_max is None else super().prior_scale
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        """From B = ln(1 + σ²), the root of β0 t + (β1 − β0) t²/2 = B."""
+        return super().time_at(sigma) if self.levels is not None else self._time_of(torch.log1p(sigma.square()))
+
+    def _time_of(self, integral: Tensor) -> Tensor:
+        rate = self.beta_max - self.beta_min
+        return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * rate * integral).sqrt())
 
 
 @dataclass(kw_only=True)
@@ -164,6 +169,10 @@ class SubVP(VP):
         a, b = (-integral / 2).exp(), -torch.expm1(-integral)
         return Coefficients(a, b, -beta / 2 * a, beta * a * a)
 
+    def time_at(self, sigma: Tensor) -> Tensor:
+        """σ = 2 sinh(B/2)."""
+        return super().time_at(sigma) if self.levels is not None else self._time_of(2 * (sigma / 2).asinh())
+
 
 @dataclass(kw_only=True)
 class VE(ScoreSDE):
@@ -180,7 +189,7 @@ class VE(ScoreSDE):
     Source: Song et al. 2021, arXiv:2011.13456; choice of σ_max: Song & Ermon 2020, arXiv:2006.09011.
     """
 
-    sigma_min: float = 0.01
+    sigma_min: float = 0.01  # these two are the path: they cannot be left out
     sigma_max: float = 50.0
 
     t_data = 0.0
@@ -199,8 +208,12 @@ class VE(ScoreSDE):
 
     def coefficients(self, t: Tensor) -> Coefficients:
         rate = math.log(self.sigma_max / self.sigma_min)
-        sigma = self.sigma_min * (rate * t).exp()
+        sigma = (self._absolute("sigma_min") or 0.0) * (rate * t).exp()
         return Coefficients(torch.ones_like(t), sigma, torch.zeros_like(t), rate * sigma)
+
+    def time_at(self, sigma: Tensor) -> Tensor:
+        low, high = (math.log(self._absolute(option) or 0.0) for option in ("sigma_min", "sigma_max"))
+        return (sigma.log() - low) / (high - low)
 
     def level_times(self) -> Tensor:
         return torch.linspace(0, 1, int(self.levels or 0), dtype=torch.float64)

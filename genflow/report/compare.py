@@ -66,6 +66,7 @@ def _row(line: Mapping[str, str], config: BenchConfig) -> Row:
     known = registries()["solvers"].entries().get(line["solver"])  # an unknown solver is taken to choose its own steps
     fixed = known is not None and known.tags.get("budget", True) and numbers["nfe"] is not None
     whole = {"n": int(line["n"]), "seed": int(line["seed"]), "budget": round(numbers["nfe"]) if fixed else None}
+    words["terms"] = line.get("terms") or ("" if words["process"] == REAL else "published")
     row = {**words, **numbers, **whole, "entry": owner(words["metric"], config.metric)}
     return row | {"training": training(row, "checkpoint" if config.checkpoint else "")}
 
@@ -137,6 +138,8 @@ def _differ(a: Setting, b: Setting, tested: bool) -> Judgement:
 def _obstacle(a: Sequence[Row], b: Sequence[Row]) -> str:
     if {comparable(row["protocol"]) for row in a} != {comparable(row["protocol"]) for row in b}:
         return "protocols differ"
+    if {row.get("terms") for row in a} != {row.get("terms") for row in b}:
+        return "terms differ"
     return "" if {row["n"] for row in a} == {row["n"] for row in b} else "n differs"
 
 

@@ -44,7 +44,7 @@ def read_bench(folder: Path) -> BenchConfig:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"'{folder}' holds no bench: it has no config.yaml; give the --out folder of a bench")
     values, _ = read_yaml(folder / "config.yaml", BenchConfig)
-    return cast(BenchConfig, build(BenchConfig, {**values, "out": str(folder)}))
+    return cast(BenchConfig, build(BenchConfig, {"terms": "published", **values, "out": str(folder)}))
 
 
 def read_record(root: Path) -> tuple[Record, str]:

@@ -13,7 +13,7 @@ import yaml
 
 from genflow.bench.cells import Cell, plan
 from genflow.bench.store import Store
-from genflow.bench.tables import collect, gaps_table, tables, to_csv, to_markdown
+from genflow.bench.tables import collect, gaps_table, tables, terms_table, to_csv, to_markdown
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict
 from genflow.evaluate.protocol import check_protocols
@@ -56,7 +56,8 @@ def write_outputs(
     """
     rows = collect(store, cells)
     gaps = gaps_table(config.process, config.metric)
-    found = [*tables(rows), *([gaps] if gaps else [])]
+    extra = (gaps, terms_table(config))
+    found = [*tables(rows, config.allow_mixed), *(table for table in extra if table)]
     record, held = read_record(store.root)
     text = to_markdown(found, record.commands[-1] if again and record.commands else command)
     stamp = digest(config, store, cells)

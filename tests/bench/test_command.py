@@ -68,7 +68,7 @@ def test_a_failure_is_code_3_with_or_without_keep_going_and_the_tables_show_the_
     assert gone_on.code == 3
     assert "3 cells are missing" in gone_on.err
     assert "| vp_ode | euler |" in gone_on.out
-    assert "| pfgm |" not in gone_on.out
+    assert "| pfgm | euler |" not in gone_on.out
     assert json.loads((tmp_path / "run" / "failures.json").read_text()) == {
         "train pfgm seed 0": "NonFiniteLossError: the loss is nan"
     }

@@ -369,6 +369,8 @@ OTHER = {
     "train.on_nan": "skip:1",
     "metric_options": "fd.features=tiny",
     "inception": "weights.pth",
+    "terms": "published",
+    "terms_file": "tuned.yaml",
     "scheduler": "tcp://host:8786",
     "cluster": "slurm:queue=gpu",
     "slurm": "partition=gpu",
@@ -400,6 +402,8 @@ CHANGES = {
     "metric_options": {"fd"},
     "inception": set(),
     "allow_mixed": set(),
+    "terms": ALL,
+    "terms_file": set(),
     "sample_batch": set(),
     "shard": set(),
     "jobs": set(),
@@ -507,7 +511,7 @@ def test_keys_change_with_the_code(monkeypatch):
 
 def test_keys_change_with_a_plugin_version(monkeypatch):
     registry = registries()["processes"]
-    entry = dataclasses.replace(registry.entry("pfgm"), name="fast", family="fast", origin="a-plugin", target="p:Fast")
+    entry = dataclasses.replace(registry.entry("pfgm"), name="fast", family="fast", origin="a-plugin")
     monkeypatch.setitem(registry._found, "fast", entry)
     found = []
     for version in ("1.0", "1.1"):

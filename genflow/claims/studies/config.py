@@ -8,8 +8,9 @@ from typing import Any
 
 from genflow.bench.checkpoints import settle
 from genflow.bench.pairs import check_names
+from genflow.bench.terms import settle as settle_terms
 from genflow.claims.studies import entry
-from genflow.config import BenchConfig, ConfigError, build, flatten, option
+from genflow.config import TERMS, BenchConfig, ConfigError, build, flatten, option
 from genflow.registry import registries, unknown
 
 UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm")
@@ -26,7 +27,16 @@ KINDS, CARRIERS = ("fresh", "held"), ("drift", "mean")
 class StudyConfig(BenchConfig):
     """A study. The first process is the one that a claim is about."""
 
+    solver: tuple[str, ...] = option(
+        ("euler", "heun", "rk45", "euler_maruyama"), "solvers; each process takes those of its mode", registry="solvers"
+    )
     samples: int = option(2000, "samples of a point; distances are means over blocks of the test split's size", least=2)
+    terms: str = option(
+        "published",
+        "what a comparison holds equal: controlled (all but path and base), published (each process as its paper), or "
+        "tuned (each as a search found it)",
+        among=TERMS,
+    )
     models: str = option(
         "runs/bench", "folder of the bench whose trained models are used; what it lacks is trained in it", place=True
     )
@@ -93,8 +103,9 @@ def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyC
         values = getattr(own, key)
         if len(set(values)) != len(values):
             raise ConfigError(f"{key} lists a value twice: {', '.join(map(str, values))}")
-    settled_bench, _ = settle(bench_of(own), origin)
-    brought = {f: getattr(settled_bench, f) for f in ("process", "backbone", "dataset", "dataset_options")}
+    settled_bench, _ = settle_terms(*settle(bench_of(own), origin))
+    kept = ("process", "backbone", "dataset", "dataset_options", "terms", "process_options", "solver_options")
+    brought = {f: getattr(settled_bench, f) for f in kept}
     own = replace(own, **brought)
     check_names(bench_of(own))
     return own
