@@ -213,7 +213,13 @@ class Field:
     def keep(self, rows: Tensor) -> None:
         """Drops all but these rows (mask over the current batch), as a solver asks when only they travel on."""
         if self.labels is not None:
-            self.labels = self.labels[rows.to(self.labels.device)]
+            places = rows.cpu().nonzero().flatten().to(self.labels.device, non_blocking=True)
+            self.labels = self.labels.index_select(0, places)
+
+    @property
+    def fixed_batch(self) -> bool:
+        """Whether batches are better left as long as they are: a compiled network is compiled again for each length."""
+        return hasattr(self.backbone, "_orig_mod")
 
     def rows(self, rows: Tensor) -> Self:
         """A copy that sees only these rows (mask over the current batch)."""
