@@ -222,7 +222,9 @@ class Embedded(Solver):
     def _begin(self, field: FieldLike, x: Tensor, start: float, end: float, groups: int) -> _State:
         s, sign = np.full(groups, start), math.copysign(1.0, end - start)
         slopes = x.new_empty(len(self.tableau.error), *x.shape)
-        (t,), (rate,), _ = self._announced(field, x, field.clock.from_clock(torch.tensor([[start]], dtype=torch.float64)), s[:1])
+        (t,), (rate,), _ = self._announced(
+            field, x, field.clock.from_clock(torch.tensor([[start]], dtype=torch.float64)), s[:1]
+        )
         slopes = self._slope(field, x, t, rate, slopes, 0)
         k = slopes[0]
         size, speed = on_host(self._norms(groups, self._scaled(x, x, x), self._scaled(k, x, x)))

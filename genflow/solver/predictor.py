@@ -23,7 +23,6 @@ from genflow.solver.langevin import ald_size, langevin_size, langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama, drawn, is_noiseless_end, needed, transition
 
-
 State = TypeVar("State", Tensor, Combination)
 
 
@@ -252,9 +251,7 @@ class PredictorCorrector(FixedStep):
             x = self.correct(field, x, s, noise, noiseless=left == 0 and is_noiseless_end(field, s))
         return x
 
-    def correct(
-        self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None, noiseless: bool = False
-    ) -> Tensor:
+    def correct(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None, noiseless: bool = False) -> Tensor:
         """One Langevin step at t, with its noise or without."""
         known, start, draw = scheduled(field, self), Combination.of(x), needed(noise, self).like(x)
         (score,) = read(field, start, t, "score")
