@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -213,9 +213,6 @@ class AffineProcess(AffinePath, Process):
         if moment is not None and moment.fits(x) and moment.at is not None and moment.at.b.ndim == x.ndim:
             return moment.at
         return super().at(t, x)
-
-    def _keep_coefficients(self, key: Any, found: Coefficients | None) -> None:
-        self._coefficients.put(key, found)
 
     def terms(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
         if "score" in names and self.why_not("score"):

@@ -211,6 +211,10 @@ class Process(ABC):
     # number would make it wait, so solvers announce their times, and all numbers of all times go over at once.
 
     @cached_property
+    def _coefficients(self) -> Memory:
+        return Memory()
+
+    @cached_property
     def _moments(self) -> dict[int, Moment]:
         return {}
 
@@ -231,10 +235,7 @@ class Process(ABC):
         if new:
             for i, moment in zip(new, self._moments_at(t[new, None], x, noise_level, None)[0], strict=True):
                 self._conditions.put(keys[i], moment.condition.reshape(()))
-                self._keep_coefficients((keys[i][0], x.ndim, x.dtype, x.device), moment.at)
-
-    def _keep_coefficients(self, key: Any, found: Coefficients | None) -> None:
-        """Where coefficients are kept, those of a time; a process without them keeps none."""
+                self._coefficients.put((keys[i][0], x.ndim, x.dtype, x.device), moment.at)
 
     def prepare_rows(self, t: Tensor, x: Tensor, beside: Tensor, *, noise_level: bool) -> tuple[list[Tensor], Tensor]:
         """Announces a time of each row for S stages, t (S, B): they are known by the tensors that come out.

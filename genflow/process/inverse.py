@@ -1,12 +1,12 @@
-"""The Poisson field's inverse in a dozen kernels, for accelerators, where the forty of its formula wait for each other.
+"""The Poisson field's inverse in a dozen operations on short rows, where its formula as written takes forty.
 
-`PoissonField` finds p* from q = |v_x|/√N, p = −v_z/√N, |x| and z. On the curve of exact fields the weight of "projected"
-is w = q² z²/(z² + γ² q²): with G = R + γ = (γ + s)/(1 − q²) and s² = q²γ² + (1 − q²) z², the derivation's (z² + Rγ) is
-G s and its r is q G. So the five quotients that are needed have numerators and denominators that are linear in q² or in
-(|x| ± radius)², or square roots of such. They are computed as the rows of one table, the numbers of which depend on the
+`PoissonField` finds p* from q = |v_x|/√N, p = −v_z/√N, |x| and z. With G = R + γ = (γ + s)/(1 − q²) and
+s² = q²γ² + (1 − q²) z², the derivation's z² + Rγ is G s and its r is q G, so that the weight of "projected" is
+w = q² z²/(z² + γ² q²). Then the five quotients that are needed have numerators and denominators that are linear in q²
+or in (|x| ± radius)², or square roots of such. They are computed as the rows of one table, whose numbers depend on the
 time alone and are found on the host in float64.
 
-Rows come in pairs, numerator and denominator: w; −√N z p_exact; the velocity's bound; and the bounds of p* on either side.
+Rows come in pairs of numerator and denominator: w, −√N z p_exact, the velocity's bound, the two bounds of p*.
 """
 
 from __future__ import annotations
