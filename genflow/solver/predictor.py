@@ -245,22 +245,40 @@ class PredictorCorrector(FixedStep):
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if self.predictor:
             for _ in range(calls - 1):
-                x = self.correct(field, x, t, noise)
+                x = self._moves(field, x, t, noise)[0].value()
             return self.predictor.step(field, x, t, s, noise, 1)
         for left in reversed(range(calls)):
-            x = self.correct(field, x, s, noise, noiseless=left == 0 and is_noiseless_end(field, s))
+            moved, mean = self._moves(field, x, s, noise)
+            x = (mean if left == 0 and is_noiseless_end(field, s) else moved).value()
         return x
 
-    def correct(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None, noiseless: bool = False) -> Tensor:
-        """One Langevin step at t, with its noise or without."""
+    def correct(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
+        """One Langevin step at t, with its noise and without."""
+        moved, mean = self._moves(field, x, t, noise)
+        return moved.value(), mean.value()
+
+    def _moves(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Combination, Combination]:
         known, start, draw = scheduled(field, self), Combination.of(x), needed(noise, self).like(x)
         (score,) = read(field, start, t, "score")
         a, b = (v.tolist() for v in known.schedule(torch.stack([t, nearer(field, t)])))
-        alpha, limit = (a[0] / a[1]) ** 2, self.limit * b[0] * b[0]
-        if self.corrector == "langevin" and self.norms == "batch":
-            size = langevin_size(score.value(), draw, self.snr, alpha).nan_to_num(limit).clamp(max=limit)
-            moved: tuple[Tensor, Tensor] = langevin_step(x, score.value(), draw, size)
-            return moved[noiseless]
-        size = min(float(ald_size(b[0], self.snr, alpha)), limit)
-        found: Combination = langevin_step(start, score, Combination.of(draw), size)[noiseless]
-        return found.value()
+        alpha = (a[0] / a[1]) ** 2
+        if self._by_batch:
+            both = langevin_step(x, score.value(), draw, self.size(score.value(), draw, b[0], alpha))
+            return Combination.of(both[0]), Combination.of(both[1])
+        found: tuple[Combination, Combination]
+        found = langevin_step(start, score, Combination.of(draw), self._time_size(b[0], alpha))
+        return found
+
+    @property
+    def _by_batch(self) -> bool:
+        return self.corrector == "langevin" and self.norms == "batch"
+
+    def _time_size(self, b: float, alpha: float) -> float:
+        return min(float(ald_size(b, self.snr, alpha)), self.limit * b * b)
+
+    def size(self, score: Tensor, draw: Tensor, b: float, alpha: float) -> Tensor:
+        """Of the step at each sample, shape (B,)."""
+        if not self._by_batch:
+            return score.new_full((len(score),), self._time_size(b, alpha))
+        limit = self.limit * b * b
+        return langevin_size(score, draw, self.snr, alpha).nan_to_num(limit).clamp(max=limit)
