@@ -255,11 +255,11 @@ class AffineProcess(AffinePath, Process):
     def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """a(s) X̂ + b(s) N̂."""
         if not (t.ndim or s.ndim) and self.is_affine:
-            data, base = self.terms(("data", "base"), output, Combination.of(x), t)
+            means = self.terms(("data", "base"), output, Combination.of(x), t)
             self.check_time(s)
             then = self.rule(x, s)
             a, b = (then.a, then.b) if then else (float(v) for v in self.coefficients(s.double())[:2])
-            return (a * data + b * base).value()
+            return (a * means[0] + b * means[1]).value()
         self.check_time(t)
         self.check_time(s)
         data, base = self.prediction.decode(output, x, self.at(t, x))

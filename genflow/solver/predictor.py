@@ -53,7 +53,8 @@ class Discrete(FixedStep):
         known, source, start = scheduled(field, self), needed(noise, self), Combination.of(x)
         a, b = known.schedule(torch.stack([t, s]))
         r, variance = transition(a, b)
-        mean = self.mean(start, *read(field, start, t, "score"), r, variance)
+        (score,) = read(field, start, t, "score")
+        mean = self.mean(start, score, r, variance)
         if not is_noiseless_end(field, s):
             mean = mean + drawn(source, x, self.scale(variance, *b.tolist()))
         return mean.value()
