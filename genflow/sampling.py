@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -141,7 +141,7 @@ def _in_batches(
         except (RuntimeError, MemoryError) as error:
             batch_size = smaller_batch(len(rows), error)
             continue
-        xs.append(part.x.cpu())
+        xs.append(part.x)
         counts.append(part.nfe * len(rows))
         stopped.append(torch.zeros(len(rows), dtype=torch.bool) if part.stopped is None else part.stopped)
         done = rows.stop
@@ -199,8 +199,9 @@ class _Draw:
         x, noise = draw_prior(self.process, self.shape, seed, indices, self.dtype, self.device)
         field = self.process.field(self.backbone, labels=labels, guidance=guidance)
         with counted_from(indices.start):
-            begin = temperature * x
+            begin = (x if temperature == 1 else temperature * x).to(self.device, non_blocking=True)
             part = self.solver.solve(field, begin, nfe=nfe, noise=noise, observer=self.observer)
+        part = replace(part, x=part.x.cpu())
         check_samples(part.x, indices.start)
         return part
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -32,13 +33,14 @@ from genflow.process.bases import Gaussian
 from genflow.process.distributions import Distribution
 from genflow.process.grids import time_of_noise_left
 from genflow.process.guidance import NO_CLASS
-from genflow.process.heads import EDM, EDMRMS, HEADS, Head, Score
+from genflow.process.heads import EDM, EDMRMS, HEADS, Head, PoissonField, Score
+from genflow.process.linear import Combination
 from genflow.process.memory import Memory, crosses
 from genflow.process.noise_levels import NoiseLevels
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import Shard, posterior_mean
-from genflow.process.rules import Rule, linear_rule, mix
-from genflow.process.shapes import dimension, like_rows
+from genflow.process.rules import Rule, combined, linear_rule, mix
+from genflow.process.shapes import dimension, like_rows, over
 from genflow.process.weighting import DATA_WEIGHTS
 
 OBJECTIVES = ("own", "stable")
@@ -202,16 +204,55 @@ class AffineProcess(NoiseLevels):
         def make() -> Rule:
             self.check_time(t)
             one = torch.ones(1, 1, dtype=torch.float64)
-            return linear_rule(self.prediction, self.at(torch.tensor(float(t), dtype=torch.float64), one))
+            c = Coefficients(*(over(value, one) for value in self.coefficients(t.double().cpu())))
+            return linear_rule(self.prediction, c)
 
         found: Rule = self._rules.get(float(t), make)
         return found
 
+    def numbers(self, t: Tensor, x: Tensor) -> list[Tensor]:
+        found = super().numbers(t, x)
+        if not self.is_affine:
+            return found
+        return found + self.prediction.table(Coefficients(*(v[:, None] for v in found)), dimension(x))
+
+    def at(self, t: Tensor, x: Tensor) -> Coefficients:
+        moment = self._moments.get(id(t))
+        if moment is not None and moment.fits(x) and moment.at is not None and moment.at.b.ndim == x.ndim:
+            return moment.at
+        return super().at(t, x)
+
+    def terms(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
+        if "score" in names and self.why_not("score"):
+            raise ValueError(self.why_not("score"))
+        state = x.value()
+        if rule := self.rule(state, t):
+            return [combined(x, output, getattr(rule, name)) for name in names]
+        if t.ndim or t.requires_grad or not isinstance(self.prediction, PoissonField) or not self.is_affine:
+            return self._computed(names, output, x, t)
+        self.check_time(t)
+        c = self.at(t, state)
+        slope = Combination.of(output[:, :-1], per=self.prediction.divisor(output, state, c))
+        found = {"velocity": slope, "base": slope, "data": x - float(self.coefficients(t.double())[1]) * slope}
+        return [found[name] for name in names]
+
+    def _computed(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
+        if "base" not in names:
+            return super().terms(names, output, x, t)
+        self.check_time(t)
+        data, base = self.prediction.decode(output, x.value(), self.at(t, x.value()))
+        return [Combination.of(data), Combination.of(base)]
+
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
             return mix(x, output, rule.velocity)
+        c = self.at(t, x)
+        table = getattr(c, "table", None)
+        if table is not None and self.prediction.linear:  # announced times, so they are inside
+            of_x, of_output = (like_rows(factor, x) for factor in table)
+            return torch.addcmul(of_x * x, of_output, output)
         self.check_time(t)
-        return self.prediction.velocity(output, x, self.at(t, x))
+        return self.prediction.velocity(output, x, c)
 
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
@@ -221,9 +262,12 @@ class AffineProcess(NoiseLevels):
 
     def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """a(s) X̂ + b(s) N̂."""
-        if (now := self.rule(x, t)) and (then := self.rule(x, s)):
-            (of_x, of_output), (base_x, base_output) = now.data, now.base
-            return mix(x, output, (then.a * of_x + then.b * base_x, then.a * of_output + then.b * base_output))
+        if not (t.ndim or s.ndim) and self.is_affine:
+            means = self.terms(("data", "base"), output, Combination.of(x), t)
+            self.check_time(s)
+            then = self.rule(x, s)
+            a, b = (then.a, then.b) if then else (float(v) for v in self.coefficients(s.double())[:2])
+            return (a * means[0] + b * means[1]).value()
         self.check_time(t)
         self.check_time(s)
         data, base = self.prediction.decode(output, x, self.at(t, x))

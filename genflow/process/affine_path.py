@@ -29,6 +29,12 @@ class Coefficients(NamedTuple):
     gdg: Tensor | float = 0.0
 
 
+class At(Coefficients):
+    """Coefficients where x is, with the numbers that the head reads by at those times; see `Head.table`."""
+
+    table: Tensor | None = None
+
+
 class AffinePath(ABC):
     """x_t = a(t) X + b(t) N with data X and a base N drawn independently of them."""
 
@@ -59,9 +65,22 @@ class AffinePath(ABC):
             return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
 
         def make() -> Coefficients:
-            return Coefficients(*(over(value, x) for value in self.coefficients(t.detach().double().cpu())))
+            numbers = self.numbers(t.detach().double().cpu().reshape(1), x)
+            return self.placed(torch.stack(numbers).to(x.device, x.dtype, non_blocking=True), x)
 
         found: Coefficients = self._coefficients.get((float(t), x.ndim, x.dtype, x.device), make)
+        return found
+
+    def numbers(self, t: Tensor, x: Tensor) -> list[Tensor]:
+        """What `placed` needs of times (n,), each (n,), float64 on the host: copied to a device at once."""
+        values = Coefficients(*self.coefficients(t))
+        return [torch.as_tensor(value, dtype=torch.float64).expand(len(t)) for value in values]
+
+    def placed(self, numbers: Tensor, x: Tensor) -> At:
+        """`numbers` as they are used, from x's device: of one time, shape (k, 1), or of one a row, (k, B)."""
+        count = len(Coefficients._fields)
+        found = At(*(like_rows(value, x) for value in numbers[:count].unbind()))
+        found.table = numbers[count:] if len(numbers) > count else None
         return found
 
     def base_like(self, x: Tensor, generator: torch.Generator) -> Tensor:

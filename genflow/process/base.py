@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
@@ -17,9 +17,14 @@ from genflow.process.affine_path import Coefficients
 from genflow.process.clock import CLOCKS, Clock
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
+from genflow.process.linear import Combination
 from genflow.process.memory import Memory, RowNumbers, crosses
+from genflow.process.moments import Moments
 
 Mode = Literal["ode", "sde"]
+
+READINGS = {"velocity": "velocity", "score": "score", "data": "data_mean"}
+"""What a solver reads of an output, and the method of a process that finds it."""
 
 
 class Perturbed(NamedTuple):
@@ -31,7 +36,7 @@ class Perturbed(NamedTuple):
     weight: Tensor
 
 
-class Process(ABC):
+class Process(Moments, ABC):
     """A continuous path between data (at t_data) and a prior (at t_prior).
 
     A subclass gives `perturb`, `velocity`, `sample_prior` and `log_prior`; the rest is finished here. Sampling
@@ -200,6 +205,9 @@ class Process(ABC):
             noise_level: The backbone asks for `noise_level` in the place of `condition`.
         """
         make = self.noise_level if noise_level else self.condition
+        moment = self._moments.get(id(t))
+        if moment is not None and moment.fits(x):
+            return moment.condition
         if crosses(t, x):
             found = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
             if (name := make.__name__) in found:
@@ -297,6 +305,18 @@ class Process(ABC):
         if capability in ("ode", "likelihood"):
             return None
         return f"{type(self).__name__} does not define '{capability}'"
+
+    def terms(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
+        """What `velocity`, `score`, "data" (`data_mean`) and "base" find, by name, as sums that a solver can add to.
+
+        A class that overrides one of these readings is read by it; see `__init_subclass__`.
+        """
+        return [Combination.of(getattr(self, READINGS[name])(output, x.value(), t)) for name in names]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "terms" not in cls.__dict__ and any(name in cls.__dict__ for name in READINGS.values()):
+            cls.terms = Process.terms  # type: ignore[method-assign]
 
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Gradient of log p_t at x, shape (B, *); raises ValueError where the process has none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from genflow.process.clock import Clock, Timed
 from genflow.process.grids import Spacing, times
 from genflow.process.guidance import NO_CLASS, check_guidance, guided
+from genflow.process.linear import Combination
 
 BackboneLike = Callable[..., Tensor]
 """Any callable (x_t of shape (B, *), condition of shape (B,)) -> tensor of x_t's shape plus the extra channels.
@@ -42,8 +43,13 @@ class Readable(Timed, Protocol):
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor: ...
     def ddim_step(self, output: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
+    def terms(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]: ...
     def condition_like(self, t: Tensor, x: Tensor, *, noise_level: bool) -> Tensor: ...
     def network_input(self, x: Tensor, t: Tensor) -> Tensor: ...
+    def prepare(self, t: Tensor, x: Tensor, *, noise_level: bool) -> None: ...
+    def prepare_rows(
+        self, t: Tensor, x: Tensor, beside: Tensor, *, noise_level: bool
+    ) -> tuple[list[Tensor], Tensor]: ...
     def diffusion_at(self, t: Tensor) -> Tensor: ...
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def why_not(self, capability: str) -> str | None: ...
@@ -102,6 +108,30 @@ class Field:
             return given
         output = self.output(x, times[0], unlabelled=True)
         return [guided(read(output, x, *times), g, self.guidance) for read, g in zip(readings, given, strict=True)]
+
+    def read(self, names: Sequence[str], x: Combination, t: Tensor) -> list[Combination]:
+        """ "velocity", "score" or "data" at (x, t), by name, as sums that a step adds to; one evaluation.
+
+        A subclass that gives one of these methods its own meaning is read by the methods.
+        """
+        given = self.process.terms(names, self.output(x.value(), t), x, t)
+        if self.cost == 1:
+            return given
+        without = self.process.terms(names, self.output(x.value(), t, unlabelled=True), x, t)
+        return [(1 - self.guidance) * f + self.guidance * g for f, g in zip(without, given, strict=True)]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "read" not in cls.__dict__ and {"velocity", "score", "data", "velocity_and_score"} & set(cls.__dict__):
+            cls.read = None  # type: ignore[assignment, method-assign]
+
+    def prepare(self, t: Tensor, x: Tensor) -> None:
+        """Announces times; see `Process.prepare`."""
+        self.process.prepare(t, x, noise_level=self._wants_noise_level)
+
+    def prepare_rows(self, t: Tensor, x: Tensor, beside: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Announces times of each row; see `Process.prepare_rows`."""
+        return self.process.prepare_rows(t, x, beside, noise_level=self._wants_noise_level)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the sampling ODE, shape (B, *)."""
@@ -184,7 +214,13 @@ class Field:
     def keep(self, rows: Tensor) -> None:
         """Drops all but these rows (mask over the current batch), as a solver asks when only they travel on."""
         if self.labels is not None:
-            self.labels = self.labels[rows.to(self.labels.device)]
+            places = rows.cpu().nonzero().flatten().to(self.labels.device, non_blocking=True)
+            self.labels = self.labels.index_select(0, places)
+
+    @property
+    def fixed_batch(self) -> bool:
+        """Whether batches are better left as long as they are: a compiled network is compiled again for each length."""
+        return hasattr(self.backbone, "_orig_mod")
 
     def rows(self, rows: Tensor) -> Self:
         """A copy that sees only these rows (mask over the current batch)."""

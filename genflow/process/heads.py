@@ -22,12 +22,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from genflow.process import inverse
 from genflow.process.affine_path import Coefficients
 from genflow.process.shapes import dimension, like_rows
 
@@ -52,6 +51,18 @@ class Head(ABC):
     @abstractmethod
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         """(X̂, N̂) from an output, each of shape (B, *)."""
+
+    def table(self, c: Coefficients, dim: int) -> list[Tensor]:
+        """Numbers (n,) that `velocity` is read by at n times: of a linear head its factors of x and of the output.
+
+        Arguments:
+            c: Coefficients, float64, shape (n, 1).
+            dim: Entries of a state.
+        """
+        if self.by_state:
+            return []
+        one, zero = torch.ones_like(c.b), torch.zeros_like(c.b)
+        return [self.velocity(zero, one, c)[:, 0], self.velocity(one, zero, c)[:, 0]]
 
     def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
         """a' X̂ + b' N̂."""
@@ -183,23 +194,29 @@ class PoissonField(Head):
         slope = self.velocity(output, x, c)
         return x - c.b * slope, slope
 
+    def table(self, c: Coefficients, dim: int) -> list[Tensor]:
+        return inverse.table(self, c.b[:, 0], dim) if self.inverse in ("exact", "projected") else []
+
     def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        root = math.sqrt(dimension(x))
+        return output[:, :-1] / self.divisor(output, x, c)
+
+    def divisor(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        """−√N p*, by which v_x gives the velocity, one number per row, shaped to divide x."""
+        root, z = math.sqrt(dimension(x)), c.b.reshape(-1)
+        table = getattr(c, "table", None)
+        if table is not None and not (torch.is_grad_enabled() and (output.requires_grad or x.requires_grad)):
+            return like_rows(inverse.divisor(output, x, table), x)
         q, p = length(output[:, :-1]) / root, output[:, -1:].flatten(1).mean(1) / -root
-        z = c.b.reshape(-1)
         if self.inverse == "ratio":
             share = p
         elif self.inverse == "published":
             share = self._published(q, p, z) - 1e-5 / root  # the published code adds 1e-5 to v_z
-        elif output.requires_grad or x.requires_grad or not x.is_cpu:
+        else:
             share = self._weighed(q, p, length(x), z)
-        else:  # some forty operations on B numbers, which cost numpy a third of what they cost torch
-            with np.errstate(all="ignore"):
-                share = torch.from_numpy(self._weighed(q.numpy(), p.numpy(), length(x).numpy(), z.numpy()))
-        return output[:, :-1] / like_rows(-root * share, x)
+        return like_rows(-root * share, x)
 
-    def _weighed(self, q: Any, p: Any, distance: Any, z: Any) -> Any:
-        """p* by "exact" or "projected", from arrays of torch or numpy alike; `distance` is |x|.
+    def _weighed(self, q: Tensor, p: Tensor, distance: Tensor, z: Tensor) -> Tensor:
+        """p* by "exact" or "projected"; `distance` is |x|. Gradients flow through it; `inverse.divisor` is faster.
 
         It is z/(R + γ) for some r with | r − |x| | <= radius; and z |velocity| = q z/p*, which is r, is not above that.
         """
@@ -211,12 +228,12 @@ class PoissonField(Head):
         highest = z / ((near * near + z * z) ** 0.5 + self.gamma)
         return share.clip(lowest, highest).clip(q * z / far.clip(1e-30))
 
-    def _exact(self, q: Any, z: Any) -> Any:
+    def _exact(self, q: Tensor, z: Tensor) -> Tensor:
         """z/(R + γ) = z (1 − q²)/(γ + sqrt(q²γ² + (1 − q²) z²)); zero or less where q says "beyond infinity"."""
         rest = 1 - q * q
         return z * rest / (self.gamma + (self.gamma**2 * (1 - rest) + rest * z * z).clip(0) ** 0.5)
 
-    def _projected(self, exact: Any, p: Any, z: Any) -> Any:
+    def _projected(self, exact: Tensor, p: Tensor, z: Tensor) -> Tensor:
         """(p + w p_exact)/(1 + w), w = (dq/dp)² = ((z² + Rγ)/(z r))² along the curve."""
         reach = z / exact.clip(1e-6 * z) - self.gamma
         near = z * z * (reach * reach - z * z).clip(0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -25,10 +25,11 @@ from torch import Tensor
 from genflow.checks import is_count, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
 from genflow.process.affine_path import Coefficients
-from genflow.process.base import Perturbed
+from genflow.process.base import Perturbed, Process
 from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
 from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
+from genflow.process.linear import Combination
 from genflow.process.shapes import dimension
 from genflow.random import made_on, normal
 
@@ -230,6 +231,9 @@ class Interpolant(AffineProcess):
         return self.prediction
 
     # ---- sampling ----------------------------------------------------------------------------------------
+
+    def terms(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
+        return super().terms(names, output, x, t) if self.is_affine else Process.terms(self, names, output, x, t)
 
     def score(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """−N̂/b where the process is affine, −Ẑ/γ where it is free."""

@@ -27,6 +27,13 @@ class Memory:
             self._kept[key] = make()
         return self._kept[key]
 
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keeps a value that was made elsewhere."""
+        self.get(key, lambda: value)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     def clear(self) -> None:
         """Forgets all, as when what the values come from has changed."""
         self._kept.clear()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genflow.process.affine_path import Coefficients
 from genflow.process.heads import Head
+from genflow.process.linear import Combination
 
 Pair = tuple[float, float]
 
@@ -21,6 +22,11 @@ class Rule(NamedTuple):
     base: Pair
     a: float
     b: float
+
+    @property
+    def score(self) -> Pair:
+        """−N̂/b."""
+        return -self.base[0] / self.b, -self.base[1] / self.b
 
 
 def linear_rule(head: Head, c: Coefficients) -> Rule:
@@ -43,3 +49,9 @@ def mix(x: Tensor, output: Tensor, factors: Pair) -> Tensor:
     if of_x == 0:
         return output if of_output == 1 else of_output * output
     return torch.add(x if of_x == 1 else of_x * x, output, alpha=of_output)
+
+
+def combined(x: Combination, output: Tensor, factors: Pair) -> Combination:
+    """factors[0] x + factors[1] output, not computed yet."""
+    of_x, of_output = factors
+    return of_x * x + Combination.of(output, of_output)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
-from genflow.process.shapes import like_rows, over
+from genflow.process.shapes import like_rows
 from genflow.solver.base import NonFiniteError, Solver, StepUnderflowError
 from genflow.solver.ending import NO_FINISH, Finish
-from genflow.solver.fields import FieldLike, Observer, Solution
+from genflow.solver.fields import FieldLike, Observer, Solution, announce
 from genflow.solver.noise import Noise
 
 Vector = np.ndarray[Any, Any]
@@ -39,7 +39,9 @@ class Tableau:
 
     def rows(self, like: Tensor) -> list[Tensor]:
         """The rows of `stages`, then `error`, as tensors of that dtype and device."""
-        return [torch.tensor(row, dtype=like.dtype, device=like.device) for row in (*self.stages, self.error)]
+        rows = (*self.stages, self.error)
+        moved = torch.tensor([w for row in rows for w in row], dtype=like.dtype).to(like.device, non_blocking=True)
+        return list(moved.split([len(row) for row in rows]))
 
 
 @dataclass
@@ -133,49 +135,73 @@ class Embedded(Solver):
         state = self._begin(field, x, start, end, groups)
         if observer:
             observer(x, float(times[0]))
-        final, calls, stopped = x.clone(), np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=bool)
-        rows = np.arange(groups)
-        while len(rows):
+        final, calls, stopped = x, np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=bool)
+        rows, waiting = np.arange(groups), np.ones(groups, dtype=bool)
+        fixed = bool(getattr(field, "fixed_batch", False))
+        while waiting.any():
             state = self._advance(field, state, end, observer)
-            done = (state.s == end) | state.stuck
+            done = ((state.s == end) | state.stuck) & waiting
             if done.any():
-                self._store(final, rows[done], state.x, done)
                 calls[rows[done]], stopped[rows[done]] = state.calls[done], state.stuck[done]
-                rows, state = rows[~done], self._keep(field, state, ~done)
+                final, kept = self._sorted(final, rows, state, done, ~done & waiting)
+                waiting = waiting & ~done
+                if fixed:
+                    state = replace(state, s=np.where(waiting, state.s, end), h=np.where(waiting, state.h, 0.0))
+                elif waiting.any() and kept is not None:
+                    rows, state, waiting = rows[waiting], self._kept(field, state, waiting, kept), waiting[waiting]
         per_sample, short = torch.from_numpy(calls).expand(len(x)), torch.from_numpy(stopped).expand(len(x))
         return Solution(final, float(per_sample.double().mean()), nfe_per_sample=per_sample, stopped=short)
 
-    def _store(self, final: Tensor, rows: Vector, x: Tensor, done: Vector) -> None:
-        if self.control == "batch":
-            final.copy_(x)
-        else:
-            final[torch.from_numpy(rows).to(final.device)] = x[torch.from_numpy(done).to(x.device)]
+    def _sorted(
+        self, final: Tensor, rows: Vector, state: _State, done: Vector, left: Vector
+    ) -> tuple[Tensor, Tensor | None]:
+        """The final states with those that are done, and on x's device which rows are left: one copy for both."""
+        if done.all() and len(state.x) == len(final):
+            return state.x, None
+        places = np.concatenate([rows[done], np.flatnonzero(done), np.flatnonzero(left)])
+        sizes = [int(done.sum())] * 2 + [int(left.sum())]
+        to, of, kept = torch.from_numpy(places).to(state.x.device, non_blocking=True).split(sizes)
+        return final.index_copy(0, to, state.x.index_select(0, of)), kept
 
-    def _keep(self, field: FieldLike, state: _State, left: Vector) -> _State:
-        if self.control == "batch":
-            return state
+    def _kept(self, field: FieldLike, state: _State, left: Vector, kept: Tensor) -> _State:
+        """The rows that are left, with the first slope of each: the others are room."""
         field.keep(torch.from_numpy(left))
-        rows = torch.from_numpy(left).to(state.x.device)
-        held = (state.s[left], state.h[left], state.x[rows], state.slopes[:, rows])
+        first = state.slopes[0].index_select(0, kept)
+        slopes = written(first.new_empty(len(self.tableau.error), *first.shape), 0, first)
+        held = (state.s[left], state.h[left], state.x.index_select(0, kept), slopes)
         return _State(*held, state.calls[left], state.rejected[left], [], state.stuck[left])
 
-    def _slope(self, field: FieldLike, x: Tensor, t: Tensor, rate: Tensor) -> Tensor:
-        """dx/ds at native times t (G,), where dt/ds is `rate` (G,)."""
-        if len(t) == 1:
-            velocity, factor = field.velocity(x, t[0]), float(rate)
-            return velocity if factor == 1 else velocity * factor
-        return like_rows(rate.to(x.device, x.dtype), x) * field.velocity(x, t)
+    def _announced(self, field: FieldLike, x: Tensor, t: Tensor, h: Vector) -> tuple[list[Tensor], list[Any], Any]:
+        """Times, dt/ds there and h, of stages at t (S, G): numbers for one group, else tensors that multiply x."""
+        rates = field.clock.rate(t)
+        if len(h) == 1:
+            announce(field, t[:, 0], x)
+            return list(t[:, 0]), rates[:, 0].tolist(), float(h[0])
+        beside = torch.cat([rates, torch.from_numpy(h)[None]])
+        asked = getattr(field, "prepare_rows", None)
+        times, moved = asked(t, x, beside) if asked else (list(t), beside.to(x.device, x.dtype, non_blocking=True))
+        *scales, length = (like_rows(row, x) for row in moved)
+        return times, scales, length
 
-    def _norm(self, x: Tensor, groups: int) -> Vector:
-        """Root mean square per group, (G,), on the host: what steers the steps, through which no gradient flows."""
-        rows = x.detach().reshape(groups, -1)
-        return (torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])).double().cpu().numpy()
+    def _slope(self, field: FieldLike, x: Tensor, t: Tensor, rate: Any, slopes: Tensor, i: int) -> Tensor:
+        """The slopes with dx/ds at native times t in place i, where dt/ds is `rate`."""
+        velocity = field.velocity(x, t)
+        if velocity.requires_grad or slopes.requires_grad or (not isinstance(rate, Tensor) and rate == 1):
+            return written(slopes, i, velocity if not isinstance(rate, Tensor) and rate == 1 else velocity * rate)
+        torch.mul(velocity, rate, out=slopes[i])
+        return slopes
+
+    def _norms(self, groups: int, *xs: Tensor) -> Tensor:
+        """Root mean square of each x per group, (n, G): what steers the steps, through which no gradient flows."""
+        rows = torch.stack([x.detach().reshape(groups, -1) for x in xs]) if len(xs) > 1 else xs[0].detach()[None]
+        rows = rows.reshape(len(xs), groups, -1)
+        return torch.linalg.vector_norm(rows, dim=2) / math.sqrt(rows.shape[2])
 
     def _scaled(self, error: Tensor, x: Tensor, other: Tensor) -> Tensor:
         """error / (atol + rtol max(|x|, |other|))."""
         return error / torch.maximum(x.abs(), other.abs()).mul_(self.rtol).add_(self.atol)
 
-    def _moved(self, now: _State, slopes: Tensor, h: Vector, row: int, x: Tensor | None) -> Tensor:
+    def _moved(self, now: _State, slopes: Tensor, h: Any, row: int, x: Tensor | None) -> Tensor:
         """x + h Σ w_i k_i over the slopes k_i, with the weights of one row of the tableau.
 
         Where each sample has its own h, that is by operations on entries alone, so that the batch does not matter.
@@ -183,31 +209,35 @@ class Embedded(Solver):
         if now.rows:
             used = slopes[: len(now.rows[row])].flatten(1)
             total = torch.mv(used.T, now.rows[row]).reshape(now.x.shape)
-            return total.mul_(float(h[0])) if x is None else torch.add(x, total, alpha=float(h[0]))
+            return total.mul_(h) if x is None else torch.add(x, total, alpha=h)
         weights = (*self.tableau.stages, self.tableau.error)[row]
         (w, k), *others = ((w, k) for w, k in zip(weights, slopes, strict=False) if w)
         total = w * k
         for w, k in others:
             total.add_(k, alpha=w)
-        total.mul_(over(torch.from_numpy(h), total))
-        return total if x is None else total.add_(x)
+        if x is None:
+            return total.mul_(h)
+        return torch.addcmul(x, total, h) if isinstance(h, Tensor) else torch.add(x, total, alpha=h)
 
     def _begin(self, field: FieldLike, x: Tensor, start: float, end: float, groups: int) -> _State:
         s, sign = np.full(groups, start), math.copysign(1.0, end - start)
-        t = field.clock.from_clock(torch.from_numpy(s))
-        k = self._slope(field, x, t, field.clock.rate(t))
-        size, speed = self._norm(self._scaled(x, x, x), groups), self._norm(self._scaled(k, x, x), groups)
+        slopes = x.new_empty(len(self.tableau.error), *x.shape)
+        (t,), (rate,), _ = self._announced(
+            field, x, field.clock.from_clock(torch.tensor([[start]], dtype=torch.float64)), s[:1]
+        )
+        slopes = self._slope(field, x, t, rate, slopes, 0)
+        k = slopes[0]
+        size, speed = on_host(self._norms(groups, self._scaled(x, x, x), self._scaled(k, x, x)))
         h0 = np.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / np.maximum(speed, 1e-300))
         h0 = np.minimum(h0, abs(end - start))
-        t = field.clock.from_clock(torch.from_numpy(s + sign * h0))
-        probe = x + over(torch.from_numpy(sign * h0), x) * k
-        ahead = self._slope(field, probe, t, field.clock.rate(t))
-        steepest = np.maximum(speed, self._norm(self._scaled(ahead - k, x, x), groups) / h0)
+        inner = field.clock.from_clock(torch.from_numpy(s + sign * h0)[None])
+        (t,), (rate,), length = self._announced(field, x, inner, sign * h0)
+        ahead = rate * field.velocity(x + length * k, t)
+        steepest = np.maximum(speed, on_host(self._norms(groups, self._scaled(ahead - k, x, x)))[0] / h0)
         shrunk = (0.01 / np.maximum(steepest, 1e-300)) ** (1 / (self.tableau.order + 1))
         h1 = np.where(steepest <= 1e-15, np.maximum(h0 * 1e-3, 1e-6), shrunk)
         h1 = np.where(np.isfinite(steepest), h1, 1e-3 * h0)  # the probe has left the field's domain
         h = np.minimum(np.minimum(100 * h0, h1), abs(end - start))
-        slopes = written(x.new_empty(len(self.tableau.error), *x.shape), 0, k)
         rows = self.tableau.rows(x) if self.control == "batch" else []
         no = np.zeros(groups, dtype=bool)
         return _State(s, sign * h, x, slopes, np.full(groups, 2 * field.cost), no, rows, no)
@@ -219,11 +249,13 @@ class Embedded(Solver):
         h = np.where(last, end - now.s, now.h)
         t = field.clock.from_clock(torch.from_numpy(now.s + np.outer(tableau.times, h)))
         x, slopes = now.x, now.slopes
-        for i, (t_i, rate) in enumerate(zip(t, field.clock.rate(t), strict=True)):
-            x = self._moved(now, slopes, h, i, now.x)
-            slopes = written(slopes, i + 1, self._slope(field, x, t_i, rate))
-        error = self._moved(now, slopes, h, len(tableau.times), None)
-        err = self._norm(self._scaled(error, now.x, x), len(h))
+        times, rates, length = self._announced(field, x, t, h)
+        for i, (t_i, rate) in enumerate(zip(times, rates, strict=True)):
+            x = self._moved(now, slopes, length, i, now.x)
+            slopes = self._slope(field, x, t_i, rate, slopes, i + 1)
+        error = self._moved(now, slopes, length, len(tableau.times), None)
+        errors = self._norms(len(h), self._scaled(error, now.x, x))[0]
+        err = on_host(errors)
         calls = now.calls + len(tableau.times) * field.cost
         stuck = self._check(field, now, h, err, calls)
         lost = ~np.isfinite(err)  # a trial step that left the field's domain is rejected
@@ -233,7 +265,7 @@ class Embedded(Solver):
         ok = err <= 1
         factor = np.clip(0.9 * np.maximum(err, 1e-10) ** (-1 / (tableau.order + 1)), 0.2, 10.0)
         step = h * np.where(ok & ~now.rejected, factor, np.minimum(factor, 1.0))
-        x, slopes = self._accept(now, x, slopes, ok)
+        x, slopes = self._accept(now, x, slopes, ok, errors)
         s = np.where(ok, np.where(last, end, now.s + h), now.s)
         if observer and ok.all():
             observer(x, float(field.clock.from_clock(torch.from_numpy(s))[0]))
@@ -247,13 +279,13 @@ class Embedded(Solver):
         """
         return replace(now, h=np.where(lost, 0.2 * h, now.h), calls=calls, rejected=now.rejected | lost, stuck=stuck)
 
-    def _accept(self, now: _State, x: Tensor, slopes: Tensor, ok: Vector) -> tuple[Tensor, Tensor]:
+    def _accept(self, now: _State, x: Tensor, slopes: Tensor, ok: Vector, errors: Tensor) -> tuple[Tensor, Tensor]:
         """x and the slope there where the step was accepted, else those before it."""
         if not ok.any():
             return now.x, now.slopes
         if ok.all():
             return x, written(slopes, 0, slopes[-1])
-        rows = like_rows(torch.from_numpy(ok).to(x.device), x)
+        rows = like_rows(errors <= 1, x)  # the same as ok, where x is
         return torch.where(rows, x, now.x), written(slopes, 0, torch.where(rows, slopes[-1], slopes[0]))
 
     def _check(self, field: FieldLike, now: _State, h: Vector, err: Vector, calls: Vector) -> Vector:
@@ -264,8 +296,8 @@ class Embedded(Solver):
 
         lost = ~np.isfinite(err)
         if lost.any():
-            start = np.isfinite(self._norm(now.x, len(err))) & np.isfinite(self._norm(now.slopes[0], len(err)))
-            bad = lost & (~start | (np.abs(h) < 1e-12))
+            start = np.isfinite(on_host(self._norms(len(err), now.x, now.slopes[0]))).all(0)
+            bad = lost & (~start | (np.abs(h) < 1e-12)) & (h != 0)
             if bad.any():
                 row = int(bad.argmax())
                 raise NonFiniteError(
@@ -290,6 +322,11 @@ def written(slopes: Tensor, i: int, slope: Tensor) -> Tensor:
         return torch.cat([slopes[:i], slope[None]])
     slopes[i] = slope
     return slopes
+
+
+def on_host(norms: Tensor) -> Vector:
+    """As float64 numbers; they are widened here, since not every device has float64."""
+    return norms.cpu().double().numpy()
 
 
 class RK45(Embedded):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genflow.checks import require
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 from genflow.solver.fields import FieldLike
 from genflow.solver.noise import Noise
 from genflow.solver.sde import Epsilon, FreeDiffusion, is_noiseless_end, needed
@@ -89,8 +90,8 @@ class _SDE:
     def f(self, u: Any, y: Tensor) -> Tensor:
         """The drift; asked again for the same state it is not evaluated again, as torchsde does to learn its shape."""
         if self.known is None or self.known[0] is not y or self.known[1] != float(u):
-            slope, _ = self.solver.slope(self.field, y.reshape(self.shape), self.time(u), self.sign)
-            self.known = (y, float(u), (self.sign * slope).flatten(1))
+            slope, _ = self.solver.slope(self.field, Combination.of(y.reshape(self.shape)), self.time(u), self.sign)
+            self.known = (y, float(u), (self.sign * slope).value().flatten(1))
         return self.known[2]
 
     def g_prod(self, u: Any, y: Tensor, v: Tensor) -> Tensor:

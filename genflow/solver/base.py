@@ -13,11 +13,7 @@ from torch import Tensor
 from genflow.former import moved
 from genflow.process.grids import Spacing, check_spacing
 from genflow.solver.ending import NO_FINISH, Ending, Finish
-from genflow.solver.fields import (
-    FieldLike,
-    Observer,
-    Solution,
-)
+from genflow.solver.fields import FieldLike, Observer, Solution, announce
 from genflow.solver.noise import Noise
 
 
@@ -151,6 +147,10 @@ class FixedStep(Solver):
         """The solver that takes the steps of one solve: itself, or a copy with a memory of its own."""
         return self
 
+    def evaluated(self, times: Tensor, plan: list[int]) -> Tensor:
+        """The times at which a solve on that grid with those calls evaluates the field."""
+        return times
+
     @abstractmethod
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         """x at s from x at t with exactly `calls` backbone calls."""
@@ -195,11 +195,15 @@ class FixedStep(Solver):
         )
         times = self.times(field, len(plan)) if grid is None else grid
         before, solver = field.evaluations, self.begin(field, times) if plan else self
+        announce(field, solver.evaluated(times, plan), x)
         if observer:
             observer(x, float(times[0]))
+        lookout = Lookout(field, times, plan)
+        lookout.mark(0, solver, x, noise)
         for i, calls in enumerate(plan):
             x = solver.step(field, x, times[i], times[i + 1], noise, calls)
-            check_finite(x, times[i + 1], i + 1)
+            if observer or (i + 1) % Lookout.EVERY == 0 or i + 1 == len(plan):
+                lookout.look(i + 1, solver, x, noise)
             if observer:
                 observer(x, float(times[i + 1]))
         return Solution(x, (field.evaluations - before) / len(x), t=float(times[-1]))
@@ -207,6 +211,34 @@ class FixedStep(Solver):
     def times(self, field: FieldLike, steps: int) -> Tensor:
         """The field's times for that many steps; for none, where it begins."""
         return field.grid(steps, spacing=self.spacing) if steps else field.grid(1)[:1]
+
+
+class Lookout:
+    """Looks at the states of a solve once in several steps, since looking makes an accelerator wait.
+
+    Where they are no longer finite, the steps since the last look are taken again, to say which one it was.
+    """
+
+    EVERY = 16
+
+    def __init__(self, field: FieldLike, times: Tensor, plan: list[int]) -> None:
+        self.field, self.times, self.plan = field, times, plan
+
+    def mark(self, step: int, solver: FixedStep, x: Tensor, noise: Noise | None) -> None:
+        """Remembers where everything stands after that many steps."""
+        self.step, self.solver, self.x, self.noise = step, copy.copy(solver), x, copy.copy(noise)
+
+    def look(self, step: int, solver: FixedStep, x: Tensor, noise: Noise | None) -> None:
+        """Raises NonFiniteError unless x, after that many steps, is finite."""
+        try:
+            check_finite(x, self.times[step], step)
+        except NonFiniteError:
+            for i in range(self.step, step):
+                t, s = self.times[i], self.times[i + 1]
+                self.x = self.solver.step(self.field, self.x, t, s, self.noise, self.plan[i])
+                check_finite(self.x, s, i + 1)
+            raise  # a network that draws numbers of its own need not do the same again
+        self.mark(step, solver, x, noise)
 
 
 def check_finite(x: Tensor, t: Tensor, step: int) -> None:

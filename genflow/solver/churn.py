@@ -11,10 +11,11 @@ from torch import Tensor
 
 from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, Scheduled, scheduled
+from genflow.solver.fields import FieldLike, read, scheduled
 from genflow.solver.noise import Noise
-from genflow.solver.sde import needed
+from genflow.solver.sde import drawn, needed
 
 
 class EDMChurn(FixedStep):
@@ -80,25 +81,28 @@ class EDMChurn(FixedStep):
         up = self.raised[float(t)]
         (a_t, a_u, a_s), (b_t, b_u, b_s) = (v.tolist() for v in known.schedule(torch.stack([t, up, s])))
         extra = (b_u / a_u) ** 2 - (b_t / a_t) ** 2
-        y = x / a_t
+        y = Combination.of(x, 1 / a_t)
         if float(up) != float(t):
-            y = y + self.S_noise * math.sqrt(max(extra, 0.0)) * source.like(x)
-        return self._heun(known, y, (up, a_u, b_u / a_u), (s, a_s, b_s / a_s), calls)
+            y = y + drawn(source, x, self.S_noise * math.sqrt(max(extra, 0.0)))
+        return self._heun(field, y, (up, a_u, b_u / a_u), (s, a_s, b_s / a_s), calls).value()
+
+    def evaluated(self, times: Tensor, plan: list[int]) -> Tensor:
+        return torch.stack([*times, *self.raised.values()])
 
     def _heun(
         self,
-        known: Scheduled,
-        y: Tensor,
+        field: FieldLike,
+        y: Combination,
         start: tuple[Tensor, float, float],
         end: tuple[Tensor, float, float],
         calls: int,
-    ) -> Tensor:
+    ) -> Combination:
         """a y at the end, from y = x/a at the start; each end is (t, a, σ)."""
         (t, a_t, high), (s, a_s, low) = start, end
-        first = (y - known.data(a_t * y, t)) / high
+        first = (y - read(field, a_t * y, t, "data")[0]) / high
         moved = y + (low - high) * first
         if calls == 2:
-            second = (moved - known.data(a_s * moved, s)) / low
+            second = (moved - read(field, a_s * moved, s, "data")[0]) / low
             moved = y + (low - high) / 2 * (first + second)
         return a_s * moved
 

@@ -6,15 +6,16 @@ import copy
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from genflow.checks import require
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, Scheduled, scheduled
+from genflow.solver.fields import FieldLike, read, scheduled
 from genflow.solver.noise import Noise
 
 FARTHEST = 2.0
@@ -38,7 +39,7 @@ class Mean(NamedTuple):
     """The posterior mean D (B, *) found at λ."""
 
     log_snr: float
-    data: Tensor
+    data: Combination
 
 
 class Exponential(FixedStep):
@@ -60,7 +61,7 @@ class Exponential(FixedStep):
     def __init__(self, grid: Spacing = "process") -> None:
         super().__init__(grid)
         self.past: list[Mean] = []
-        self.last: tuple[Tensor, Place, list[Mean]] | None = None
+        self.last: tuple[Combination, Place, list[Mean]] | None = None
         self.corrected = 0
         self.places: dict[float, Place] = {}
 
@@ -75,19 +76,22 @@ class Exponential(FixedStep):
         if float(t) not in self.places:
             raise ValueError(f"{type(self).__name__} needs to know its grid: call solve, or begin before step")
         start, end = self.places[float(t)], self.places[float(s)]
-        data = cast(Scheduled, field).data(x, t)
-        if self.last is not None and self.corrected < self.corrections:
-            before, origin, means = self.last
-            x = advance(before, origin, start, correct(means, Mean(start.log_snr, data), origin, start))
+        origin = Combination.of(x)
+        (data,) = read(field, origin, t, "data")
+        if self.corrected < self.corrections and self.last is not None:
+            before, left, means = self.last
+            data = data.settled()
+            origin = advance(before, left, start, correct(means, Mean(start.log_snr, data), left, start)).settled()
             self.corrected += 1
         self._remember(start, data)
         used = self._used(end)
-        self.last = (x, start, used)
-        return advance(x, start, end, predict(used, start, end))
+        self.last = (origin, start, used) if self.corrected < self.corrections else None
+        return advance(origin, start, end, predict(used, start, end)).value()
 
-    def _remember(self, at: Place, data: Tensor) -> None:
+    def _remember(self, at: Place, data: Combination) -> None:
         before = [mean for mean in self.past if math.isfinite(mean.log_snr)]
-        self.past = [*before, Mean(at.log_snr, data)][-self.points :]
+        kept = before[len(before) - self.points + 1 :] if len(before) >= self.points else before
+        self.past = [*(Mean(mean.log_snr, mean.data.settled()) for mean in kept), Mean(at.log_snr, data)]
 
     def _used(self, end: Place) -> list[Mean]:
         """The means that the step to `end` follows: all that are not too near each other for its length."""
@@ -147,12 +151,12 @@ def places(a: Tensor, b: Tensor) -> list[Place]:
     ]
 
 
-def advance(x: Tensor, start: Place, end: Place, integral: Tensor) -> Tensor:
+def advance(x: Combination, start: Place, end: Place, integral: Combination) -> Combination:
     """(b_s/b_t) x + a_s I, with I = ∫ e^(λ − λ_s) D dλ from λ_t to λ_s."""
     return (end.b / start.b) * x + end.a * integral
 
 
-def predict(means: list[Mean], start: Place, end: Place) -> Tensor:
+def predict(means: list[Mean], start: Place, end: Place) -> Combination:
     """I from means up to λ_t: constant, line at the middle of the step, or the exact integral of a polynomial."""
     h = end.log_snr - start.log_snr
     whole = -math.expm1(-h)
@@ -164,7 +168,7 @@ def predict(means: list[Mean], start: Place, end: Place) -> Tensor:
     return weighted(exponential_weights(tuple(m.log_snr for m in means), start.log_snr, end.log_snr), means)
 
 
-def correct(means: list[Mean], new: Mean, start: Place, end: Place) -> Tensor:
+def correct(means: list[Mean], new: Mean, start: Place, end: Place) -> Combination:
     """I from means up to λ_t and one at λ_s."""
     if not math.isfinite(start.log_snr):
         return -math.expm1(-(end.log_snr - start.log_snr)) * new.data
@@ -174,7 +178,7 @@ def correct(means: list[Mean], new: Mean, start: Place, end: Place) -> Tensor:
     return weighted(exponential_weights(tuple(m.log_snr for m in means), start.log_snr, end.log_snr), means)
 
 
-def weighted(weights: Sequence[float], means: list[Mean]) -> Tensor:
+def weighted(weights: Sequence[float], means: list[Mean]) -> Combination:
     """Σ w_j D_j."""
     total = weights[0] * means[0].data
     for weight, mean in zip(weights[1:], means[1:], strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genflow.process.clock import Clock, NativeClock
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 
 Observer = Callable[[Tensor, float], None]
 """Called with (x, t) at the start and after every accepted step."""
@@ -47,6 +48,27 @@ class Scheduled(Protocol):
     def score(self, x: Tensor, t: Tensor) -> Tensor: ...
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def why_not(self, capability: str) -> str | None: ...
+
+
+def read(field: FieldLike, x: Combination, t: Tensor, *names: str) -> list[Combination]:
+    """ "velocity", "score" or "data" at (x, t), by name, as sums that a step adds to; one evaluation.
+
+    A field that gives no `read` is asked for the tensors.
+    """
+    asked = getattr(field, "read", None)
+    if asked is not None:
+        found: list[Combination] = asked(names, x, t)
+        return found
+    if len(names) > 1:
+        return [Combination.of(v) for v in field.velocity_and_score(x.value(), t)]
+    return [Combination.of(getattr(field, names[0])(x.value(), t))]
+
+
+def announce(field: FieldLike, times: Tensor, x: Tensor) -> None:
+    """Lets a field that wants to know find what it needs at these times of a solve at once."""
+    prepare = getattr(field, "prepare", None)
+    if prepare is not None:
+        prepare(times, x)
 
 
 def scheduled(field: FieldLike, owner: object) -> Scheduled:

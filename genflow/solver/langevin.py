@@ -8,6 +8,9 @@ mean over a batch, which is nearly one where the batch is large.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from torch import Tensor
 
 from genflow.process.shapes import like_rows
@@ -38,8 +41,14 @@ def langevin_size(score: Tensor, noise: Tensor, snr: float, alpha: float | Tenso
     return 2 * alpha * (snr * noises / scores).square()
 
 
-def langevin_step(x: Tensor, score: Tensor, noise: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """x + size · s + sqrt(2 size) ξ, and the same without noise; size has shape (B,)."""
+def langevin_step(x: Any, score: Any, noise: Any, size: Tensor | float) -> tuple[Any, Any]:
+    """x + size · s + sqrt(2 size) ξ, and the same without noise, of tensors or sums (B, *).
+
+    Arguments:
+        size: One number for all, or of tensors one for each, shape (B,).
+    """
+    if not isinstance(size, Tensor):
+        return x + size * score + math.sqrt(2 * size) * noise, x + size * score
     rows = like_rows(size, x)
     mean = x + rows * score
     return mean + (2 * rows).sqrt() * noise, mean

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike
+from genflow.solver.fields import FieldLike, read
 from genflow.solver.noise import Noise
 from genflow.solver.ode import runge_kutta
 
@@ -29,7 +30,7 @@ class AdamsBashforth(FixedStep):
 
     def __init__(self, grid: Spacing = "process") -> None:
         super().__init__(grid)
-        self.past: list[tuple[float, Tensor]] = []
+        self.past: list[tuple[float, Combination]] = []
 
     def plan(self, nfe: int) -> list[int]:
         start = self._start()
@@ -52,12 +53,16 @@ class AdamsBashforth(FixedStep):
             x_s, slope = runge_kutta(field, x, t, s, calls)
             self._remember(t, slope)
             return x_s
-        self._remember(t, field.velocity(x, t))
+        total = Combination.of(x)
+        self._remember(t, *read(field, total, t, "velocity"))
         weights = adams_weights(tuple(time for time, _ in self.past), float(t), float(s))
-        return x + sum(w * slope for w, (_, slope) in zip(weights, self.past, strict=True))
+        for weight, (_, slope) in zip(weights, self.past, strict=True):
+            total = total + weight * slope
+        return total.value()
 
-    def _remember(self, t: Tensor, slope: Tensor) -> None:
-        self.past = [*self.past, (float(t), slope)][-int(self.order) :]
+    def _remember(self, t: Tensor, slope: Combination) -> None:
+        before = self.past[len(self.past) - int(self.order) + 1 :] if len(self.past) >= self.order else self.past
+        self.past = [*((time, past.settled()) for time, past in before), (float(t), slope)]
 
 
 @lru_cache(maxsize=4096)

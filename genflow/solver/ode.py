@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, HasDDIMStep
+from genflow.solver.fields import FieldLike, HasDDIMStep, read
 from genflow.solver.noise import Noise
 
 
@@ -15,7 +17,7 @@ class Euler(FixedStep):
     order = 1
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        return x + float(s - t) * field.velocity(x, t)
+        return runge_kutta(field, x, t, s, 1)[0]
 
 
 class Heun(FixedStep):
@@ -34,11 +36,13 @@ class Heun(FixedStep):
         return [2] * (steps - 1) + [1]
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        h = float(s - t)
-        first = field.velocity(x, t)
+        h, start = float(s - t), Combination.of(x)
+        (first,) = read(field, start, t, "velocity")
+        ahead = start + h * first
         if calls == 1:
-            return x + h * first
-        return x + h / 2 * (first + field.velocity(x + h * first, s))
+            return ahead.value()
+        (second,) = read(field, ahead, s, "velocity")
+        return (start + h / 2 * (first + second)).value()
 
 
 _STAGES: dict[int, tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]] = {
@@ -50,14 +54,27 @@ _STAGES: dict[int, tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]] = {
 """Stage and solution weights by number of calls: Euler, midpoint, Kutta's third order, the classical fourth order."""
 
 
-def runge_kutta(field: FieldLike, x: Tensor, t: Tensor, s: Tensor, calls: int) -> tuple[Tensor, Tensor]:
+def runge_kutta(field: FieldLike, x: Tensor, t: Tensor, s: Tensor, calls: int) -> tuple[Tensor, Combination]:
     """One explicit Runge–Kutta step with that many calls, of order `calls`: x at s, and the slope at t."""
     rows, weights = _STAGES[calls]
-    h, slopes = s - t, [field.velocity(x, t)]
-    for row in rows:
-        inner = x + float(h) * sum(w * k for w, k in zip(row, slopes, strict=True) if w)
-        slopes.append(field.velocity(inner, s if sum(row) == 1 else t + sum(row) * h))
-    return x + float(h) * sum(w * k for w, k in zip(weights, slopes, strict=True) if w), slopes[0]
+    h, start = float(s - t), Combination.of(x)
+    slopes = read(field, start, t, "velocity")
+    for row, time in zip(rows, inner_times(t, s, calls), strict=True):
+        slopes += read(field, moved(start, h, row, slopes), time, "velocity")
+    return moved(start, h, weights, slopes).value(), slopes[0]
+
+
+def moved(x: Combination, h: float, weights: tuple[float, ...], slopes: list[Combination]) -> Combination:
+    """x + h Σ w_i k_i."""
+    for weight, slope in zip(weights, slopes, strict=True):
+        if weight:
+            x = x + h * weight * slope
+    return x
+
+
+def inner_times(t: Tensor, s: Tensor, calls: int) -> list[Tensor]:
+    """Times of the stages after the first."""
+    return [s if sum(row) == 1 else t + sum(row) * (s - t) for row in _STAGES[calls][0]]
 
 
 class RungeKutta(FixedStep):
@@ -68,6 +85,10 @@ class RungeKutta(FixedStep):
 
     def plan_steps(self, steps: int) -> list[int]:
         return [int(self.order)] * steps
+
+    def evaluated(self, times: Tensor, plan: list[int]) -> Tensor:
+        inner = [inner_times(times[i], times[i + 1], calls) for i, calls in enumerate(plan) if calls > 1]
+        return torch.stack([*times, *(time for stages in inner for time in stages)])
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         return runge_kutta(field, x, t, s, calls)[0]

@@ -9,21 +9,24 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, scheduled
+from genflow.solver.fields import FieldLike, read, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step
 from genflow.solver.noise import Noise
-from genflow.solver.sde import EulerMaruyama, is_noiseless_end, needed, transition
+from genflow.solver.sde import EulerMaruyama, drawn, is_noiseless_end, needed, transition
+
+State = TypeVar("State", Tensor, Combination)
 
 
-def reverse_diffusion_mean(x: Tensor, score: Tensor, r: float | Tensor, variance: float | Tensor) -> Tensor:
+def reverse_diffusion_mean(x: State, score: State, r: float, variance: float) -> State:
     """x − (r − 1) x + V s: the forward step with its drift reversed. The noise that goes with it is sqrt(V) ξ.
 
     Source: Song et al. 2021, arXiv:2011.13456.
@@ -31,7 +34,7 @@ def reverse_diffusion_mean(x: Tensor, score: Tensor, r: float | Tensor, variance
     return (2 - r) * x + variance * score
 
 
-def ancestral_mean(x: Tensor, score: Tensor, r: float | Tensor, variance: float | Tensor) -> Tensor:
+def ancestral_mean(x: State, score: State, r: float, variance: float) -> State:
     """(x + V s)/r, which is E[x_s | x_t] with the exact score.
 
     Source: Ho, Jain & Abbeel 2020, arXiv:2006.11239.
@@ -47,14 +50,17 @@ class Discrete(FixedStep):
     needs = ("score", "affine")
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        known, source = scheduled(field, self), needed(noise, self)
+        known, source, start = scheduled(field, self), needed(noise, self), Combination.of(x)
         a, b = known.schedule(torch.stack([t, s]))
         r, variance = transition(a, b)
-        mean = self.mean(x, known.score(x, t), r, variance)
-        return mean if is_noiseless_end(field, s) else mean + self.scale(variance, *b.tolist()) * source.like(x)
+        (score,) = read(field, start, t, "score")
+        mean = self.mean(start, score, r, variance)
+        if not is_noiseless_end(field, s):
+            mean = mean + drawn(source, x, self.scale(variance, *b.tolist()))
+        return mean.value()
 
     @abstractmethod
-    def mean(self, x: Tensor, score: Tensor, r: float, variance: float) -> Tensor:
+    def mean(self, x: Combination, score: Combination, r: float, variance: float) -> Combination:
         """x at s without noise."""
 
     def scale(self, variance: float, b_t: float, b_s: float) -> float:
@@ -65,7 +71,7 @@ class Discrete(FixedStep):
 class ReverseDiffusion(Discrete):
     """(2 − r) x + V s, noise of variance V."""
 
-    def mean(self, x: Tensor, score: Tensor, r: float, variance: float) -> Tensor:
+    def mean(self, x: Combination, score: Combination, r: float, variance: float) -> Combination:
         return reverse_diffusion_mean(x, score, r, variance)
 
 
@@ -87,7 +93,7 @@ class Ancestral(Discrete):
         require("ancestral", {"variance": (variance, variance in VARIANCES, " or ".join(VARIANCES))})
         self.variance = variance
 
-    def mean(self, x: Tensor, score: Tensor, r: float, variance: float) -> Tensor:
+    def mean(self, x: Combination, score: Combination, r: float, variance: float) -> Combination:
         return ancestral_mean(x, score, r, variance)
 
     def scale(self, variance: float, b_t: float, b_s: float) -> float:
@@ -240,23 +246,40 @@ class PredictorCorrector(FixedStep):
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if self.predictor:
             for _ in range(calls - 1):
-                x = self.correct(field, x, t, noise)[0]
+                x = self._moves(field, x, t, noise)[0].value()
             return self.predictor.step(field, x, t, s, noise, 1)
-        mean = x
-        for _ in range(calls):
-            x, mean = self.correct(field, x, s, noise)
-        return mean if is_noiseless_end(field, s) else x
+        for left in reversed(range(calls)):
+            moved, mean = self._moves(field, x, s, noise)
+            x = (mean if left == 0 and is_noiseless_end(field, s) else moved).value()
+        return x
 
     def correct(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
         """One Langevin step at t, with its noise and without."""
-        known = scheduled(field, self)
-        score, draw = known.score(x, t), needed(noise, self).like(x)
-        a, b = known.schedule(torch.stack([t, nearer(field, t)]))
-        return langevin_step(x, score, draw, self.size(score, draw, float(b[0]), float((a[0] / a[1]) ** 2)))
+        moved, mean = self._moves(field, x, t, noise)
+        return moved.value(), mean.value()
+
+    def _moves(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Combination, Combination]:
+        known, start, draw = scheduled(field, self), Combination.of(x), needed(noise, self).like(x)
+        (score,) = read(field, start, t, "score")
+        a, b = (v.tolist() for v in known.schedule(torch.stack([t, nearer(field, t)])))
+        alpha = (a[0] / a[1]) ** 2
+        if self._by_batch:
+            both = langevin_step(x, score.value(), draw, self.size(score.value(), draw, b[0], alpha))
+            return Combination.of(both[0]), Combination.of(both[1])
+        found: tuple[Combination, Combination]
+        found = langevin_step(start, score, Combination.of(draw), self._time_size(b[0], alpha))
+        return found
+
+    @property
+    def _by_batch(self) -> bool:
+        return self.corrector == "langevin" and self.norms == "batch"
+
+    def _time_size(self, b: float, alpha: float) -> float:
+        return min(float(ald_size(b, self.snr, alpha)), self.limit * b * b)
 
     def size(self, score: Tensor, draw: Tensor, b: float, alpha: float) -> Tensor:
         """Of the step at each sample, shape (B,)."""
+        if not self._by_batch:
+            return score.new_full((len(score),), self._time_size(b, alpha))
         limit = self.limit * b * b
-        if self.corrector == "langevin" and self.norms == "batch":
-            return langevin_size(score, draw, self.snr, alpha).nan_to_num(limit).clamp(max=limit)
-        return score.new_full((len(score),), min(float(ald_size(b, self.snr, alpha)), limit))
+        return langevin_size(score, draw, self.snr, alpha).nan_to_num(limit).clamp(max=limit)

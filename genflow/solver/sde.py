@@ -9,8 +9,9 @@ from torch import Tensor
 
 from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
+from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, Scheduled
+from genflow.solver.fields import FieldLike, Scheduled, read
 from genflow.solver.noise import Noise
 
 EPSILONS = {
@@ -74,21 +75,21 @@ class FreeDiffusion(FixedStep):
         return self.diffusion * value
 
     def slope(
-        self, field: FieldLike, x: Tensor, t: Tensor, sign: float, most: float = math.inf
-    ) -> tuple[Tensor, float]:
+        self, field: FieldLike, x: Combination, t: Tensor, sign: float, most: float = math.inf
+    ) -> tuple[Combination, float]:
         """v ± ε s, the drift per unit of native time in the direction of travel, and ε <= most; one evaluation."""
         epsilon = min(self.epsilon_at(field, t), most)
-        velocity, score = field.velocity_and_score(x, t)
+        velocity, score = read(field, x, t, "velocity", "score")
         return velocity + sign * epsilon * score, epsilon
 
     def one_call(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None) -> Tensor:
         """One explicit Euler–Maruyama step; to the data's end it adds no noise, and ε |h| is at most that of x_t."""
-        source = needed(noise, self)
+        source, start = needed(noise, self), Combination.of(x)
         h, last = float(s - t), is_noiseless_end(field, s)
         most = noise_variance(field, t) / abs(h) if last else math.inf
-        slope, epsilon = self.slope(field, x, t, math.copysign(1.0, h), most)
-        mean = x + h * slope
-        return mean if last else mean + math.sqrt(2 * epsilon * abs(h)) * source.like(x)
+        slope, epsilon = self.slope(field, start, t, math.copysign(1.0, h), most)
+        mean = start + h * slope
+        return (mean if last else mean + drawn(source, x, math.sqrt(2 * epsilon * abs(h)))).value()
 
 
 class EulerMaruyama(FreeDiffusion):
@@ -119,12 +120,12 @@ class HeunSDE(FreeDiffusion):
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if calls == 1:
             return self.one_call(field, x, t, s, noise)
-        h = float(s - t)
+        h, start = float(s - t), Combination.of(x)
         sign = math.copysign(1.0, h)
-        first, before = self.slope(field, x, t, sign)
-        kick = math.sqrt(abs(h) * (before + self.epsilon_at(field, s))) * needed(noise, self).like(x)
-        second, _ = self.slope(field, x + h * first + kick, s, sign)
-        return x + h / 2 * (first + second) + kick
+        first, before = self.slope(field, start, t, sign)
+        kick = drawn(needed(noise, self), x, math.sqrt(abs(h) * (before + self.epsilon_at(field, s))))
+        second, _ = self.slope(field, start + h * first + kick, s, sign)
+        return (start + h / 2 * (first + second) + kick).value()
 
 
 def needed(noise: Noise | None, owner: object) -> Noise:
@@ -132,6 +133,11 @@ def needed(noise: Noise | None, owner: object) -> Noise:
     if noise is None:
         raise ValueError(f"{type(owner).__name__} needs noise: give Noise(seed, indices), or use genflow.sample")
     return noise
+
+
+def drawn(noise: Noise, x: Tensor, scale: float) -> Combination:
+    """scale · ξ, a draw like x."""
+    return Combination.of(noise.like(x), scale)
 
 
 def is_noiseless_end(field: FieldLike, s: Tensor) -> bool:
