@@ -178,7 +178,7 @@ class Accelerator:
 
 def _line() -> str:
     """The innermost line of the package, or of the test where none is."""
-    frames = [f for f in traceback.extract_stack() if "/torch/" not in f.filename and "pretended" not in f.filename]
+    frames = [f for f in traceback.extract_stack() if "/torch/" not in f.filename and f.filename != __file__]
     inner = next((f for f in reversed(frames) if "/genflow/" in f.filename), frames[-1])
     return f"{inner.filename.split('/genflow/')[-1]}:{inner.lineno}"
 
@@ -314,14 +314,12 @@ class _Kernels(TorchDispatchMode):
             raise RuntimeError(f"Expected a '{place.type}' device type for generator but found '{at.type}' ({_line()})")
         if not own or name in ("copy_", "_to_copy"):
             return
-        others = [
-            t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor) and not isinstance(t, DeviceTensor)
-        ]
-        if name in INDEXED:
-            values = args[2] if len(args) > 2 else args[0]
-            others = [t for t in (args[0], values) if not isinstance(t, DeviceTensor)]
-        bad = [t for t in others if t.dim() > 0 or name in ("cat", "stack") or t is args[0]]
-        bad = [t for t in bad if t.dim() > 0 or name in ("cat", "stack") or func._schema.is_mutable]
+        everything = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+        if name in INDEXED:  # indices may be on the host
+            everything = [args[0], args[2] if len(args) > 2 else args[0]]
+        others = [t for t in everything if not isinstance(t, DeviceTensor)]
+        changed = args[0] if func._schema.is_mutable else None
+        bad = [t for t in others if t.dim() > 0 or name in ("cat", "stack") or t is changed]
         if bad or len({t.place for t in own if t.dim()}) > 1:
             found = " and ".join(sorted({str(t.device) for t in (*own, *bad)}))
             raise RuntimeError(
