@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from genflow.accelerators import AUTO, chosen
 from genflow.kinds import ANY, Kind, read, structure
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
@@ -36,8 +37,57 @@ Options = dict[str, dict[str, Any]]
 """Constructor options by registered name."""
 
 
+PRECISION_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What layers may compute in, as people spell it and by torch's name; either may be given."""
+
+
+def precision_name(word: str) -> str:
+    """Torch's name of a precision; another word as it is."""
+    return PRECISION_NAMES.get(word, word)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """How a network is executed; see `genflow.devices.Execution`."""
+
+    precision: str = option(
+        "float32",
+        "of the network: fp32, bf16 or fp16 (also float32, bfloat16, float16)",
+        among=(*PRECISION_NAMES, *PRECISION_NAMES.values()),
+    )
+    channels_last: bool = option(False, "keep image channels innermost in memory")
+    compile: bool = option(False, "compile the network with torch.compile")
+    tf32: bool = option(False, "TensorFloat-32 products on a GPU")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
+
+
+def device_option() -> Any:
+    """The option `device` of a command; "auto" is settled by `chosen` where the configuration is made."""
+    return option(AUTO, "torch device; auto is the first of cuda, mps and cpu that is here")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetworkConfig(NetworkConfig):
+    """The same for a network that is trained, and where it runs."""
+
+    cuda_graphs: bool = option(False, "compile the network to CUDA graphs")
+    device: str = device_option()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "device", chosen(self.device))
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The options of its execution, by name."""
+        names = (f.name for f in dataclasses.fields(TrainedNetworkConfig) if f.name != "device")
+        return {name: getattr(self, name) for name in names}
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(NetworkConfig):
     """Numbers of the training loop; the same for every process of a bench."""
 
     steps: int = option(1600, "gradient steps", least=1)
@@ -61,17 +111,12 @@ class TrainConfig:
     )
     posthoc_every: int = option(100, "steps between their snapshots", least=1)
     accumulate: int = option(1, "parts that a batch is worked through in, for less memory", least=1)
-    precision: str = option(
-        "float32", "of the network: float32, bfloat16 or float16", among=("float32", "bfloat16", "float16")
-    )
-    channels_last: bool = option(False, "keep image channels innermost in memory")
-    compile: bool = option(False, "compile the network with torch.compile")
-    tf32: bool = option(False, "TensorFloat-32 products on a GPU")
     on_nan: str = option("stop", "a loss that is not finite: stop, or skip:N to pass over up to N such steps")
     log_every: int = option(10, "steps between lines of stats.jsonl", least=1, bookkeeping=True)
     save_seconds: float = option(30.0, "seconds between resumable states", above=0, bookkeeping=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.may_skip()
         for name in ("more_ema", "posthoc"):
             values = [f"{value:g}" for value in getattr(self, name)]
@@ -114,7 +159,7 @@ class LikelihoodConfig:
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(TrainedNetworkConfig):
     """A bench: the matrix process x solver x NFE x seed on one backbone and data set."""
 
     checkpoint: tuple[str, ...] = option(
@@ -149,9 +194,10 @@ class BenchConfig:
     sample_batch: int = option(
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
-    device: str = option("cpu", "torch device")
     shard: int = option(2, "sample batches that are saved together while a cell is drawn; does not change it", least=1)
-    jobs: int = option(0, "worker processes; 0: one per CPU core, at most one per trained model", least=0)
+    jobs: int = option(
+        0, "worker processes; 0: one per CPU core, or per card on cuda, at most one per trained model", least=0
+    )
     scheduler: str = option("", "address of a running Dask scheduler whose workers do the work, e.g. tcp://host:8786")
     cluster: tuple[str, ...] = option(
         (), "SYSTEM:KEY=VALUE,... of jobs to work in, e.g. slurm:queue=gpu,time=4h,gpus=1; see docs/bench.md"
@@ -160,6 +206,7 @@ class BenchConfig:
     out: str = option("runs/bench", "output folder", place=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for f in dataclasses.fields(self):
             if getattr(self, f.name) == () and f.default:
                 raise ConfigError(f"{f.name} is empty; give at least one value")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
+from genflow.devices import computing, device_of
 from genflow.former import moved
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
@@ -67,7 +68,7 @@ class Replacement:
         solver: A fixed-step SDE solver whose step is one move of the whole state.
         seed: Draw j of row i has index i n + j; it depends on the seed and its index alone.
         batch_size: Samples at a time.
-        device: Where the solve runs.
+        device: Where the solve runs: where the network is, by default, and it must be there.
 
     Source: Song et al. 2021, arXiv:2011.13456, appendix I; correctors as Langevin dynamics at fixed t.
     """
@@ -78,7 +79,7 @@ class Replacement:
     solver: FixedStep = field(default_factory=EulerMaruyama)
     seed: int = 0
     batch_size: int = 250
-    device: str = "cpu"
+    device: str | None = None
 
     def __post_init__(self) -> None:
         step = self.corrector_step
@@ -149,14 +150,17 @@ class Replacement:
         check_pair(process, self.solver)
         require("control", {"n": (n, is_count(n), "a whole number above 0")})
         classes = class_labels(labels, len(known.part), getattr(backbone, "classes", 0), "control")
-        labels_of_all = None if classes is None else classes.repeat_interleave(int(n)).to(self.device)
+        device = device_of(backbone, self.device, "control")
+        labels_of_all = None if classes is None else classes.repeat_interleave(int(n)).to(device)
         part = known.part.repeat_interleave(int(n), dim=0)
         xs, calls = [], 0.0
         for start in range(0, len(part), self.batch_size):
             rows = range(start, min(start + self.batch_size, len(part)))
             own = None if labels_of_all is None else labels_of_all[rows.start : rows.stop]
             at = process.field(backbone, labels=own, guidance=guidance)
-            found = self._travel(process, at, Measurement(known.project, part[rows.start : rows.stop]), rows)
+            own_part = Measurement(known.project, part[rows.start : rows.stop].to(device))
+            with computing(backbone):
+                found = self._travel(process, at, own_part, rows)
             xs.append(found.x.cpu())
             calls += found.nfe * len(rows)
         x = torch.cat(xs)
@@ -165,12 +169,12 @@ class Replacement:
     def _travel(self, process: Process, at: Field, known: Measurement, indices: range) -> Solution:
         """One batch from the prior to the data."""
         finish = self.solver.ending.on(at, "sde", type(self.solver).__name__)
-        part, plan, at = known.part.to(self.device), self.plan(at.cost, finish), finish.inner(at)
+        part, plan, at = known.part, self.plan(at.cost, finish), finish.inner(at)
         walk = _Walk(at, known.project, part, Noise(self.seed ^ OTHER_STREAM, indices))
         x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype)
         times = self.solver.times(at, len(plan))
         solver = self.solver.begin(at, times)
-        x = walk.replace(x.to(self.device), times[0])
+        x = walk.replace(x.to(part.device), times[0])
         for i, calls in enumerate(plan):
             for _ in range(self.correctors):
                 x = walk.replace(walk.correct(x, times[i], self.corrector_step), times[i])
@@ -244,7 +248,7 @@ def inpaint(
         ValueError: No score, a mask of another shape or with other entries, or known entries that are not finite.
     """
     how = how or Replacement()
-    keep = _mask(mask, tuple(x.shape[1:])).to(how.device)
+    keep = _mask(mask, tuple(x.shape[1:])).to(device_of(backbone, how.device, "control"))
     part = torch.where(keep.to(x.device), x, 0.0)
     _check_finite(part)
     known = Measurement(lambda v: torch.where(keep, v, 0.0), part)
@@ -306,7 +310,7 @@ def colourise(
     w = torch.tensor(weights, dtype=torch.float64).reshape(1, -1, 1, 1)
     if w.shape[1] != 3 or not bool(w.isfinite().all()) or not bool(w.any()):
         raise ValueError(f"weights = {tuple(weights)} are not allowed; give three finite numbers, not all zero")
-    direction = (w / w.norm()).to(how.device, grey.dtype)
+    direction = (w / w.norm()).to(device_of(backbone, how.device, "control"), grey.dtype)
     part = (w / w.square().sum()).to(grey) * grey
     _check_finite(part)
     known = Measurement(lambda v: direction * (direction * v).sum(1, keepdim=True), part)
@@ -349,14 +353,16 @@ def constrain(
             f"A has shape {tuple(a.shape)} and y {tuple(y.shape)}; "
             f"want (k, {size}) and (B, k) for examples of shape {tuple(shape)}"
         )
-    off = (a.double() @ a.double().T - torch.eye(len(a), dtype=torch.float64)).abs()
+    off = (a.cpu().double() @ a.cpu().double().T - torch.eye(len(a), dtype=torch.float64)).abs()
     if len(a) and float(off.max()) > 1e-5:
         raise ValueError(
             f"the rows of A are not orthonormal: A Aᵀ is off by {float(off.max()):.2g}; "
             "take Q, R = torch.linalg.qr(A.T), and give Q.T with R⁻ᵀ y"
         )
     how = how or Replacement()
-    rows, part = a.to(how.device, y.dtype), (y @ a.to(y)).reshape(-1, *shape)
+    rows = a.to(device_of(backbone, how.device, "control"), y.dtype)
+    with computing(backbone):
+        part = (y @ a.to(y)).reshape(-1, *shape)
     _check_finite(part)
 
     def project(v: Tensor) -> Tensor:

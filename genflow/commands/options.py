@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from genflow.accelerators import AUTO
 from genflow.config import Leaf, Options, build, leaves
 from genflow.config_file import read_yaml
 from genflow.places import expand
@@ -93,7 +94,11 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
         if value is not None and value != ():
             values[path] = [Scalar(v) for v in value] if isinstance(value, tuple) else _typed(value)
             origin[path] = "command line"
-    return build(config, values), origin
+    found = build(config, values)
+    asked = values.get("device", AUTO)
+    if hasattr(found, "device") and getattr(asked, "text", asked) == AUTO:
+        click.echo(f"device: {found.device}", err=True)
+    return found, origin
 
 
 def _typed(value: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genflow.process.bases import Base, Gaussian
 from genflow.process.memory import Memory
-from genflow.process.shapes import over
+from genflow.process.shapes import in_float64, over
 
 
 class Coefficients(NamedTuple):
@@ -44,10 +44,10 @@ class AffinePath(ABC):
     def at(self, t: Tensor, x: Tensor) -> Coefficients:
         """The coefficients at t, in x's dtype and shaped to multiply x (B, *); those of one time are kept."""
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
-            return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
+            return Coefficients(*(over(value, x) for value in self.coefficients(in_float64(t))))
 
         def make() -> Coefficients:
-            return Coefficients(*(over(value, x) for value in self.coefficients(t.detach().double().cpu())))
+            return Coefficients(*(over(value, x) for value in self.coefficients(t.detach().cpu().double())))
 
         found: Coefficients = self._coefficients.get((float(t), x.ndim, x.dtype, x.device), make)
         return found

@@ -18,6 +18,7 @@ from genflow.process.clock import CLOCKS, Clock
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
 from genflow.process.memory import Memory
+from genflow.process.shapes import in_float64
 
 Mode = Literal["ode", "sde"]
 
@@ -183,9 +184,9 @@ class Process(ABC):
         """
         make = self.noise_level if noise_level else self.condition
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
-            return make(t.double()).to(x.device, x.dtype)
+            return make(in_float64(t)).to(x.device, x.dtype)
         key = (float(t), noise_level, x.dtype, x.device)
-        found: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
+        found: Tensor = self._conditions.get(key, lambda: make(in_float64(t)).to(x.device, x.dtype))
         return found
 
     def diffusion_at(self, t: Tensor) -> Tensor:

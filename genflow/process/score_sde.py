@@ -12,6 +12,7 @@ from torch import Tensor
 from genflow.checks import is_above, is_count, is_number, is_positive, require
 from genflow.process.affine import AffineProcess
 from genflow.process.affine_path import Coefficients
+from genflow.process.shapes import in_float64
 
 WEIGHTINGS = ("unit", "likelihood")
 
@@ -49,7 +50,7 @@ class ScoreSDE(AffineProcess):
         """1, or g² (|dN̂/d residual|/b)² with g² = 2 ε(t)."""
         if self.weighting == "unit":
             return super().weight(t)
-        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double())))
+        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(in_float64(t))))
         return 2 * self.natural_diffusion(t) * (self.prediction.noise_gain(c) / c.b).square()
 
     def published_end(self, mode: str) -> str:

@@ -169,7 +169,7 @@ class Embedded(Solver):
     def _norm(self, x: Tensor, groups: int) -> Vector:
         """Root mean square per group, (G,), on the host: what steers the steps, through which no gradient flows."""
         rows = x.detach().reshape(groups, -1)
-        return (torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])).double().cpu().numpy()
+        return (torch.linalg.vector_norm(rows, dim=1) / math.sqrt(rows.shape[1])).cpu().double().numpy()
 
     def _scaled(self, error: Tensor, x: Tensor, other: Tensor) -> Tensor:
         """error / (atol + rtol max(|x|, |other|))."""
