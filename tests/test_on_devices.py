@@ -106,18 +106,18 @@ def test_a_network_elsewhere_is_said_in_a_sentence(kind):
             genflow.sample(process, net, "euler_maruyama", 2, nfe=4, device="cpu")
 
 
+HEUN = {"solver": genflow.get_solver("heun"), "nfe": 4}
+LIKELIHOODS = [(name, HEUN) for name, entry in PROCESSES.items() if entry.tags["mode"] == "ode"] + [
+    ("pfgm", {"solver": LOOSE}),
+    ("vp_ode", {**HEUN, "probes": 3, "probe": "gaussian"}),
+    ("vp_ode", {**HEUN, "trace": "exact"}),
+    ("si_linear", {"solver": genflow.get_solver("torchdiffeq/dopri5", rtol=0.1, atol=0.1)}),
+]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"solver": LOOSE},
-        {"solver": LOOSE, "probes": 3, "probe": "gaussian"},
-        {"solver": genflow.get_solver("heun"), "nfe": 4, "trace": "exact"},
-        {"solver": genflow.get_solver("torchdiffeq/dopri5", rtol=0.1, atol=0.1)},
-    ],
-)
-@pytest.mark.parametrize("process", [n for n, e in PROCESSES.items() if e.tags["mode"] == "ode"])
-def test_likelihood(kind, how, process):
+@pytest.mark.parametrize(("process", "how"), LIKELIHOODS)
+def test_likelihood(kind, process, how):
     start = fitted(process)
 
     def log_prob(place):  # data on the host follow the network
@@ -143,9 +143,8 @@ def test_free_interpolants(kind, source, options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("solver", ["heun", LOOSE])
-@pytest.mark.parametrize("process", ["pfgm", "vp_ode", "si_linear"])
-def test_latents(kind, solver, process):
+@pytest.mark.parametrize(("process", "solver"), [("pfgm", "heun"), ("vp_ode", "heun"), ("si_linear", LOOSE)])
+def test_latents(kind, process, solver):
     start, nfe = fitted(process), 6 if solver == "heun" else None
 
     def there_and_back(place):
@@ -211,14 +210,13 @@ ORACLES = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("process", "data"), ORACLES)
-@pytest.mark.parametrize("solver", ["heun", LOOSE])
-def test_oracles(kind, process, data, solver):
-    start, nfe = fitted(process), 4 if solver == "heun" else None
+def test_oracles(kind, process, data):
+    start = fitted(process)
 
     def draw(place):
         known = place(data) if isinstance(data, torch.Tensor) else data
         device = str(place(DATA[:1]).device)
-        return genflow.sample(start, start.oracle(known), solver, 2, nfe=nfe, shape=(1, 4, 4), device=device).x
+        return genflow.sample(start, start.oracle(known), "heun", 2, nfe=4, shape=(1, 4, 4), device=device).x
 
     alike(kind, draw, 1e-3)
     alike(kind, lambda place: start.oracle(data).log_prob(place(DATA[:2]), torch.tensor(0.5, dtype=torch.float64)))
