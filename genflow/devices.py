@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from genflow import accelerators
 from genflow.checks import require
-from genflow.config import precision_name
 from genflow.memory import check_limit
+from genflow.shared_options import precision_name
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What layers may compute in; weights, input and output keep their own dtype."""

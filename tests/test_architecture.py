@@ -9,7 +9,19 @@ import genflow
 
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
-    ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals", "former"),
+    (
+        "accelerators",
+        "shared_options",
+        "scalars",
+        "yaml_nodes",
+        "kinds",
+        "places",
+        "signatures",
+        "checks",
+        "memory",
+        "signals",
+        "former",
+    ),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),
     ("process", "data", "backbone", "solver", "devices"),

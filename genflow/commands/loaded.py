@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genflow.commands.paths import make_folder
-from genflow.config import ConfigError, Options, TrainedNetworkConfig, check_owners, option
+from genflow.config import ConfigError, Options, check_owners, option
+from genflow.shared_options import TrainedNetworkConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

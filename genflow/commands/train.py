@@ -18,7 +18,8 @@ from genflow.accelerators import chosen
 from genflow.cli import say
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.commands.paths import check_folder, make_folder
-from genflow.config import ConfigError, Options, TrainConfig, check_owners, device_option, option, to_dict
+from genflow.config import ConfigError, Options, TrainConfig, check_owners, option, to_dict
+from genflow.shared_options import device_option
 
 LOG = logging.getLogger("genflow")
 
