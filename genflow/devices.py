@@ -39,25 +39,28 @@ def check_device(name: str) -> None:
         raise ValueError(f"device = '{name}' is not available; found: {here}{missing}") from None
 
 
-def device_of(network: Any, asked: str | torch.device | None = None, owner: str = "sample") -> torch.device:
+def device_of(
+    network: Any,
+    asked: str | torch.device | None = None,
+    owner: str = "sample",
+    default: str | torch.device = "cpu",
+) -> torch.device:
     """Where a network computes, which is where its states must be.
 
     Arguments:
         network: A module, or any callable; one without parameters computes wherever its input is.
-        asked: The device that the caller wants; None takes the network's own, an oracle's points', or the CPU.
+        asked: The device that the caller wants; None takes the network's own.
         owner: Who asks, for the message.
+        default: Where one without parameters computes if nothing is asked.
 
     Raises:
         ValueError: The network is elsewhere.
     """
     parameters = getattr(network, "parameters", None)
     first = next(iter(parameters()), None) if callable(parameters) else None
-    if asked is None:
-        own = first if first is not None else getattr(network, "points", None)
-        return own.device if isinstance(own, Tensor) else torch.device("cpu")
-    wanted = torch.device(asked)
     if first is None:
-        return wanted
+        return torch.device(default if asked is None else asked)
+    wanted = first.device if asked is None else torch.device(asked)
     if wanted.type != first.device.type or wanted.index not in (None, first.device.index):
         raise ValueError(
             f"{owner}: the network is on {first.device} and device = '{asked}'; move it with network.to('{asked}'), "

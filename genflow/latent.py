@@ -113,7 +113,7 @@ def _solve(
     require("latents", {"batch_size": (batch_size, is_count(batch_size), "a whole number above 0")})
     if x.ndim < 2 or not len(x):
         raise ValueError(f"latents need states of shape (B, *) with B >= 1, got shape {tuple(x.shape)}")
-    size, x = int(batch_size), x.to(device_of(make.backbone))
+    size, x = int(batch_size), x.to(device_of(make.backbone, default=x.device))
     with computing(make.backbone):
         pairs = zip(make.fields(x, size), x.split(size), strict=True)
         parts = [solver.solve(at, chunk, nfe=nfe) for at, chunk in pairs]

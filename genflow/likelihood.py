@@ -171,7 +171,7 @@ def log_likelihood(
     _check_end(solver)
     _check_settings(trace, probe, probes)
     solver, t = _ode_solver(solver), _inside(process, t)
-    x = x.to(device_of(backbone))
+    x = x.to(device_of(backbone, default=x.device))
     own = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
     inner = process.field(backbone, labels=own, guidance=guidance)
     drawn = None

@@ -221,12 +221,20 @@ def test_oracles(kind, process, data):
     alike(kind, draw, 1e-3)
     alike(kind, lambda place: start.oracle(data).log_prob(place(DATA[:2]), torch.tensor(0.5, dtype=torch.float64)))
     alike(kind, lambda place: start.oracle(data).score(place(DATA[:2]), torch.tensor(0.5, dtype=torch.float64)), 1e-3)
+    alike(kind, lambda place: latent.encode(start, start.oracle(data), place(DATA[:2]), "heun", nfe=4).x, 1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_oracle_of_a_box(kind):
     start = fitted("si_linear", source="uniform", gamma="brownian", head="velocity_denoiser")
-    alike(kind, lambda place: genflow.sample(start, start.oracle(place(DATA)), "heun", 2, nfe=4, shape=(1, 4, 4)).x)
+    alike(
+        kind,
+        lambda place: (
+            genflow.sample(
+                start, start.oracle(place(DATA)), "heun", 2, nfe=4, shape=(1, 4, 4), device=place(DATA).device
+            ).x
+        ),
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

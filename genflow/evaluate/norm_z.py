@@ -166,7 +166,9 @@ class _Walk:
 
         field = self.process.field(self.backbone)
         with computing(self.backbone):
-            solution = self.solver.solve(field, x.to(device_of(self.backbone)), grid=grid, observer=note)
+            solution = self.solver.solve(
+                field, x.to(device_of(self.backbone, default=self.config.device)), grid=grid, observer=note
+            )
         return solution.x.cpu(), torch.stack(norms).cpu(), torch.stack(states)
 
     def _rows(self) -> list[range]:
