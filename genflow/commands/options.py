@@ -95,9 +95,9 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
             values[path] = [Scalar(v) for v in value] if isinstance(value, tuple) else _typed(value)
             origin[path] = "command line"
     found = build(config, values)
-    asked = values.get("device", AUTO)
-    if hasattr(found, "device") and getattr(asked, "text", asked) == AUTO:
-        click.echo(f"device: {found.device}", err=True)
+    asked, here = values.get("device", AUTO), click.get_current_context(silent=True)
+    if here and hasattr(found, "device") and getattr(asked, "text", asked) == AUTO:
+        here.meta[AUTO] = found.device  # said by the command line, once the command has done its work
     return found, origin
 
 
