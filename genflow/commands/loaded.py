@@ -55,7 +55,8 @@ def open_model(config: ModelOptions) -> Opened:
 
     check_device(config.device)
     opened = open_checkpoint(config.checkpoint)
-    opened.backbone = trained_network(opened.backbone, Execution(**config.network), config.device)
+    run = trained_network(opened.backbone, Execution(**config.network), config.device)
+    vars(opened)["backbone"] = run  # in the place of the network that it keeps after reading
     return opened
 
 
