@@ -63,7 +63,7 @@ def alike(kind, compute, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("process", "solver"), pairs())
+@pytest.mark.parametrize(("process", "solver"), list(pairs()))
 def test_sampling(kind, process, solver):
     fixed = SOLVERS[solver].tags["budget"]
     made = genflow.get_solver(solver, **({} if fixed else {"rtol": 0.1, "atol": 0.1}))

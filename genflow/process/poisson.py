@@ -211,7 +211,7 @@ class PFGM(AffineProcess):
         direction = normal(len(x), dimension(x))
         shift = direction * (radius / direction.norm(dim=1))[:, None]
         x_t = x + shift.reshape(x.shape).to(x.device, x.dtype)
-        return x_t, (z * growth).clamp(self.t_data, self.t_prior).to(x.device)
+        return x_t, (z * growth).clamp(self.t_data, self.t_prior)
 
     def sample_prior(
         self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype = torch.float32
