@@ -15,6 +15,7 @@ import sys
 import click
 
 from genflow import __version__
+from genflow.accelerators import AUTO
 from genflow.memory import MemoryExhaustedError, is_out_of_memory
 from genflow.places import FULL
 from genflow.signals import stoppable
@@ -96,6 +97,15 @@ def cli() -> None:
       genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png
       genflow doctor
     """
+
+
+@cli.result_callback()
+def say_device(code: int | None) -> int | None:
+    """On standard error, after a command that succeeded: the device that --device auto took."""
+    device = click.get_current_context().meta.get(AUTO)
+    if device and not code:
+        click.echo(f"device: {device} (--device auto)", err=True)
+    return code
 
 
 class _Lines(logging.Handler):

@@ -19,18 +19,11 @@ from genflow.kinds import ANY, Kind, read, structure
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 from genflow.scalars import Scalar, decimal, spelling, switch, whole, word_of
+from genflow.shared_options import NetworkConfig, TrainedNetworkConfig, option
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used: where it stands, what came, what is allowed."""
-
-
-def option(default: Any, help: str, *, above: float | None = None, least: float | None = None, **more: Any) -> Any:
-    """A field with its help text and range (`above` is exclusive, `least` inclusive; for lists, of each entry)."""
-    metadata = {"help": help, "above": above, "least": least, **more}
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 TERMS = ("controlled", "published", "tuned")  # what a comparison may hold equal; see genflow.process.terms
@@ -39,7 +32,7 @@ Options = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(NetworkConfig):
     """Numbers of the training loop; the same for every process of a bench."""
 
     steps: int = option(1600, "gradient steps", least=1)
@@ -63,17 +56,12 @@ class TrainConfig:
     )
     posthoc_every: int = option(100, "steps between their snapshots", least=1)
     accumulate: int = option(1, "parts that a batch is worked through in, for less memory", least=1)
-    precision: str = option(
-        "float32", "of the network: float32, bfloat16 or float16", among=("float32", "bfloat16", "float16")
-    )
-    channels_last: bool = option(False, "keep image channels innermost in memory")
-    compile: bool = option(False, "compile the network with torch.compile")
-    tf32: bool = option(False, "TensorFloat-32 products on a GPU")
     on_nan: str = option("stop", "a loss that is not finite: stop, or skip:N to pass over up to N such steps")
     log_every: int = option(10, "steps between lines of stats.jsonl", least=1, bookkeeping=True)
     save_seconds: float = option(30.0, "seconds between resumable states", above=0, bookkeeping=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.may_skip()
         for name in ("more_ema", "posthoc"):
             values = [f"{value:g}" for value in getattr(self, name)]
@@ -116,7 +104,7 @@ class LikelihoodConfig:
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(TrainedNetworkConfig):
     """A bench: the matrix process x solver x NFE x seed on one backbone and data set."""
 
     checkpoint: tuple[str, ...] = option(
@@ -159,9 +147,10 @@ class BenchConfig:
     sample_batch: int = option(
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
-    device: str = option("cpu", "torch device")
     shard: int = option(2, "sample batches that are saved together while a cell is drawn; does not change it", least=1)
-    jobs: int = option(0, "worker processes; 0: one per CPU core, at most one per trained model", least=0)
+    jobs: int = option(
+        0, "worker processes; 0: one per CPU core, or per card on cuda, at most one per trained model", least=0
+    )
     scheduler: str = option("", "address of a running Dask scheduler whose workers do the work, e.g. tcp://host:8786")
     cluster: tuple[str, ...] = option(
         (), "SYSTEM:KEY=VALUE,... of jobs to work in, e.g. slurm:queue=gpu,time=4h,gpus=1; see docs/bench.md"
@@ -170,6 +159,7 @@ class BenchConfig:
     out: str = option("runs/bench", "output folder", place=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for f in dataclasses.fields(self):
             if getattr(self, f.name) == () and f.default:
                 raise ConfigError(f"{f.name} is empty; give at least one value")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from genflow import accelerators
 from genflow.checks import require
 from genflow.memory import check_limit
+from genflow.shared_options import precision_name
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What layers may compute in; weights, input and output keep their own dtype."""
@@ -24,14 +28,55 @@ COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
 def check_device(name: str) -> None:
-    """Raises ValueError for a torch device that is not available, with those that are; MemoryError without memory."""
+    """Raises ValueError for a torch device that is not available, with those that are and why others are missing;
+    MemoryError without memory."""
     check_limit()
     claim_card(name)
-    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     try:
         float(torch.zeros(1, device=name))  # "meta" exists, but holds no numbers
-    except (RuntimeError, AssertionError):
-        raise ValueError(f"device = '{name}' is not available; found: {', '.join(found)}") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        missing = "".join(f"; no {reason}" for reason in accelerators.missing() if reason.startswith(name[:3]))
+        here = ", ".join(accelerators.found())
+        raise ValueError(f"device = '{name}' is not available; found: {here}{missing}") from None
+
+
+def device_of(
+    network: Any,
+    asked: str | torch.device | None = None,
+    owner: str = "sample",
+    default: str | torch.device = "cpu",
+) -> torch.device:
+    """Where a network computes, which is where its states must be.
+
+    Arguments:
+        network: A module, or any callable; one without parameters computes wherever its input is.
+        asked: The device that the caller wants; None takes the network's own.
+        owner: Who asks, for the message.
+        default: Where one without parameters computes if nothing is asked.
+
+    Raises:
+        ValueError: The network is elsewhere.
+    """
+    parameters = getattr(network, "parameters", None)
+    first = next(iter(parameters()), None) if callable(parameters) else None
+    if first is None:
+        return torch.device(default if asked is None else asked)
+    wanted = first.device if asked is None else torch.device(asked)
+    if wanted.type != first.device.type or wanted.index not in (None, first.device.index):
+        raise ValueError(
+            f"{owner}: the network is on {first.device} and device = '{asked}'; move it with network.to('{asked}'), "
+            "or leave device out"
+        )
+    return first.device
+
+
+def synchronise(device: str | torch.device) -> None:
+    """Waits until a device has done what it was given, so that a clock on the host measures it."""
+    found = torch.device(device)
+    if found.type == "cuda":
+        torch.cuda.synchronize(found)
+    elif found.type == "mps":
+        torch.mps.synchronize()
 
 
 def local_rank() -> int:
@@ -60,14 +105,15 @@ class Execution:
     """How a network is executed. The default is plain float32, the reference for every other way.
 
     Arguments:
-        precision: "float32", or layers in "bfloat16" or "float16" by autocast. In training float16 overflows without
-            the `loss_scaler`.
+        precision: "float32" (fp32), or layers in "bfloat16" (bf16) or "float16" (fp16) by autocast. In training
+            float16 overflows without the `loss_scaler`.
         channels_last: Lay out weights and maps of images with the channels adjacent in memory.
         compile: `torch.compile` the network; needs a C++ compiler on a CPU, and Triton on a GPU.
-        tf32: Let a GPU multiply float32 with 10 bits of mantissa. False forbids it even where torch allows it by
-            default (convolutions). No effect on a CPU.
-        cuda_graphs: Compile to CUDA graphs, which save a small network the launches of its kernels. CUDA only. While
-            gradients are recorded, each call must be followed by its backward pass before the next.
+        tf32: Let a GPU multiply float32 with 10 bits of mantissa, in the network and around it, forwards and backwards
+            (`computing`). False forbids it even where torch allows it by default (convolutions). No effect on a CPU.
+        cuda_graphs: Compile to CUDA graphs, which save a small network the launches of its kernels. CUDA only. In
+            training each call must be followed by its backward pass before the next; a network in eval mode runs
+            without them where gradients are recorded, since a second backward pass would overwrite the first's.
     """
 
     precision: str = "float32"
@@ -77,6 +123,7 @@ class Execution:
     cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
         require("Execution", {"precision": (self.precision, self.precision in PRECISIONS, " or ".join(PRECISIONS))})
 
     def why_not(self, device: str) -> str | None:
@@ -84,6 +131,8 @@ class Execution:
         kind = torch.device(device).type
         if self.cuda_graphs and kind != "cuda":
             return f"cuda_graphs needs a CUDA device, and this is '{device}'; leave it out"
+        if self.precision == "bfloat16" and kind == "cuda" and not torch.cuda.is_bf16_supported():
+            return f"bfloat16 is not supported by {torch.cuda.get_device_name(device)}; take fp16 or fp32"
         if not (self.compile or self.cuda_graphs):
             return None
         if kind == "cuda" and importlib.util.find_spec("triton") is None:
@@ -94,6 +143,19 @@ class Execution:
                 "one (Debian: apt install g++), name one in the variable CXX, or leave compile out"
             )
         return None
+
+    @property
+    def words(self) -> str:
+        """For protocols: how the network is run, "" for plain float32."""
+        parts = {
+            self.precision: self.precision != "float32",
+            "TF32": self.tf32,
+            "channels last": self.channels_last,
+            "compiled": self.compile and not self.cuda_graphs,
+            "CUDA graphs": self.cuda_graphs,
+        }
+        said = [word for word, so in parts.items() if so]
+        return f"network in {', '.join(said)}" if said else ""
 
 
 def prepare(backbone: nn.Module, execution: Execution, device: str) -> Prepared:
@@ -115,6 +177,35 @@ def prepare(backbone: nn.Module, execution: Execution, device: str) -> Prepared:
     return Prepared(backbone, execution, kind)
 
 
+def trained_network(backbone: nn.Module, execution: Execution, device: str) -> Any:
+    """A network whose weights no longer change, on a device and ready to be called; itself where nothing is to be done.
+
+    Weights that a lower precision would convert at every call are converted once, in a copy: the numbers are the same.
+
+    Raises:
+        ValueError: The device does not support it (`Execution.why_not`).
+    """
+    if execution == Execution() and torch.device(device).type == "cpu":
+        return backbone
+    ready, dtype = prepare(backbone, execution, device), PRECISIONS[execution.precision]
+    return ready if dtype is None else Prepared(converted(backbone, dtype), execution, ready.kind)
+
+
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+"""Layers whose weights autocast converts."""
+
+
+def converted(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a network in eval mode whose layers hold the weights that autocast would convert them to."""
+    copied = copy.deepcopy(network).requires_grad_(False)
+    for layer in copied.modules():
+        if isinstance(layer, LAYERS) and not hasattr(layer, "parametrizations"):
+            for name, weight in layer.named_parameters(recurse=False):
+                if weight.dtype == torch.float32:  # autocast leaves float64 alone
+                    setattr(layer, name, nn.Parameter(weight.to(dtype), requires_grad=False))
+    return copied
+
+
 class Prepared:
     """A network that is called as an `Execution` says. Its attributes are the network's, or those of its `module`
     where it is wrapped (DistributedDataParallel).
@@ -125,25 +216,28 @@ class Prepared:
     Arguments:
         network: A backbone on its device.
         execution: How it is called.
-        kind: The device's type, "cpu" or "cuda".
+        kind: The device's type: "cpu", "cuda" or "mps".
     """
 
     def __init__(self, network: nn.Module, execution: Execution, kind: str) -> None:
         self.network, self.execution, self.kind = network, execution, kind
-        self._call: Any = network
-        if execution.compile or execution.cuda_graphs:
-            self._call = torch.compile(network, mode="reduce-overhead" if execution.cuda_graphs else None)
+        compiled = execution.compile or execution.cuda_graphs
+        self._plain: Any = torch.compile(network, mode=None) if compiled else network
+        self._graphed: Any = torch.compile(network, mode="reduce-overhead") if execution.cuda_graphs else None
 
     def __call__(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
         inner = x.contiguous(memory_format=torch.channels_last) if self.execution.channels_last and x.ndim == 4 else x
         inputs = (inner, condition) if labels is None else (inner, condition, labels)
-        dtype = PRECISIONS[self.execution.precision]
-        if self.execution.cuda_graphs and not torch.is_grad_enabled():
+        dtype, alone = PRECISIONS[self.execution.precision], not torch.is_grad_enabled()
+        # a trained network's gradients are a likelihood's, which may take several backward passes of one call
+        graphed = self._graphed is not None and (alone or self.network.training)
+        compiling = nullcontext() if self._plain is self.network or self.network.training else _without_donation()
+        if graphed and alone:
             torch.compiler.cudagraph_mark_step_begin()
-        with multiplying(self.execution), torch.autocast(self.kind, dtype=dtype, enabled=dtype is not None):
-            output = self._call(*inputs)
+        with multiplying(self.execution), compiling, torch.autocast(self.kind, dtype=dtype, enabled=dtype is not None):
+            output = (self._graphed if graphed else self._plain)(*inputs)
         output = output.to(x.dtype).contiguous()
-        return output.clone() if self.execution.cuda_graphs else output  # a graph reuses the memory of its output
+        return output.clone() if graphed else output  # a graph reuses the memory of its output
 
     def __getattr__(self, name: str) -> Any:
         if name == "network":  # before __init__ has run
@@ -152,15 +246,89 @@ class Prepared:
         return getattr(self.network if own else getattr(self.network, "module", self.network), name)
 
 
+def _without_donation() -> Any:
+    """A block in which a network is compiled so that its backward pass leaves the memory that a second one needs."""
+    from torch._functorch import config
+
+    return config.patch(donated_buffer=False)
+
+
+_SET: list[bool] = []
+"""TF32 as the blocks of `multiplying` that are open have set it, the innermost last."""
+
+
 @contextmanager
 def multiplying(execution: Execution) -> Iterator[None]:
-    """Sets TF32 for a block and restores it afterwards. Training needs it around the backward pass too."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = execution.tf32
+    """Sets TF32 for a block, through torch's old and new switches alike, and restores both afterwards."""
+    if _SET[-1:] == [execution.tf32]:
+        yield
+        return
+    switches, before = _switches(), _read_switches()
+    _SET.append(execution.tf32)
     try:
+        for _, write, values in switches.values():
+            write(values[execution.tf32])
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        _SET.pop()
+        for name, value in before.items():
+            switches[name][1](value)
+
+
+Switch = tuple[Callable[[], Any], Callable[[Any], None], tuple[Any, Any]]
+"""A switch of torch: how it is read and written, and what it says without and with TF32."""
+
+
+def _switches() -> dict[str, Switch]:
+    """All switches of float32's precision: the old ones, then those of torch 2.9 and later, parents before parts."""
+    backends = torch.backends
+    old: dict[str, Switch] = {
+        "matmul": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, ("highest", "high")),
+        "cudnn": (lambda: backends.cudnn.allow_tf32, partial(setattr, backends.cudnn, "allow_tf32"), (False, True)),
+    }
+    if not hasattr(backends.cudnn, "conv"):
+        return old
+    new = {"cuda.matmul": backends.cuda.matmul, "cuda.conv": backends.cudnn.conv, "cuda.rnn": backends.cudnn.rnn}
+    new |= {f"mkldnn.{op}": getattr(backends.mkldnn, op) for op in ("matmul", "conv", "rnn")}
+    return old | {
+        name: (partial(getattr, one, "fp32_precision"), partial(setattr, one, "fp32_precision"), ("ieee", "tf32"))
+        for name, one in new.items()
+    }
+
+
+def _read_switches() -> dict[str, Any]:
+    """What every switch says. Torch refuses to read an old one that a new one contradicts: then the new ones are set
+    to what it may say, until it can be read."""
+    switches, found, refused = _switches(), {}, []
+    parents = {"cuda": torch.backends.cudnn, "mkldnn": torch.backends.mkldnn}
+    for name, (read, *_) in switches.items():
+        try:
+            value = read()
+        except RuntimeError:
+            refused.append(name)
+            continue
+        parent = parents.get(name.partition(".")[0]) if "." in name else None
+        found[name] = "none" if parent is not None and value == parent.fp32_precision else value  # it is inherited
+    for name in refused:
+        found = {name: _reconciled(switches, switches[name][0])} | found
+    return found
+
+
+def _reconciled(switches: Mapping[str, Switch], read: Callable[[], Any]) -> Any:
+    for cuda, mkldnn in (("ieee", "ieee"), ("tf32", "tf32"), ("tf32", "bf16")):
+        for name, (_, write, _) in switches.items():
+            if "." in name:
+                write(mkldnn if name.startswith("mkldnn.m") else cuda)
+        with suppress(RuntimeError):
+            return read()
+    raise RuntimeError("torch's switches of float32's precision contradict one another in an unknown way")
+
+
+def computing(network: Any) -> Any:
+    """The block of a computation with a network, its process's own products and its gradients among it: TF32 is as the
+    network's `Execution` says, and off for a network without one."""
+    found = getattr(network, "execution", None)
+    return multiplying(found if isinstance(found, Execution) else Execution())
 
 
 def loss_scaler(execution: Execution, device: str) -> torch.amp.GradScaler:

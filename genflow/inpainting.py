@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_count, is_positive, require
+from genflow.devices import computing, device_of
 from genflow.former import moved
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
@@ -64,7 +65,7 @@ class Replacement:
         solver: A fixed-step SDE solver whose step is one move of the whole state.
         seed: Draw j of row i has index i n + j; it depends on the seed and its index alone.
         batch_size: Samples at a time.
-        device: Where the solve runs.
+        device: Where the solve runs: where the network is, by default, and it must be there.
 
     Source: Song et al. 2021, arXiv:2011.13456, appendix I; correctors as Langevin dynamics at fixed t.
     """
@@ -75,7 +76,7 @@ class Replacement:
     solver: FixedStep = field(default_factory=EulerMaruyama)
     seed: int = 0
     batch_size: int = 250
-    device: str = "cpu"
+    device: str | None = None
 
     def __post_init__(self) -> None:
         step = self.corrector_step
@@ -146,14 +147,17 @@ class Replacement:
         check_pair(process, self.solver)
         require("control", {"n": (n, is_count(n), "a whole number above 0")})
         classes = class_labels(labels, len(known.part), getattr(backbone, "classes", 0), "control")
-        labels_of_all = None if classes is None else classes.repeat_interleave(int(n)).to(self.device)
+        device = device_of(backbone, self.device, "control")
+        labels_of_all = None if classes is None else classes.repeat_interleave(int(n)).to(device)
         part = known.part.repeat_interleave(int(n), dim=0)
         xs, calls = [], 0.0
         for start in range(0, len(part), self.batch_size):
             rows = range(start, min(start + self.batch_size, len(part)))
             own = None if labels_of_all is None else labels_of_all[rows.start : rows.stop]
             at = process.field(backbone, labels=own, guidance=guidance)
-            found = self._travel(process, at, Measurement(known.project, part[rows.start : rows.stop]), rows)
+            own_part = Measurement(known.project, part[rows.start : rows.stop].to(device))
+            with computing(backbone):
+                found = self._travel(process, at, own_part, rows)
             xs.append(found.x.cpu())
             calls += found.nfe * len(rows)
         x = torch.cat(xs)
@@ -242,7 +246,7 @@ def inpaint(
         ValueError: No score, a mask of another shape or with other entries, or known entries that are not finite.
     """
     how = how or Replacement()
-    keep = _mask(mask, tuple(x.shape[1:])).to(how.device)
+    keep = _mask(mask, tuple(x.shape[1:])).to(device_of(backbone, how.device, "control"))
     part = torch.where(keep.to(x.device), x, 0.0)
     _check_finite(part)
     known = Measurement(lambda v: torch.where(keep, v, 0.0), part)
@@ -304,7 +308,7 @@ def colourise(
     w = torch.tensor(weights, dtype=torch.float64).reshape(1, -1, 1, 1)
     if w.shape[1] != 3 or not bool(w.isfinite().all()) or not bool(w.any()):
         raise ValueError(f"weights = {tuple(weights)} are not allowed; give three finite numbers, not all zero")
-    direction = (w / w.norm()).to(how.device, grey.dtype)
+    direction = (w / w.norm()).to(device_of(backbone, how.device, "control"), grey.dtype)
     part = (w / w.square().sum()).to(grey) * grey
     _check_finite(part)
     known = Measurement(lambda v: direction * (direction * v).sum(1, keepdim=True), part)
@@ -347,14 +351,16 @@ def constrain(
             f"A has shape {tuple(a.shape)} and y {tuple(y.shape)}; "
             f"want (k, {size}) and (B, k) for examples of shape {tuple(shape)}"
         )
-    off = (a.double() @ a.double().T - torch.eye(len(a), dtype=torch.float64)).abs()
+    off = (a.cpu().double() @ a.cpu().double().T - torch.eye(len(a), dtype=torch.float64)).abs()
     if len(a) and float(off.max()) > 1e-5:
         raise ValueError(
             f"the rows of A are not orthonormal: A Aᵀ is off by {float(off.max()):.2g}; "
             "take Q, R = torch.linalg.qr(A.T), and give Q.T with R⁻ᵀ y"
         )
     how = how or Replacement()
-    rows, part = a.to(how.device, y.dtype), (y @ a.to(y)).reshape(-1, *shape)
+    rows = a.to(device_of(backbone, how.device, "control"), y.dtype)
+    with computing(backbone):
+        part = (y @ a.to(y)).reshape(-1, *shape)
     _check_finite(part)
 
     def project(v: Tensor) -> Tensor:

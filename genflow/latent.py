@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_count, require
+from genflow.devices import computing, device_of
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing
+from genflow.process.shapes import in_float64
 from genflow.sampling import Labels, check_pair, class_labels
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Solver
@@ -43,7 +45,7 @@ def encode(
     Arguments:
         process: What was trained.
         backbone: Its network, or an oracle.
-        x: Data (B, *), data units; they are taken as states at the data's end.
+        x: Data (B, *), data units; they are taken as states at the data's end, and moved to the network.
         solver: An ODE solver or its name; RK45 at rtol = atol = 1e-4 by default. Its options `end` and `end_noise` are
             for paths to the data, and are not looked at here. The slope changes fastest near the
             data, where an encoding begins: an adaptive solver takes small steps there, a fixed-step one needs a larger
@@ -59,7 +61,7 @@ def encode(
     Raises:
         ValueError: A solver of an SDE, whose ends no latent determines, or labels that do not fit.
     """
-    make = _Fields(lambda known: BackwardField(process, backbone, known, guidance), labels, _classes(backbone))
+    make = _Fields(lambda known: BackwardField(process, backbone, known, guidance), labels, backbone)
     return _solve(make, process, x, _ode_solver(process, solver).ends(), nfe, batch_size)
 
 
@@ -75,21 +77,21 @@ def decode(
     guidance: float = 1.0,
 ) -> Solution:
     """Data of latents (B, *): the ODE from the prior's end to the data's; arguments and errors as in `encode`."""
-    make = _Fields(lambda known: process.field(backbone, labels=known, guidance=guidance), labels, _classes(backbone))
+    make = _Fields(lambda known: process.field(backbone, labels=known, guidance=guidance), labels, backbone)
     return _solve(make, process, latent, solver, nfe, batch_size)
 
 
 @dataclass(frozen=True)
 class _Fields:
-    """A field of given labels, and the labels of all rows."""
+    """A field of given labels, the labels of all rows, and the network."""
 
     field: Callable[[Tensor | None], Field]
     labels: Labels
-    classes: int
+    backbone: BackboneLike
 
     def fields(self, x: Tensor, size: int) -> Iterator[Field]:
         """A field for each chunk of `size` rows of x, with the labels of its rows."""
-        known = class_labels(self.labels, len(x), self.classes, "latents")
+        known = class_labels(self.labels, len(x), _classes(self.backbone), "latents")
         for start in range(0, len(x), size):
             yield self.field(None if known is None else known[start : start + size].to(x.device))
 
@@ -111,8 +113,10 @@ def _solve(
     require("latents", {"batch_size": (batch_size, is_count(batch_size), "a whole number above 0")})
     if x.ndim < 2 or not len(x):
         raise ValueError(f"latents need states of shape (B, *) with B >= 1, got shape {tuple(x.shape)}")
-    size = int(batch_size)
-    parts = [solver.solve(at, chunk, nfe=nfe) for at, chunk in zip(make.fields(x, size), x.split(size), strict=True)]
+    size, x = int(batch_size), x.to(device_of(make.backbone, default=x.device))
+    with computing(make.backbone):
+        pairs = zip(make.fields(x, size), x.split(size), strict=True)
+        parts = [solver.solve(at, chunk, nfe=nfe) for at, chunk in pairs]
     calls = torch.cat([_calls(part) for part in parts])
     return Solution(torch.cat([part.x for part in parts]), float(calls.mean()), nfe_per_sample=calls)
 
@@ -120,7 +124,7 @@ def _solve(
 def _calls(part: Solution) -> Tensor:
     """Calls of each sample, (B,), float64."""
     if part.nfe_per_sample is not None:
-        return part.nfe_per_sample.double()
+        return part.nfe_per_sample.cpu().double()
     return torch.full((len(part.x),), float(part.nfe), dtype=torch.float64)
 
 
@@ -143,8 +147,8 @@ class RoundTrip:
     Arguments:
         latent: Latents (B, *).
         x: What came back (B, *).
-        rms: Root mean square of the difference over the entries of each sample, shape (B,), data units.
-        largest: Its largest entry, shape (B,), data units.
+        rms: Root mean square of the difference over the entries of each sample, shape (B,), data units, on the host.
+        largest: Its largest entry, shape (B,), data units, on the host.
         nfe: Backbone calls per sample of both directions together.
     """
 
@@ -173,7 +177,7 @@ def round_trip(
     how: dict[str, Any] = {"nfe": nfe, "batch_size": batch_size, "labels": labels, "guidance": guidance}
     there = encode(process, backbone, x, solver, **how)
     back = decode(process, backbone, there.x, solver, **how)
-    gap = (back.x - x).flatten(1).double()
+    gap = (back.x - x.to(back.x)).flatten(1).cpu().double()
     rms, largest = gap.square().mean(1).sqrt(), gap.abs().amax(1)
     return RoundTrip(there.x, back.x, rms, largest, there.nfe + back.nfe)
 
@@ -206,11 +210,11 @@ def blend(first: Tensor, second: Tensor, count: int, kind: str = "prior") -> Ten
     _check_path(count, kind)
     if first.shape != second.shape:
         raise ValueError(f"latents of shapes {tuple(first.shape)} and {tuple(second.shape)} have no path between them")
-    share = torch.linspace(0, 1, int(count), dtype=torch.float64, device=first.device)[None, :, None]
-    z0, z1 = (z.flatten(1).double()[:, None] for z in (first, second))
+    z0, z1 = (in_float64(z.flatten(1))[:, None] for z in (first, second))
+    share = torch.linspace(0, 1, int(count), dtype=torch.float64, device=z0.device)[None, :, None]
     path = (1 - share) * z0 + share * z1 if kind == "linear" else _great_circle(z0, z1, share, kind == "prior")
     path[:, 0], path[:, -1] = z0[:, 0], z1[:, 0]
-    return path.to(first.dtype).reshape(len(first), int(count), *first.shape[1:])
+    return path.to(first).reshape(len(first), int(count), *first.shape[1:])
 
 
 def _check_path(count: int, kind: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genflow.checks import is_count, require
 from genflow.data.base import Scaling
+from genflow.devices import computing, device_of
 from genflow.process.base import Process
 from genflow.process.clock import Clock
 from genflow.process.field import BackboneLike, Field
@@ -28,7 +29,7 @@ class Likelihood:
     """What `log_likelihood` found.
 
     Arguments:
-        log_prob: log p_t(x), shape (B,), float64, nats.
+        log_prob: log p_t(x), shape (B,), float64, nats; on the host, as stderr is.
         latent: Where the ODE carries x, at the prior's end, shape (B, *).
         nfe: Backbone calls per sample; the mean where samples differ.
         stderr: Standard error of log_prob from the probes alone, shape (B,), nats: 0 for the exact trace, NaN for one
@@ -148,7 +149,7 @@ def log_likelihood(
     Arguments:
         process: What was trained.
         backbone: Its network, or an oracle.
-        x: States at time t (B, *), data units; data themselves at the data's end.
+        x: States at time t (B, *), data units; data themselves at the data's end. They are moved to the network.
         t: Native time, inside the training interval; None is its data's end.
         solver: An ODE solver; RK45 at rtol = atol = 1e-4 by default.
         nfe: Calls per sample for a fixed-step solver.
@@ -170,6 +171,7 @@ def log_likelihood(
     _check_end(solver)
     _check_settings(trace, probe, probes)
     solver, t = _ode_solver(solver), _inside(process, t)
+    x = x.to(device_of(backbone, default=x.device))
     own = _labels(labels, x, first_index, getattr(backbone, "classes", 0))
     inner = process.field(backbone, labels=own, guidance=guidance)
     drawn = None
@@ -177,9 +179,10 @@ def log_likelihood(
         drawn = draw_probes(x, probe, int(probes), Noise(seed, range(first_index, first_index + len(x)), "probes"))
     field, size = DivergenceField(inner, tuple(x.shape[1:]), drawn, t), x[0].numel()
     zeros = torch.zeros(len(x), 1 if drawn is None else int(probes), dtype=x.dtype, device=x.device)
-    solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
-    latent, change = solution.x[:, :size].reshape(x.shape), solution.x[:, size:].double()
-    log_prob = process.log_prior(latent.double()) + change.mean(1)
+    with computing(backbone):
+        solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
+    latent, change = solution.x[:, :size].reshape(x.shape), solution.x[:, size:].cpu().double()
+    log_prob = process.log_prior(latent.cpu().double()) + change.mean(1)
     start = process.training_interval[0] if t is None else t
     return Likelihood(log_prob, latent, solution.nfe, _probe_error(change, drawn is None), start)
 

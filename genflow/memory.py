@@ -22,6 +22,12 @@ SIGNS = (
     "memory allocation of",
     "bad_alloc",
     "alloc_failed",
+    "allocation_failed",
+    "cublascreate",
+    "cublasltcreate",
+    "cudnncreate",
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
     "can't start new thread",
     "failed to map segment",
     "storage size calculation overflowed",
@@ -29,7 +35,9 @@ SIGNS = (
     "memoryerror",
     "error return without exception set",
 )
-"""What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader."""
+"""What errors say where an allocation failed: torch's, numpy's, those of C++, CUDA, Metal, threads and the loader.
+
+cuBLAS and cuDNN say that they are not initialised where no memory is left for their handles and workspaces."""
 
 PANICS = (*SIGNS, "pointer is null")
 """The same of libraries in Rust, whose panics are not an `Exception`."""
@@ -96,6 +104,8 @@ def peak_megabytes(device: str) -> float:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if torch.device(device).type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**20
     try:
         import resource
     except ImportError:  # not on Windows

@@ -16,6 +16,7 @@ from genflow.backbone.base import check_labels
 from genflow.checks import is_positive, require
 from genflow.data.base import Dataset
 from genflow.data.paired import PairedDataset
+from genflow.devices import computing, device_of
 from genflow.distributed import Team
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
 from genflow.process.base import Process
@@ -73,7 +74,7 @@ def sample(
     seed: int = 0,
     shape: Sequence[int] | None = None,
     batch_size: int = 500,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     labels: Labels = None,
     guidance: float = 1.0,
@@ -96,7 +97,7 @@ def sample(
         seed: The run's seed.
         shape: Shape of one sample; the backbone's own where it has one.
         batch_size: Samples at a time.
-        device: Where the solve runs and its draws are made.
+        device: Where the solve runs: where the network is, by default, and it must be there. Draws are the host's.
         dtype: Of the states.
         labels: Classes of the samples; see `class_labels`.
         guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
@@ -109,7 +110,8 @@ def sample(
         x of shape (n, *shape) on the host, and the mean NFE.
 
     Raises:
-        ValueError: A solver that the process cannot use, or labels the backbone does not know, with the reason.
+        ValueError: A solver that the process cannot use, labels the backbone does not know, or a network on another
+            device, with the reason.
         NonFiniteError: With step, time and sample numbers.
         MemoryExhaustedError: One sample does not fit; a batch that does not is halved.
     """
@@ -119,8 +121,10 @@ def sample(
     _check_numbers(n, batch_size, temperature, first_index)
     check_room("n", n, 2 * dtype.itemsize * math.prod(shape))
     classes = class_labels(labels, n, getattr(backbone, "classes", 0), first_index=first_index)
-    draw = _Draw(process, backbone, solver, (nfe, seed, guidance, temperature), shape, device, dtype, observer)
-    return _in_batches(draw, n, batch_size, classes, first_index, on_batch)
+    place = device_of(backbone, device)
+    draw = _Draw(process, backbone, solver, (nfe, seed, guidance, temperature), shape, place, dtype, observer)
+    with computing(backbone):
+        return _in_batches(draw, n, batch_size, classes, first_index, on_batch)
 
 
 def _in_batches(
@@ -190,7 +194,7 @@ class _Draw:
     solver: Solver
     numbers: tuple[int | None, int, float, float]
     shape: Sequence[int]
-    device: str | torch.device
+    device: torch.device
     dtype: torch.dtype
     observer: Observer | None
 
@@ -280,7 +284,7 @@ def rectify(
     nfe: int | None = None,
     seed: int = 0,
     batch_size: int = 500,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     labels: Labels = None,
     guidance: float = 1.0,

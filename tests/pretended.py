@@ -17,7 +17,7 @@ torch.overrides and torch.utils._python_dispatch.
 from __future__ import annotations
 
 import collections
-import traceback
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -178,9 +178,15 @@ class Accelerator:
 
 def _line() -> str:
     """The innermost line of the package, or of the test where none is."""
-    frames = [f for f in traceback.extract_stack() if "/torch/" not in f.filename and f.filename != __file__]
-    inner = next((f for f in reversed(frames) if "/genflow/" in f.filename), frames[-1])
-    return f"{inner.filename.split('/genflow/')[-1]}:{inner.lineno}"
+    frame, first = sys._getframe(1), ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if "/genflow/" in file:
+            return f"{file.split('/genflow/')[-1]}:{frame.f_lineno}"
+        if not first and "/torch/" not in file and file != __file__:
+            first = f"{file}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return first
 
 
 def _on(value: Any) -> list[DeviceTensor]:

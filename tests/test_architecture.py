@@ -11,7 +11,19 @@ import genflow
 ROOT = Path(genflow.__file__).parent
 LAYERS = (
     ("philox", "random"),
-    ("scalars", "yaml_nodes", "kinds", "places", "signatures", "checks", "memory", "signals", "former"),
+    (
+        "accelerators",
+        "shared_options",
+        "scalars",
+        "yaml_nodes",
+        "kinds",
+        "places",
+        "signatures",
+        "checks",
+        "memory",
+        "signals",
+        "former",
+    ),
     ("placing",),
     ("registry",),
     ("config", "config_file", "cache", "estimates"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig
+from genflow.devices import computing, synchronise
 
 BATCHES, PATIENCE = 3, 0.05
 """Batches that are timed, and seconds that one may take for a larger one to be tried."""
@@ -38,20 +40,21 @@ def measure_costs(worker: Worker, calls: float) -> dict[str, Any]:
     """
     process, backbone = _pair(worker)
     backbone = backbone.to(worker.config.device)
-    field = process.field(backbone)
     t = process.grid(2)[1]
 
-    def call(count: int) -> Tensor:
-        x = torch.zeros(count, *worker.dataset.shape, device=worker.config.device)
-        return field.output(x, t)
+    def calling(network: Any) -> Callable[[int], Tensor]:
+        field = process.field(network)
+        return lambda count: field.output(torch.zeros(count, *worker.dataset.shape, device=worker.config.device), t)
 
-    with torch.no_grad():
+    network = worker.network(backbone)
+    call = calling(network)
+    with torch.no_grad(), computing(network):
         batch, seconds = _grow(call, worker.config.sample_batch, worker.config.device)
         flops = _flops(partial(call, 1)) if calls * seconds > LONG else None
     return {
         "flops": flops,
         "call": seconds,
-        "step": 0.0 if worker.config.checkpoint else _step(call, backbone, batch, worker.config),
+        "step": 0.0 if worker.config.checkpoint else _step(calling(backbone), backbone, batch, worker.config),
         "batch": batch,
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "numbers": torch.Size(worker.dataset.shape).numel(),
@@ -78,8 +81,7 @@ def _timed(function: Any, device: str) -> float:
     for _ in range(BATCHES):
         began = time.monotonic()
         function()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronise(device)
         took.append(time.monotonic() - began)
     return min(took)
 
@@ -90,6 +92,7 @@ def _grow(call: Any, most: int, device: str) -> tuple[int, float]:
     while True:
         began = time.monotonic()
         call(count)
+        synchronise(device)
         if count == most or time.monotonic() - began > PATIENCE:
             return count, _timed(partial(call, count), device) / count
         count = min(most, 4 * count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -143,7 +143,14 @@ def _trained(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterato
     for process, solver in fitting:
         cell = _train_cell(config, process, seed)
         labels = {"process": process.name, "seed": seed, "terms": terms_of(config, process.name)}
-        yield _Model(process, solver, labels, known.setdefault(cell.key, cell))
+        yield _Model(process, solver, labels, known.setdefault(cell.key, cell), identity=_network(config))
+
+
+def _network(config: BenchConfig) -> dict[str, Any]:
+    """How trained networks are run, where that is not plain float32."""
+    plain = {f.name: f.default for f in fields(config)}
+    changed = {name: value for name, value in config.network.items() if value != plain[name]}
+    return {"network": changed} if changed else {}
 
 
 def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterator[_Model]:
@@ -163,6 +170,7 @@ def _finished(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterat
                 identity: dict[str, Any] = {"checkpoint": one.content, "as": process.name}
                 identity |= {"unset": unset_by_mode(process), "dataset": data, "own data": own}
                 identity |= {"device": config.device, "code": code_digest("model")}
+                identity |= _network(config)
                 yield _Model(process, solver, shown, folder=one.path, identity=identity)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from genflow.accelerators import cards
 from genflow.bench import shards
 from genflow.bench.cells import Cell
 from genflow.config import BenchConfig
@@ -61,14 +62,15 @@ class Pool(ABC):
 
 def job_count(config: BenchConfig, todo: Sequence[Cell]) -> int:
     """Number of workers: as given, but no more than there are tasks; else one for each trained model, but no more than
-    CPU cores. On a cluster the cores of this machine do not matter.
+    CPU cores, or cards where the work is theirs. On a cluster this machine does not matter.
     """
     models = {cell.model for cell in todo if cell.model}
     tasks = sum(max(1, shards.number(cell, config)) for cell in todo)
     if config.jobs:
         return min(config.jobs, max(1, tasks))
     elsewhere = config.scheduler or config.cluster or config.slurm
-    return min(len(todo) + 1 if elsewhere else usable_cores(), max(1, len(models) or min(len(todo), 2)))
+    here = usable_cores() if config.device == "cpu" else cards(config.device)
+    return min(len(todo) + 1 if elsewhere else here, max(1, len(models) or min(len(todo), 2)))
 
 
 def usable_cores() -> int:

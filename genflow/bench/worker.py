@@ -27,7 +27,7 @@ from genflow.checkpoint import CheckpointError, describe, save, with_places, wri
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
 from genflow.data.downloads import DataError
-from genflow.devices import check_device
+from genflow.devices import Execution, check_device, trained_network
 from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dicts
 from genflow.evaluate.checks import NotMeasurable, check_metrics
 from genflow.evaluate.protocol import MISSING
@@ -82,6 +82,9 @@ class Worker:
         """
         config = self.config
         check_device(config.device)
+        reason = Execution(**config.network).why_not(config.device)
+        if reason:
+            raise ValueError(reason)
         for name in (*config.solver, config.norm.solver):
             genflow.get_solver(name, **config.solver_options.get(name, {}))
         for folder in config.checkpoint:
@@ -190,7 +193,11 @@ class Worker:
         if preset:
             process = type(process)(**{**process.config(), **preset})
         process = process.for_data(self.dataset.fitting_points())  # a base of data is not in the file
-        return process, backbone.to(self.config.device)
+        return process, self.network(backbone)
+
+    def network(self, backbone: Any) -> Any:
+        """A trained network on the bench's device, run as its options say."""
+        return trained_network(backbone, Execution(**self.config.network), self.config.device)
 
     def _finished(self, folder: str, spec: dict[str, Any]) -> tuple[Process, Any]:
         """A checkpoint as it was trained, except for the mode."""
@@ -201,7 +208,7 @@ class Worker:
         process = type(process)(**{**options, **spec["preset"]})
         if spec["own data"] and not isinstance(self.dataset, UnavailableData):
             process = process.for_data(self.dataset.fitting_points())
-        return process, backbone.to(self.config.device)
+        return process, self.network(backbone)
 
     # ---- samples -----------------------------------------------------------------------------------------
 
@@ -325,6 +332,7 @@ class Worker:
         self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
     ) -> dict[str, Any]:
         """A row of results.csv: what was measured, with the cell's labels where the metric gives none."""
+        network = "" if labels["process"] == REAL else Execution(**self.config.network).words
         return {
             "process": labels["process"],
             "backbone": "" if labels["process"] == REAL else labels.get("backbone", self.config.backbone),
@@ -337,7 +345,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end")))),
+            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end"), network))),
             "seconds": seconds,
             "stopped": sampled.get("stopped") or None,
         }

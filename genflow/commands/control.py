@@ -61,10 +61,9 @@ def open_control(config: ControlConfig, out: str, what: str) -> tuple[Path, Repl
         solver=solver,  # type: ignore[arg-type]  # Replacement refuses any other
         seed=config.seed,
         batch_size=config.sample_batch,
-        device=config.device,
     )
     how.plan(cost=1 if config.label == "none" or config.guidance in (0.0, 1.0) else 2)
-    opened = open_model(config.checkpoint, config.device)
+    opened = open_model(config)
     check_control(opened.process)
     check_images(opened, what)
     return place, how, opened

@@ -38,13 +38,12 @@ def run_decode(config: DecodeConfig) -> str:
 
     out = check_out(config.out, (".png", ".npz"))
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
-    opened = open_model(config.checkpoint, config.device)
+    opened = open_model(config)
     latents, own = array_of(Path(config.latents), "latent", opened.shape, "latents")
     labels = label_numbers(config.label, opened, len(latents), own, f"{config.latents} has no array 'labels'")
     if out.suffix == ".png":
         check_picture(opened)
-    x = latents.to(config.device)
-    found = decode(opened.process, opened.backbone, x, solver, labels=labels, **solving(config, budget))
+    found = decode(opened.process, opened.backbone, latents, solver, labels=labels, **solving(config, budget))
     write_samples(out, opened, found.x, {})
     kind = say_labels(config.label, config.guidance, opened)
     return f"{out}: {len(latents)} examples of {opened.name}{kind}, {say_solver(config)}, NFE {found.nfe:g}"

@@ -75,14 +75,16 @@ def _packages(lines: list[str]) -> list[str]:
 
 def _device(lines: list[str]) -> list[str]:
     try:
-        torch = importlib.import_module("torch")
+        importlib.import_module("torch")
     except MemoryError:
         raise
     except Exception as error:
         lines.append(f"torch cannot be imported: {error}")
         return ["reinstall torch"]
-    cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    lines.append(f"devices: cpu ({torch.get_num_threads()} threads){''.join(f', {name}' for name in cuda)}")
+    from genflow.accelerators import AUTO, chosen, found, missing
+
+    lines.append(f"devices: {', '.join(found())}; --device auto takes {chosen(AUTO)}")
+    lines += [f"  no {reason}" for reason in missing()]
     return []
 
 

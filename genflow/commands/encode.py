@@ -47,12 +47,12 @@ def run_encode(config: EncodeConfig) -> str:
 
     out = check_out(config.out, (".npz", ".png"))
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
-    opened = open_model(config.checkpoint, config.device)
+    opened = open_model(config)
     begin = beginning(opened, config.image, config.dataset_options, config.n, config.seed)
-    x = begin.x.to(config.device)
+    x = begin.x
     labels = label_numbers(config.label, opened, len(x), begin.labels, begin.missing)
     found = round_trip(opened.process, opened.backbone, x, solver, labels=labels, **solving(config, budget))
-    norms = found.latent.flatten(1).double().norm(dim=1).cpu()
+    norms = found.latent.flatten(1).cpu().double().norm(dim=1)
     if out.suffix == ".npz":
         arrays = {"latent": found.latent, "x": x, "back": found.x, "rms": found.rms, "largest": found.largest}
         arrays |= {} if labels is None else {"labels": labels}

@@ -39,7 +39,6 @@ def run_evaluate(config: EvaluateConfig) -> str:
     from genflow.bench.single import SingleWorker
     from genflow.bench.tables import tables, to_csv
     from genflow.checkpoint import write_file
-    from genflow.devices import check_device
     from genflow.distributed import open_team
     from genflow.evaluate.checks import check_metrics
 
@@ -52,8 +51,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     check_owners("metric_options", config.metric_options, config.metric)
     own = {k: v for k, v in config.solver_options.items() if k == config.solver}
     open_solver(config.solver, own, config.nfe)
-    check_device(config.device)
-    opened = open_model(config.checkpoint, config.device)
+    opened = open_model(config)
     data = open_data(opened, config.dataset_options)
     assert opened.data is not None  # or it could not be opened
     name = opened.data["name"]
@@ -75,6 +73,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
         bpd=config.bpd,
         sample_batch=config.sample_batch,
         device=config.device,
+        **config.network,
         out=str(out.parent),
     )
     check_metrics(bench, data)

@@ -61,7 +61,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
     if config.image and config.latents:
         raise ConfigError("image and latents were both given; give one of them")
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
-    opened = open_model(config.checkpoint, config.device)
+    opened = open_model(config)
     if out.suffix == ".png":
         check_images(opened, "a picture of an interpolation")
         check_picture(opened)
@@ -74,7 +74,7 @@ def run_interpolate(config: InterpolateConfig) -> str:
         _check_enough(config, len(ends), f"examples in {config.image}" if config.image else "test examples")
     labels = label_numbers(config.label, opened, config.pairs, None, "the two ends of a path share one class")
     how = {"labels": labels, **solving(config, budget)}
-    first, second = (ends[k::2].to(config.device) for k in (0, 1))
+    first, second = (ends[k::2] for k in (0, 1))
     join = interpolate if begin else interpolate_latents
     found = join(opened.process, opened.backbone, first, second, config.count, config.kind, solver, **how)
     if out.suffix == ".npz":

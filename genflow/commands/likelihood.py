@@ -74,7 +74,7 @@ def run_likelihood(config: DensityConfig) -> str:
 
     out = check_out(config.out, (".csv", ".npz", ".png")) if config.out else None
     solver, budget = open_solver(config.solver, config.solver_options, config.nfe)
-    model = open_model(config.checkpoint, config.device)
+    model = open_model(config)
     check_likelihood(model.process)
     found = _measure(config, model, solver, budget)
     if out:
@@ -96,7 +96,7 @@ def _measure(config: DensityConfig, model: Opened, solver: Solver, budget: int |
         log_likelihood(
             model.process,
             model.backbone,
-            x[rows.start : rows.stop].to(config.device),
+            x[rows.start : rows.stop],
             t=t,
             solver=solver,
             nfe=budget,

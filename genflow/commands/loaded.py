@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from genflow.commands.paths import make_folder
 from genflow.config import ConfigError, Options, check_owners, option
+from genflow.shared_options import TrainedNetworkConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(TrainedNetworkConfig):
     """Of every command that solves a checkpoint's equation; a command's own class gives other defaults and more."""
 
     checkpoint: str = option("runs/model", "folder that genflow train or genflow import wrote", place=True)
@@ -28,7 +29,6 @@ class ModelOptions:
     solver_options: Options = option({}, "NAME.OPTION=VALUE of the solver", registry="solvers")
     seed: int = option(0, "seed", least=0)
     sample_batch: int = option(250, "samples at a time; does not change them", least=1)
-    device: str = option("cpu", "torch device")
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,20 @@ DATASET_OPTIONS_HELP = "NAME.OPTION=VALUE of the data set where it has changed, 
 """Help of --dataset-options."""
 
 
-def open_model(checkpoint: str, device: str) -> Opened:
-    """The model of a checkpoint folder, its network on a device.
+def open_model(config: ModelOptions) -> Opened:
+    """The model of a checkpoint folder, its network on the device and ready to be called as the options say.
 
     Raises:
         CheckpointError: No checkpoint, or a damaged one.
-        ValueError: The device is not here.
+        ValueError: The device is not here, or does not support an option.
     """
-    import torch
-
     from genflow.checkpoint import open_checkpoint
-    from genflow.devices import check_device
+    from genflow.devices import Execution, check_device, trained_network
 
-    check_device(device)
-    opened = open_checkpoint(checkpoint)
-    opened.backbone.to(torch.device(device))
+    check_device(config.device)
+    opened = open_checkpoint(config.checkpoint)
+    run = trained_network(opened.backbone, Execution(**config.network), config.device)
+    vars(opened)["backbone"] = run  # in the place of the network that it keeps after reading
     return opened
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from genflow.accelerators import AUTO
 from genflow.cli import say
 from genflow.config import Leaf, Options, build, leaves
 from genflow.config_file import read_yaml
@@ -99,7 +100,11 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
             typed = Scalar(value) if isinstance(value, str) else value  # switches stay as they are
             values[path] = [Scalar(v) for v in value] if isinstance(value, tuple) else typed
             origin[path] = "command line"
-    return build(config, values), origin
+    found = build(config, values)
+    asked, here = values.get("device", AUTO), click.get_current_context(silent=True)
+    if here and hasattr(found, "device") and getattr(asked, "text", asked) == AUTO:
+        here.meta[AUTO] = found.device  # said by the command line, once the command has done its work
+    return found, origin
 
 
 def command_line(ranks: int = 1) -> str:

@@ -40,13 +40,6 @@ class SampleConfig(ConditionedOptions):
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     label: str = option("none", "class to draw: its name or number, all (each class in turn), or none")
     temperature: float = option(1.0, "factor on the prior's draw", above=0)
-    precision: str = option(
-        "float32", "of the network: float32, bfloat16 or float16", among=("float32", "bfloat16", "float16")
-    )
-    channels_last: bool = option(False, "keep image channels innermost in memory")
-    compile: bool = option(False, "compile the network with torch.compile")
-    tf32: bool = option(False, "TensorFloat-32 products on a GPU")
-    cuda_graphs: bool = option(False, "compile the network to CUDA graphs")
     dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("samples.png", "file to write: .png for a picture, .npz for data units", place=True)
 
@@ -57,7 +50,7 @@ def run_sampling(config: SampleConfig) -> str:
 
     out = check_out(config.out, (".png", ".npz"))
     check_owners("solver_options", config.solver_options, [config.solver])
-    opened = open_model(config.checkpoint, config.device)
+    opened = open_model(config)
     labels = labels_of(config, opened)
     if out.suffix == ".png":
         check_picture(opened)
@@ -98,17 +91,15 @@ def check_picture(opened: Opened) -> None:
 
 
 def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labels: Any) -> Solution:
-    """The samples, drawn by all ranks, the network run as the configuration says."""
+    """The samples, drawn by all ranks."""
     import genflow
-    from genflow.devices import Execution, prepare
     from genflow.sampling import sample_together
 
     solver = genflow.get_solver(config.solver, **config.solver_options.get(config.solver, {}))
-    fast = Execution(config.precision, config.channels_last, config.compile, config.tf32, config.cuda_graphs)
     return sample_together(
         team,
         process,
-        prepare(backbone, fast, config.device),
+        backbone,
         solver,
         config.n,
         nfe=config.nfe if hasattr(solver, "plan") else None,

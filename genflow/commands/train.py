@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genflow.accelerators import chosen
 from genflow.cli import say
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.commands.paths import check_folder, check_writable, make_folder
 from genflow.config import ConfigError, Options, TrainConfig, check_owners, option, to_dict
+from genflow.shared_options import device_option
 
 LOG = logging.getLogger("genflow")
 
@@ -39,7 +41,7 @@ class ModelConfig:
     backbone_options: Options = option({}, "NAME.OPTION=VALUE of the backbone", registry="backbones")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     train: TrainConfig = field(default_factory=TrainConfig)
-    device: str = option("cpu", "torch device")
+    device: str = device_option()
     out: str = option("runs/model", "the run's folder", place=True)
     keep: int = option(2, "how many of the newest checkpoints stay", least=1)
     snapshot_every: int = option(
@@ -55,6 +57,9 @@ class ModelConfig:
     on_save_error: str = option("stop", "a checkpoint that cannot be written: stop or warn", among=("stop", "warn"))
     verify: bool = option(True, "take up only checkpoints whose files match their hashes")
     timeout: float = option(600.0, "seconds that ranks wait for one another", above=0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", chosen(self.device))
 
 
 @click.command(

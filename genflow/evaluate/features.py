@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from genflow.devices import Execution, multiplying
+
 WEIGHTS = Path(__file__).parent / "weights"
 DIGITS_SHA256 = "6f282531b08c4e356d2d2344c2ce196397c75bbf882ba153e18031e1b9950103"
 """Hash of the shipped digits.safetensors; benchmarks/train_digits_extractor.py prints it."""
@@ -220,12 +222,18 @@ def shipped_space(name: str) -> Space:
     """The space of a classifier in the package."""
     load, digest, _, _ = SHIPPED[name]
     model = load()
-    return Space(name, digest, f"features '{name}' (d = {model.dim})", _quiet(model.features), _quiet(model.logits))
+    return Space(name, digest, f"features '{name}' (d = {model.dim})", quiet(model.features), quiet(model.logits))
 
 
-def _quiet(function: Extractor) -> Extractor:
-    """Without gradients."""
-    return torch.no_grad()(function)
+def quiet(function: Extractor) -> Extractor:
+    """Without gradients or TF32: what is measured does not depend on how networks are run."""
+
+    @torch.no_grad()
+    def call(raw: Tensor) -> Tensor:
+        with multiplying(Execution()):
+            return function(raw)
+
+    return call
 
 
 def extractor_for(dataset_name: str, shape: tuple[int, ...]) -> tuple[str, Extractor]:

@@ -35,7 +35,7 @@ def _squares(x: Tensor, y: Tensor) -> Tensor:
 
 def median_distance(x: Tensor, y: Tensor) -> float:
     """Median distance between different points of both sets together: the usual bandwidth (Gretton et al. 2012)."""
-    both = torch.cat([x, y]).double()
+    both = torch.cat(as_pair(x, y))
     found = float(torch.pdist(both).median())
     if found <= 0:
         raise ValueError("half of the points coincide, so their median distance is 0; give a bandwidth")

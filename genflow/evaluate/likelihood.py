@@ -54,13 +54,13 @@ def model_log_prob(
         part = log_likelihood(
             context.process,
             context.backbone,
-            chunk.to(context.config.device),
+            chunk,
             solver=solver,
             trace=trace,
             seed=context.seed,
             first_index=i * size,
         )
-        parts.append(part.log_prob.cpu())
+        parts.append(part.log_prob)
         calls += part.nfe * len(chunk)
         context.tick((i + 1) / len(chunks))
     return torch.cat(parts), calls / len(x), f"rk45({cfg.rtol:g})"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genflow.config import NormConfig
+from genflow.devices import computing, device_of
 from genflow.evaluate.base import Context
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
@@ -165,7 +166,10 @@ class _Walk:
             states.append(x[: self.shown].to("cpu", torch.float32, copy=True))
 
         field = self.process.field(self.backbone)
-        solution = self.solver.solve(field, x.to(self.config.device), grid=grid, observer=note)
+        with computing(self.backbone):
+            solution = self.solver.solve(
+                field, x.to(device_of(self.backbone, default=self.config.device)), grid=grid, observer=note
+            )
         return solution.x.cpu(), torch.stack(norms).cpu(), torch.stack(states)
 
     def _rows(self) -> list[range]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genflow.data.base import Dataset
 from genflow.evaluate.checks import ImageCheck, NotMeasurable, conversion, to_grey
-from genflow.evaluate.features import SHIPPED, Space, TinyNet, own_space, shipped_space
+from genflow.evaluate.features import SHIPPED, Space, TinyNet, own_space, quiet, shipped_space
 from genflow.evaluate.inception import Inception
 from genflow.evaluate.weight_files import MODES, WeightsError, check, find
 from genflow.places import expand
@@ -110,8 +110,8 @@ def inception_space(dataset: Dataset, mode: str, inception: str, device: str) ->
         "inception",
         f"inception/{mode}/{found.sha256}",
         about + conversion(dataset),
-        net.features,
-        net.logits,
+        quiet(net.features),
+        quiet(net.logits),
         prepare=lambda raw: to_grey(raw, dataset.scaling.levels, 3),
         watch=lambda: ImageCheck("images"),
         batch=50,
@@ -142,10 +142,7 @@ def module_space(features: Callable[[Tensor], Any], name: str, *, digest: str = 
             raise ValueError(f"the features '{name}' are not a torch module; give a digest that identifies them")
         digest = module_digest(features)
 
-    @torch.no_grad()
-    def call(raw: Tensor) -> Tensor:
-        return _flat(features(raw))
-
+    call = quiet(lambda raw: _flat(features(raw)))
     size = f" (d = {dim})" if dim else ""
     return Space(name, digest, f"features '{name}'{size}, sha256 {digest[:12]}", call)
 

@@ -40,7 +40,7 @@ from genflow.process.noise_levels import NoiseLevels
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import Shard, posterior_mean
 from genflow.process.rules import Rule, combined, linear_rule, mix
-from genflow.process.shapes import dimension, like_rows, over
+from genflow.process.shapes import dimension, in_float64, like_rows, over
 from genflow.process.weighting import DATA_WEIGHTS
 
 OBJECTIVES = ("own", "stable")
@@ -115,7 +115,7 @@ class AffineProcess(NoiseLevels):
         wanted = self.head in ("edm", "edm_rms") or self.weighting in DATA_WEIGHTS or self.relative
         if not wanted or self.sigma_data is not None:
             return self
-        return type(self)(**{**self.config(), "sigma_data": float(x.double().std(correction=0)) or 1.0})
+        return type(self)(**{**self.config(), "sigma_data": float(in_float64(x).std(correction=0)) or 1.0})
 
     # ---- training ----------------------------------------------------------------------------------------
 
@@ -286,14 +286,14 @@ class AffineProcess(NoiseLevels):
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """ε = ±(b b' − (a'/a) b²), positive: half of the squared diffusion of the forward SDE."""
-        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double())))
+        c = Coefficients(*(torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(in_float64(t))))
         toward_prior = 1.0 if self.t_prior > self.t_data else -1.0
         return toward_prior * (c.b * c.db - c.da / c.a * c.b * c.b)
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.why_not("affine"):
             raise ValueError(self.why_not("affine"))
-        a, b = (torch.as_tensor(v, dtype=torch.float64).expand(t.shape) for v in self.coefficients(t.double())[:2])
+        a, b = (torch.as_tensor(v, dtype=torch.float64).expand(t.shape) for v in self.coefficients(in_float64(t))[:2])
         return a, b
 
     def noise_ratio(self, t: Tensor) -> Tensor:

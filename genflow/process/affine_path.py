@@ -12,7 +12,7 @@ from torch import Tensor
 from genflow.placing import place
 from genflow.process.bases import Base, Gaussian
 from genflow.process.memory import Memory, RowNumbers, crosses
-from genflow.process.shapes import like_rows, over
+from genflow.process.shapes import in_float64, like_rows, over
 
 
 class Coefficients(NamedTuple):
@@ -62,7 +62,7 @@ class AffinePath(ABC):
             rows = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
             return Coefficients(*(like_rows(rows[name], x) for name in Coefficients._fields))
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
-            return Coefficients(*(over(value, x) for value in self.coefficients(t.double())))
+            return Coefficients(*(over(value, x) for value in self.coefficients(in_float64(t))))
 
         def make() -> Coefficients:
             numbers = self.numbers(t.detach().double().cpu().reshape(1), x)

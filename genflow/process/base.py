@@ -20,6 +20,7 @@ from genflow.process.grids import Spacing, times
 from genflow.process.linear import Combination
 from genflow.process.memory import Memory, RowNumbers, crosses
 from genflow.process.moments import Moments
+from genflow.process.shapes import in_float64
 
 Mode = Literal["ode", "sde"]
 
@@ -213,10 +214,10 @@ class Process(Moments, ABC):
             if (name := make.__name__) in found:
                 return found[name]
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
-            return make(t.double()).to(x.device, x.dtype)
+            return make(in_float64(t)).to(x.device, x.dtype)
         key = (float(t), noise_level, x.dtype, x.device)
-        kept: Tensor = self._conditions.get(key, lambda: make(t.double()).to(x.device, x.dtype))
-        return kept
+        found: Tensor = self._conditions.get(key, lambda: make(in_float64(t)).to(x.device, x.dtype))
+        return found
 
     def diffusion_at(self, t: Tensor) -> Tensor:
         """`natural_diffusion`, kept for one time."""

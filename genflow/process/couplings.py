@@ -36,7 +36,7 @@ def couple(x: Tensor, noise: Tensor, coupling: str, *, generator: torch.Generato
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i − y_j|², shape (B, B'), float64, on the host."""
-    return torch.cdist(x.flatten(1).double().cpu(), y.flatten(1).double().cpu()).square()
+    return torch.cdist(x.flatten(1).cpu().double(), y.flatten(1).cpu().double()).square()
 
 
 def assignment(cost: Tensor) -> Tensor:

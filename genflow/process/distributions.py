@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from genflow.checks import is_number, is_positive, require
+from genflow.process.shapes import in_float64
 from genflow.random import categorical, integers, made_on, normal, uniform
 from genflow.registry import check_options, registries, unknown
 
@@ -135,7 +136,7 @@ class GaussianMixture(Distribution):
     def log_density(self, x: Tensor, scale: float, latent: float) -> Tensor:
         if latent == 0 and self.no_density():
             raise ValueError(self.no_density())
-        flat = x.flatten(1).double()
+        flat = in_float64(x.flatten(1))
         found = self.components(flat.shape[1])
         spread = scale**2 * found.covariances + latent**2 * torch.eye(flat.shape[1], dtype=torch.float64)
         parts = log_normal(flat[:, None] - scale * found.means.to(flat), spread.to(flat.device))
@@ -159,7 +160,7 @@ class Uniform(Distribution):
         return self.low + (self.high - self.low) * draw
 
     def log_density(self, x: Tensor, scale: float, latent: float) -> Tensor:
-        flat = x.flatten(1).double()
+        flat = in_float64(x.flatten(1))
         low, high = sorted((scale * self.low, scale * self.high))
         if latent == 0:
             inside = ((flat >= low) & (flat <= high)).all(1)
@@ -199,7 +200,7 @@ class Empirical(Distribution):
         return f"its base, '{self.name}', is a data set, which has no density: no likelihood"
 
     def components(self, dim: int) -> Components:
-        flat = self.points.flatten(1).double()
+        flat = in_float64(self.points.flatten(1))
         return point_components(flat)
 
 

@@ -30,7 +30,7 @@ from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
 from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
 from genflow.process.linear import Combination
-from genflow.process.shapes import dimension
+from genflow.process.shapes import dimension, in_float64
 from genflow.random import made_on, normal
 
 GAMMAS = ("none", "brownian", "quadratic", "sin_squared")
@@ -186,8 +186,8 @@ class Interpolant(AffineProcess):
         if self.why_not("sde"):
             raise ValueError(self.why_not("sde"))
         if self.epsilon != "natural":
-            return torch.full_like(t.double(), float(self.epsilon))
-        a, b, da, db, g, _ = (torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(t.double()))
+            return torch.full_like(in_float64(t), float(self.epsilon))
+        a, b, da, db, g, _ = (torch.as_tensor(v, dtype=torch.float64) for v in self.coefficients(in_float64(t)))
         return g * g if self.free else (b * (da * b - a * db)).clamp_min(0)
 
     # ---- training ----------------------------------------------------------------------------------------

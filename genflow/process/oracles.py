@@ -28,7 +28,7 @@ from genflow.process.distributions import (
 )
 from genflow.process.heads import FreeVelocity, Head
 from genflow.process.posterior import posterior_mean
-from genflow.process.shapes import dimension
+from genflow.process.shapes import dimension, in_float64
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Oracle(ABC):
         return found
 
     def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
-        t = self.process.time(condition.double())
+        t = self.process.time(in_float64(condition))
         x = self.process.state(x, t)
         data, base, latent = self.means(x, t)
         head, c = self.process.prediction, self.process.at(t, x)
@@ -136,8 +136,8 @@ class MixtureOracle(Oracle):
         and (a, b, g) as (B, 3)."""
         _check_states(x, getattr(self, "shape", None) or (self.data.means.shape[1],), whole=hasattr(self, "shape"))
         c = self.process.at(t, x)
-        a, b, g = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).cpu() for v in (c.a, c.b, c.g))
-        flat = x.flatten(1).double().cpu()
+        a, b, g = (torch.as_tensor(v).cpu().double().reshape(-1, 1, 1) for v in (c.a, c.b, c.g))
+        flat = x.flatten(1).cpu().double()
         first, second = len(self.data.means), len(self.base.means)
         means = (a * self.data.means)[:, :, None] + (b * self.base.means)[:, None]
         gap = flat[:, None] - means.reshape(len(a), first * second, -1)
@@ -179,8 +179,8 @@ class BoxOracle(Oracle):
         """Of every point: log density (B, M), and E[N | x_t, point] (B, M, N)."""
         _check_states(x, tuple(self.points.shape[1:]))
         c, low, high = self.process.at(t, x), self.box.low, self.box.high
-        a, b, g = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1).to(x.device) for v in (c.a, c.b, c.g))
-        gap = x.flatten(1).double()[:, None] - a * self.points.flatten(1).to(x.device, torch.float64)
+        a, b, g = (in_float64(torch.as_tensor(v, device=x.device)).reshape(-1, 1, 1) for v in (c.a, c.b, c.g))
+        gap = in_float64(x.flatten(1))[:, None] - a * in_float64(self.points.flatten(1).to(x.device))
         if bool((g == 0).all()):
             outside = (b * low - gap).clamp_min(0) + (gap - b * high).clamp_min(0)
             return (-(b * (high - low)).log() - 1e12 * outside.square()).sum(2), (gap / b).clamp(low, high)
@@ -235,7 +235,7 @@ def make_oracle(process: Predicting, data: Tensor | DataLaw) -> Oracle:
     if not isinstance(process.base, Gaussian):
         raise ValueError(f"the exact field of {type(data).__name__} data is not known under {type(process).__name__}")
     points = data if isinstance(data, Tensor) else None
-    mixture = data.mixture if isinstance(data, GaussianMixture) else point_components(data.flatten(1).double().cpu())
+    mixture = data.mixture if isinstance(data, GaussianMixture) else point_components(data.flatten(1).cpu().double())
     dim = mixture.means.shape[1]
     base = standard_components(dim) if source is None else source.components(dim)
     _check_extent(process, mixture, base)

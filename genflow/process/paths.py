@@ -13,6 +13,7 @@ from torch import Tensor
 from genflow.checks import is_number, require
 from genflow.process.distributions import Empirical
 from genflow.process.interpolant import GAMMAS, Interpolant
+from genflow.process.shapes import in_float64
 
 
 @dataclass(kw_only=True)
@@ -74,7 +75,7 @@ class SIEncDec(Interpolant):
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """γ², the same whether the process is affine or free; or the constant `epsilon`."""
         if self.is_affine and self.epsilon == "natural":
-            return self.latent(t.double())[0].square()
+            return self.latent(in_float64(t))[0].square()
         return super().natural_diffusion(t)
 
     def why_not(self, capability: str) -> str | None:
@@ -129,7 +130,7 @@ class SIMirror(Interpolant):
 
     def natural_diffusion(self, t: Tensor) -> Tensor:
         """4 γ², or the constant `epsilon`."""
-        return 4 * self.latent(t.double())[0].square() if self.epsilon == "natural" else super().natural_diffusion(t)
+        return 4 * self.latent(in_float64(t))[0].square() if self.epsilon == "natural" else super().natural_diffusion(t)
 
     def why_not(self, capability: str) -> str | None:
         if capability == "likelihood":
@@ -194,7 +195,7 @@ class SIFourier(Interpolant):
 def fourier_path(t: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """a, b, a' and b' of `SIFourier` at t, differentiable in its coefficients (M,)."""
     quarter, order = math.pi / 2, math.pi * torch.arange(1, len(alpha) + 1, dtype=torch.float64, device=t.device)
-    phase = t.double()[..., None] * order
+    phase = in_float64(t)[..., None] * order
     waves, rates = phase.sin() / len(alpha), order * phase.cos() / len(alpha)
     a, b = (quarter * t).sin(), (quarter * t).cos()
     return a + waves @ beta, b + waves @ alpha, quarter * b + rates @ beta, -quarter * a + rates @ alpha

@@ -30,7 +30,7 @@ from genflow.process.affine_path import Coefficients
 from genflow.process.base import Perturbed
 from genflow.process.bases import Base, StudentT
 from genflow.process.heads import INVERSES, Head, PoissonField
-from genflow.process.shapes import dimension, like_rows
+from genflow.process.shapes import dimension, in_float64
 from genflow.random import normal, uniform
 
 
@@ -154,7 +154,7 @@ class PFGM(AffineProcess):
 
     def for_data(self, x: Tensor) -> Self:
         """With dim, norm (root mean square) and radius (5/4 of the largest norm) found in data (n, *)."""
-        norms = x.flatten(1).double().norm(dim=1)
+        norms = in_float64(x.flatten(1)).norm(dim=1)
         found = {
             "dim": dimension(x),
             "norm": float(norms.square().mean().sqrt()) or 1.0,
@@ -226,9 +226,9 @@ class PFGM(AffineProcess):
         x = super().sample_prior(shape, generator=generator, dtype=dtype)
         if self.prior == "exact":
             return x
-        radius = x.flatten(1).double().norm(dim=1)
+        radius = in_float64(x.flatten(1)).norm(dim=1)
         clipped = radius.clamp(1.0, self.radius_limit)
-        return x * like_rows((clipped / radius).to(dtype), x)
+        return x * like_rows((clipped / radius).to(x.device, x.dtype), x)
 
     def log_prior(self, x: Tensor) -> Tensor:
         """log[Γ((N+1)/2)/π^((N+1)/2)] + log z − (N+1)/2 log(|x|² + z²) at z = z_max; "published" has Γ(N/2)/π^(N/2).

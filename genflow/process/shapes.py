@@ -12,10 +12,15 @@ def over(value: Tensor | float, x: Tensor) -> Tensor:
     """A coefficient () or (B,) in x's dtype and on its device, shaped to multiply x (B, *)."""
     if not x.is_floating_point():
         raise ValueError(f"states have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
-    found = torch.as_tensor(value, dtype=torch.float64)
+    found = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     if found.numel() not in (1, len(x)):
         raise ValueError(f"got {found.numel()} times for {len(x)} samples; give one time, or one for each sample")
     return like_rows(found.to(x.device, x.dtype), x)
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """x in float64: on its own device, or on the host where that has no float64 (Apple's MPS)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def like_rows(value: Tensor, x: Tensor) -> Tensor:

@@ -117,9 +117,10 @@ class TorchDiffEq(Backend):
     def integrate(self, slope: Slope, x: Tensor) -> Tensor:
         from torchdiffeq import odeint
 
-        ends = torch.tensor([0.0, slope.length], dtype=torch.float64)
+        clock = x.dtype if x.device.type == "mps" else torch.float64  # torchdiffeq's times are on the device
+        ends = torch.tensor([0.0, slope.length], dtype=clock)
         # step to the end, not past it and back; the steps are no part of a gradient, which the times would drop half of
-        options = {"step_t": ends[1:], "norm": lambda y: y.detach().abs().pow(2).mean().sqrt()}
+        options = {"dtype": ends.dtype, "step_t": ends[1:], "norm": lambda y: y.detach().abs().pow(2).mean().sqrt()}
         try:
             path = odeint(
                 lambda u, y: slope(float(u), y),
@@ -168,4 +169,4 @@ def on_host(x: Tensor) -> Any:
             "scipy solves on the host in numpy, through which no gradient flows; differentiate rk45, torchdiffeq or a "
             "fixed-step solver, or solve under torch.no_grad()"
         )
-    return x.detach().flatten().double().cpu().numpy()
+    return x.detach().flatten().cpu().double().numpy()

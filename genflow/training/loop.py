@@ -225,7 +225,7 @@ class Trainer:
         return self.team.total(total)
 
     def _take(self, loss: Tensor) -> None:
-        with multiplying(self.execution) if self.execution.tf32 else nullcontext():
+        with multiplying(self.execution):
             self.scaler.scale(loss).backward()
 
     @contextmanager

@@ -375,12 +375,14 @@ OTHER = {
     "cluster": "slurm:queue=gpu",
     "slurm": "partition=gpu",
     "norm.solver": "euler",
+    "precision": "bf16",
     "device": "cuda",
     "out": "elsewhere",
 }
 """Another value for every setting that is no number."""
 
 ALL = {"train", "sample", "fd", "norm_z", "bpd"}
+TRAINED = ALL - {"train"}
 MODEL = {"norm_z", "bpd"}
 CHANGES = {
     "backbone": ALL,
@@ -389,6 +391,11 @@ CHANGES = {
     "backbone_options": ALL,
     "dataset_options": ALL,
     "device": ALL,
+    "precision": TRAINED,
+    "channels_last": TRAINED,
+    "compile": TRAINED,
+    "tf32": TRAINED,
+    "cuda_graphs": TRAINED,
     "seed": ALL,
     "solver": {"sample", "fd"},
     "nfe": {"sample", "fd"},

@@ -278,7 +278,9 @@ def test_the_floor_is_measured_at_the_samples_n(nothing):
     assert floor.stderr == pytest.approx(means.stdev(blocks) / 8**0.5, rel=1e-12)
     assert abs(row.value - floor.value) < 0.3 * floor.value, "the training split's own images carry the same bias"
     many = context(Digits(), Digits().train[:1000])
-    assert FrechetMetric().floor(many).rows[0].value == pytest.approx(5.612861654273729, rel=1e-9)
+    assert FrechetMetric().floor(many).rows[0].value == pytest.approx(
+        5.612861654273729, rel=1e-4
+    )  # float32 features: kernels differ
     few = QualityMetric(("fid", "kid"), features="digits", subsets=3)
     assert {(r.n, "the test split (first 60)" in r.protocol) for r in few.floor(scene).rows} == {(60, True)}
     assert {(r.n, "(first 500)" in r.protocol) for r in few.floor(many).rows if "FD" in r.metric} == {(500, False)}

@@ -1,0 +1,66 @@
+"""A field of a configuration class, and the fields that several classes share. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from genflow.accelerators import AUTO, chosen
+
+
+def option(default: Any, help: str, *, above: float | None = None, least: float | None = None, **more: Any) -> Any:
+    """A field with its help text and range (`above` is exclusive, `least` inclusive; for lists, of each entry)."""
+    metadata = {"help": help, "above": above, "least": least, **more}
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+PRECISION_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""What layers may compute in, as people spell it and by torch's name; either may be given."""
+
+
+def precision_name(word: str) -> str:
+    """Torch's name of a precision; another word as it is."""
+    return PRECISION_NAMES.get(word, word)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """How a network is executed; see `genflow.devices.Execution`."""
+
+    precision: str = option(
+        "float32",
+        "of the network: fp32, bf16 or fp16 (also float32, bfloat16, float16)",
+        among=(*PRECISION_NAMES, *PRECISION_NAMES.values()),
+    )
+    channels_last: bool = option(False, "keep image channels innermost in memory")
+    compile: bool = option(False, "compile the network with torch.compile")
+    tf32: bool = option(False, "TensorFloat-32 products on a GPU")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
+
+
+def device_option() -> Any:
+    """The option `device` of a command; "auto" is settled by `chosen` where the configuration is made."""
+    return option(AUTO, "torch device; auto is the first of cuda, mps and cpu that is here")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetworkConfig(NetworkConfig):
+    """The same for a network that is trained, and where it runs."""
+
+    cuda_graphs: bool = option(False, "compile the network to CUDA graphs")
+    device: str = device_option()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "device", chosen(self.device))
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The options of its execution, by name."""
+        names = (f.name for f in dataclasses.fields(TrainedNetworkConfig) if f.name != "device")
+        return {name: getattr(self, name) for name in names}
