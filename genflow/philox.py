@@ -47,10 +47,10 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
         counter: Words of each counter, the lowest first.
         key: Two 64-bit words.
     """
-    multiplier = torch.tensor([signed(m) for m in MULTIPLIERS]).to(counter.device)
+    multiplier = torch.tensor([signed(m) for m in MULTIPLIERS]).to(counter.device, non_blocking=True)
     low, high = multiplier & LOW, (multiplier >> 32) & LOW
     keys = [[signed(key[i] + r * WEYL[i]) for i in (0, 1)] for r in range(ROUNDS)]
-    rounds = torch.tensor(keys).to(counter.device)
+    rounds = torch.tensor(keys).to(counter.device, non_blocking=True)
     x, y = counter[..., 0::2], counter[..., 1::2]
     for r in range(ROUNDS):
         x0, x1 = x & LOW, (x >> 32) & LOW

@@ -112,9 +112,11 @@ class Counters:
         return torch.from_numpy(out)
 
     def _on_device(self, kind: str, place: Place, dtype: torch.dtype, device: torch.device) -> Tensor:
-        first = torch.tensor([signed(row * place.each + place.start) for row in place.rows]).to(device)
+        first = torch.tensor([signed(row * place.each + place.start) for row in place.rows]).to(
+            device, non_blocking=True
+        )
         low = (first[:, None] + torch.arange(place.used, device=device)).flatten()
-        high = torch.tensor([signed(word) for word in place.rest]).to(device)
+        high = torch.tensor([signed(word) for word in place.rest]).to(device, non_blocking=True)
         bits = philox(torch.cat([low[:, None], high.expand(len(low), 3)], 1), self.key).flatten()
         return (device_normal if kind == "normal" else device_uniform)(bits, dtype)
 

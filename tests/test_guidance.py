@@ -210,9 +210,17 @@ def test_targets_that_average_over_data_keep_to_the_class(name, options, batch_s
     points = data.train.double()
     exact = ExactCharges(process, points, data.labels("train"))
     trainer.network = exact
-    assert float(trainer.loss()) < 1e-7
+
+    def worst():
+        """Of six batches: a small one may lie where the class makes no difference."""
+        losses = []
+        for trainer.step in range(6):
+            losses.append(float(trainer.loss()))
+        return max(losses)
+
+    assert worst() < 1e-7
     exact.oracles = dict.fromkeys(exact.oracles, process.oracle(points))
-    assert float(trainer.loss()) > 1e-4
+    assert worst() > 1e-4
 
 
 def test_a_class_s_target_is_its_own_charges_field():

@@ -82,6 +82,19 @@ def test_the_kernel_of_a_device_gives_the_hosts_numbers_bit_for_bit(kind, dtype,
         assert torch.equal(*(part.block(kind, shape, dtype, CPU)[0] for part in (want, found)))
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_noise_made_on_a_pretended_device_is_the_hosts(kind, monkeypatch):
+    pretend = pytest.importorskip("pretended").pretend
+    monkeypatch.setattr("genflow.random.ON_HOST", 0)
+    noise, x = Noise(3, range(50)), torch.empty(50, 13)
+    want = [noise.like(x) for _ in range(20)]
+    with pretend(kind) as card:
+        noise, x = Noise(3, range(50)), torch.empty(50, 13, device=card.name)
+        found = [noise.like(x) for _ in range(20)]
+        assert all(draw.device.type == kind for draw in found)
+        assert all(torch.equal(draw.cpu(), other) for draw, other in zip(found, want, strict=True))
+
+
 def test_extreme_words_are_the_same_numbers_on_a_device():
     words = np.array([0, 1, -1, 2, 2**31 - 1, -(2**31), 2**24 + 1, -(2**24) - 1], np.int32)
     for dtype, law in ((torch.float32, np.float32), (F64, np.float64)):
