@@ -166,10 +166,10 @@ class Replacement:
     def _travel(self, process: Process, at: Field, known: Measurement, indices: range) -> Solution:
         """One batch from the prior to the data."""
         finish = self.solver.ending.on(at, "sde", type(self.solver).__name__)
-        part, plan, at = known.part.to(self.device), self.plan(at.cost, finish), finish.inner(at)
+        part, plan, at = known.part, self.plan(at.cost, finish), finish.inner(at)
         # noise of another name, so that the rest of an image uses the same draws as plain sampling
         walk = _Walk(at, known.project, part, Noise(self.seed, indices, "known part"))
-        x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype, self.device)
+        x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype, part.device)
         times = self.solver.times(at, len(plan))
         solver = self.solver.begin(at, times)
         x = walk.replace(x, times[0])

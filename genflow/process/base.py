@@ -210,14 +210,14 @@ class Process(Moments, ABC):
         if moment is not None and moment.fits(x):
             return moment.condition
         if crosses(t, x):
-            found = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
-            if (name := make.__name__) in found:
-                return found[name]
+            rows = self._rows.get(t, x, lambda: self.row_numbers(t.double()))
+            if (name := make.__name__) in rows:
+                return rows[name]
         if t.ndim or t.requires_grad or torch.is_inference_mode_enabled():  # autograd could not use its tensors later
             return make(in_float64(t)).to(x.device, x.dtype)
         key = (float(t), noise_level, x.dtype, x.device)
-        found: Tensor = self._conditions.get(key, lambda: make(in_float64(t)).to(x.device, x.dtype))
-        return found
+        kept: Tensor = self._conditions.get(key, lambda: make(in_float64(t)).to(x.device, x.dtype))
+        return kept
 
     def diffusion_at(self, t: Tensor) -> Tensor:
         """`natural_diffusion`, kept for one time."""

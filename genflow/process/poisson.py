@@ -30,7 +30,7 @@ from genflow.process.affine_path import Coefficients
 from genflow.process.base import Perturbed
 from genflow.process.bases import Base, StudentT
 from genflow.process.heads import INVERSES, Head, PoissonField
-from genflow.process.shapes import dimension, in_float64
+from genflow.process.shapes import dimension, in_float64, like_rows
 from genflow.random import normal, uniform
 
 
