@@ -97,7 +97,7 @@ def sample(
         seed: The run's seed.
         shape: Shape of one sample; the backbone's own where it has one.
         batch_size: Samples at a time.
-        device: Where the solve runs: where the network is, by default, and it must be there. Draws are the host's.
+        device: Where the solve runs: where the network is, by default, and it must be there. Draws are the same on all.
         dtype: Of the states.
         labels: Classes of the samples; see `class_labels`.
         guidance: Classifier-free guidance w; see `genflow.process.guidance`. NFE counts both calls.
