@@ -62,6 +62,8 @@ class AffineProcess(NoiseLevels):
         large_batch: Data points of that average beside the batch itself, or "all" for the whole training set.
         sigma_data: Standard deviation σ_d of the data's entries, data units, for the heads and weights that need it.
             None: as `for_data` finds it, else 0.5.
+        largest_rms: Largest root mean square of a data point's entries, data units, for the head "edm_rms". None: as
+            `for_data` finds it beside sigma_data, else twice that.
     """
 
     head: str = "noise"
@@ -69,9 +71,10 @@ class AffineProcess(NoiseLevels):
     objective: str = "own"
     large_batch: int | str = 512
     sigma_data: float | None = None
+    largest_rms: float | None = None
 
     def __post_init__(self) -> None:
-        large, data = self.large_batch, self.sigma_data
+        large, data, rms = self.large_batch, self.sigma_data, self.largest_rms
         require(
             type(self).__name__,
             {
@@ -80,6 +83,7 @@ class AffineProcess(NoiseLevels):
                 "objective": (self.objective, self.objective in OBJECTIVES, " or ".join(OBJECTIVES)),
                 "large_batch": (large, large == "all" or is_count(large, 0), "a whole number of at least 0, or 'all'"),
                 "sigma_data": (data, data is None or is_positive(data), "a number above 0"),
+                "largest_rms": (rms, rms is None or is_positive(rms), "a number above 0"),
             },
         )
         if self.mode == "sde" and self.why_not("sde"):
@@ -105,17 +109,22 @@ class AffineProcess(NoiseLevels):
 
     def make_head(self) -> Head:
         """The head object behind the name."""
-        if self.head in ("edm", "edm_rms"):
-            return {"edm": EDM, "edm_rms": EDMRMS}[self.head](self.data_scale)
+        if self.head == "edm_rms":
+            return EDMRMS(self.data_scale, self.largest_rms or 2 * self.data_scale)
+        if self.head == "edm":
+            return EDM(self.data_scale)
         return Score() if self.head == "score" else HEADS[self.head]()
 
     def for_data(self, x: Tensor) -> Self:
-        """With sigma_data, where an option wants it and it was not given, from data (n, *): the standard deviation
-        of all entries."""
+        """With sigma_data and largest_rms, where an option wants them and they were not given, from data (n, *): the
+        standard deviation of all entries, and the largest root mean square of a point's."""
         wanted = self.head in ("edm", "edm_rms") or self.weighting in DATA_WEIGHTS or self.relative
         if not wanted or self.sigma_data is not None:
             return self
-        return type(self)(**{**self.config(), "sigma_data": float(in_float64(x).std(correction=0)) or 1.0})
+        found = {**self.config(), "sigma_data": float(in_float64(x).std(correction=0)) or 1.0}
+        if self.head == "edm_rms" and self.largest_rms is None:
+            found["largest_rms"] = float(in_float64(x).flatten(1).square().mean(1).max().sqrt()) or 1.0
+        return type(self)(**found)
 
     # ---- training ----------------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ and N̂ = (x − a X̂)/b:
     velocity  F = a' X̂ + b' N̂
     score     F = −N̂/b                                 a Gaussian base only
     edm       X̂ = c_skip x + c_out F                   Karras et al. 2022, arXiv:2206.00364
-    edm_rms   the same with each state's own mean square in the coefficients
+    edm_rms   the same at the noise that each state shows by its size
     field     F = −√N (x − X̂, z)/(|(x − X̂, z)| + γ)    Xu et al. 2022, arXiv:2209.11178
 
 The first six are linear in X̂, so regression on single pairs (X, N) has the right minimum. The Poisson field is not:
 its target is computed from X̂ over a large batch. Heads differ in what an error of F does to X̂, v and s near the two
 ends of the path; they define the same model. Free paths, which have no X̂ of their own, learn v itself
-(`FreeVelocity` and its kin; Albergo et al. 2023, arXiv:2303.08797).
+(`genflow.process.free_heads`; Albergo et al. 2023, arXiv:2303.08797).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -279,17 +280,28 @@ class EDM(Head):
 
 @dataclass(frozen=True)
 class EDMRMS(Head):
-    """EDM's preconditioning by each state's own size: for any base, with or without a variance.
+    """EDM's preconditioning at the noise that each state shows: for any base, with or without a variance.
 
-    S² = max(|x|²/N, b² + a² σ_d²), c_skip = a σ_d²/S² and c_out = σ_d √(S² − a² σ_d²)/S. A Gaussian base gives EDM's
-    coefficients up to O(N^(−1/2)); under heavy tails every state is scaled by the noise that it has, so at each b > 0
-    the target is bounded, where EDM's has no variance. They depend on x/a and σ = b/a alone: `docs/math.md`.
+    With y = x/a and σ = b/a, the noise level of a state is n = σ for most draws of a Gaussian base, and more where y is
+    larger than data and σ explain, as under heavy tails:
+
+        n² = max(σ², |y|²/N − M², min(|y|²/N − σ_d², (5σ)²)),  S² = n² + σ_d²,  c_skip = σ_d²/S²,  c_out = n σ_d/S
+
+    The second entry is noise for certain, the third perhaps: a large data point looks alike, so n must vanish with σ,
+    or errors of F would not. Targets larger than 3 count by their size in the loss. `docs/math.md` has the reasons.
 
     Arguments:
         sigma_data: σ_d, standard deviation of the data's entries, data units.
+        largest_rms: M, largest root mean square of a data point's entries, data units.
     """
 
     sigma_data: float = 0.5
+    largest_rms: float = 1.0
+
+    MOST: ClassVar[float] = 5.0
+    """Most that n may be of σ where it could be a data point's own size."""
+    USUAL: ClassVar[float] = 3.0
+    """Root mean square from which on targets count by their size."""
 
     by_state = True
 
@@ -313,8 +325,14 @@ class EDMRMS(Head):
     def _size(self, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         """S², and its share that is noise, 1 − a² σ_d²/S², shaped to multiply x."""
         signal = (c.a * self.sigma_data).square()
-        noise = torch.maximum(like_rows(x.flatten(1).square().mean(1), x) - signal, c.b.square())
+        level, square = c.b.square(), like_rows(x.flatten(1).square().mean(1), x)
+        certain = torch.maximum(square - (c.a * self.largest_rms).square(), level)
+        noise = torch.maximum(torch.minimum(square - signal, self.MOST**2 * level), certain)
         return noise + signal, noise / (noise + signal)
+
+    def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
+        size = target.flatten(1).square().mean(1, keepdim=True).sqrt()
+        return super().residual(output, target, c) / (size / self.USUAL).clamp_min(1)
 
 
 def length(rows: Tensor) -> Tensor:
@@ -324,90 +342,3 @@ def length(rows: Tensor) -> Tensor:
 
 HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity, "edm": EDM, "edm_rms": EDMRMS}
 """Heads of every affine process; the score comes with a Gaussian base, the Poisson field with its process."""
-
-
-class FreeVelocity(Head):
-    """dx/dt of a free path x_t = a X + b N + g Z, whose draws X, N and Z have no known law given x_t.
-
-    The target is a' X + b' N + g' Z itself; it does not determine the three means, so there is no score.
-    """
-
-    def __init__(self, channels: int = 0) -> None:
-        self.extra_channels = 0
-
-    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        raise ValueError("a free path has no target from the data's mean alone; use encode_means")
-
-    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
-        raise ValueError("the velocity of a free path does not determine E[X | x_t]; use head = 'velocity_denoiser'")
-
-    def encode_means(self, data: Tensor, base: Tensor, latent: Tensor, c: Coefficients) -> Tensor:
-        """The output for draws, or conditional means, of X, N and Z."""
-        return c.da * data + c.db * base + _latent_rate(c) * latent
-
-    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        return output
-
-    def latent_mean(self, output: Tensor, c: Coefficients) -> Tensor:
-        """Ẑ = E[Z | x_t]."""
-        raise ValueError("the velocity of a free path does not determine the score; use head = 'velocity_denoiser'")
-
-
-class VelocityDenoiser(FreeVelocity):
-    """dx/dt and the latent's mean Ẑ (η of the interpolant papers) in twice x's channels; the score is −Ẑ/g.
-
-    With r = x − g Ẑ, w = v − g' Ẑ and D = a b' − a' b: X̂ = (b' r − b w)/D, N̂ = (a w − a' r)/D.
-
-    Arguments:
-        channels: Channels of x; 0 where the data are not known yet.
-    """
-
-    def __init__(self, channels: int = 0) -> None:
-        self.extra_channels = channels
-
-    def encode_means(self, data: Tensor, base: Tensor, latent: Tensor, c: Coefficients) -> Tensor:
-        return torch.cat([super().encode_means(data, base, latent, c), self.encode_latent(latent, c)], dim=1)
-
-    def encode_latent(self, latent: Tensor, c: Coefficients) -> Tensor:
-        """Ẑ from the second half of the output."""
-        return latent
-
-    def velocity(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        return output[:, : x.shape[1]]
-
-    def latent_mean(self, output: Tensor, c: Coefficients) -> Tensor:
-        return output[:, output.shape[1] // 2 :]
-
-    def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
-        latent = self.latent_mean(output, c)
-        rest, rate = x - c.g * latent, self.velocity(output, x, c) - _latent_rate(c) * latent
-        det = c.a * c.db - c.da * c.b
-        return (c.db * rest - c.b * rate) / det, (c.a * rate - c.da * rest) / det
-
-
-class VelocityScore(VelocityDenoiser):
-    """dx/dt and the score s = −Ẑ/g; the error of s is weighted by g², so that it counts as one of Ẑ."""
-
-    def encode_latent(self, latent: Tensor, c: Coefficients) -> Tensor:
-        return -latent / c.g
-
-    def latent_mean(self, output: Tensor, c: Coefficients) -> Tensor:
-        return -c.g * super().latent_mean(output, c)
-
-    def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
-        velocity, score = (output - target).chunk(2, dim=1)
-        return torch.cat([velocity, c.g * score], dim=1).flatten(1)
-
-
-def _latent_rate(c: Coefficients) -> Tensor | float:
-    """g' = g g'/g, zero where there is no latent."""
-    g = torch.as_tensor(c.g)
-    return torch.where(g > 0, torch.as_tensor(c.gdg) / torch.where(g > 0, g, 1.0), 0.0)
-
-
-FREE_HEADS: dict[str, type[FreeVelocity]] = {
-    "velocity": FreeVelocity,
-    "velocity_denoiser": VelocityDenoiser,
-    "velocity_score": VelocityScore,
-}
-"""Heads of free interpolants."""

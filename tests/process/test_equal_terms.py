@@ -150,7 +150,8 @@ def test_densities_are_what_they_say(times):
 
 
 def test_the_head_is_edm_for_gaussian_noise_in_many_dimensions():
-    process = {h: genflow.get_process("ve_ode", head=h, sigma_data=0.5) for h in ("edm", "edm_rms")}
+    found = {"edm": {}, "edm_rms": {"largest_rms": 0.51}}
+    process = {h: genflow.get_process("ve_ode", head=h, sigma_data=0.5, **more) for h, more in found.items()}
     generator = torch.Generator().manual_seed(0)
     data = 0.5 * torch.randn(6, 50_000, dtype=F64, generator=generator)
     t = torch.linspace(0.1, 0.9, 6, dtype=F64)
@@ -162,16 +163,30 @@ def test_the_head_is_edm_for_gaussian_noise_in_many_dimensions():
 
 @pytest.mark.parametrize("D", [1, 2, 8])
 def test_targets_of_heavy_tails_are_bounded(D):
-    """By (|X|/√N + σ_d²/S) S/(σ_d σ) with S² = σ_d² + σ²; EDM's target has no variance there, and breaks the bound."""
+    """By (|X|/√N + σ_d² √(S² + M²)/S²) S/(σ_d σ), S² = σ_d² + σ²; EDM's has no variance, and breaks the bound."""
     data = points((6,), 4000)
     breaks = {}
     for head in ("edm", "edm_rms"):
         process = genflow.get_process("pfgmpp", D=D, head=head, objective="own").for_data(data)
         pairs = process.training_pairs(data, generator=torch.Generator().manual_seed(0))
         s, size = process.data_scale, torch.hypot(pairs.t, torch.tensor(process.data_scale, dtype=F64))
-        bound = (data.square().mean(1).sqrt() + s * s / size) * size / (s * pairs.t)
+        largest = data.square().mean(1).sqrt().max()
+        skipped = s * s * torch.hypot(size, largest) / size.square()
+        bound = (data.square().mean(1).sqrt() + skipped) * size / (s * pairs.t)
         breaks[head] = int((pairs.target.square().mean(1).sqrt() > bound * (1 + 1e-9)).sum())
     assert breaks["edm_rms"] == 0 < breaks["edm"]
+
+
+@pytest.mark.parametrize("name", [*GAUSSIAN, *CAUCHY])
+def test_errors_of_the_output_vanish_with_the_noise_for_points_of_any_size(name):
+    """|δX̂| <= 5σ |δF| near the data, also for points much larger than sigma_data: else N̂ and likelihoods break."""
+    data = points((6,), 500) * torch.linspace(0.2, 4, 500, dtype=F64)[:, None]
+    process = make(name).for_data(data)
+    for sigma in (0.02, 0.05, 0.2):  # σ_d is 1.4
+        t = process.time_at(torch.tensor(sigma, dtype=F64)).expand(len(data))
+        x = process.at(t, data).a * data
+        means = [process.data_mean(output, x, t) for output in (torch.zeros_like(x), torch.ones_like(x))]
+        assert float((means[1] - means[0]).abs().max()) <= 5 * sigma * (1 + 1e-6)
 
 
 # ---- ranges and frames -----------------------------------------------------------------------------------
