@@ -28,7 +28,8 @@ from genflow.process.affine_path import Coefficients
 from genflow.process.base import Perturbed, Process
 from genflow.process.couplings import COUPLINGS, couple
 from genflow.process.distributions import Distribution, make_source
-from genflow.process.heads import FREE_HEADS, FreeVelocity, Head
+from genflow.process.free_heads import FREE_HEADS, FreeVelocity
+from genflow.process.heads import Head
 from genflow.process.linear import Combination
 from genflow.process.shapes import dimension, in_float64
 from genflow.random import made_on, normal

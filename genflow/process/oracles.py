@@ -26,7 +26,8 @@ from genflow.process.distributions import (
     point_components,
     standard_components,
 )
-from genflow.process.heads import FreeVelocity, Head
+from genflow.process.free_heads import FreeVelocity
+from genflow.process.heads import Head
 from genflow.process.posterior import posterior_mean
 from genflow.process.shapes import dimension, in_float64
 
