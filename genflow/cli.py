@@ -99,12 +99,18 @@ def cli() -> None:
     """
 
 
-@cli.result_callback()
-def say_device(code: int | None) -> int | None:
-    """On standard error, after a command that succeeded: the device that --device auto took."""
-    device = click.get_current_context().meta.get(AUTO)
-    if device and not code:
+def say_device() -> None:
+    """On standard error, once in a command, of its first rank: the device that --device auto took."""
+    device = click.get_current_context().meta.pop(AUTO, None)
+    if device and os.environ.get("RANK", "0") == "0":
         click.echo(f"device: {device} (--device auto)", err=True)
+
+
+@cli.result_callback()
+def end(code: int | None) -> int | None:
+    """Names the device after a command that succeeded; long ones have named it when they began to compute."""
+    if not code:
+        say_device()
     return code
 
 

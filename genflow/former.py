@@ -26,6 +26,9 @@ MODULES = {
 """Former module -> what it is called now; modules below it keep their own names."""
 
 _CHECKS = dict.fromkeys(("require", "is_count", "is_number", "is_positive", "is_above"), "genflow.checks")
+_FREE_HEADS = dict.fromkeys(
+    ("FREE_HEADS", "FreeVelocity", "VelocityDenoiser", "VelocityScore"), "genflow.process.free_heads"
+)
 _SHAPES = dict.fromkeys(("over", "like_rows", "dimension"), "genflow.process.shapes")
 NAMES = {
     "genflow.data.decoding": {"Recipe": "genflow.data.decoding:Decoder"},
@@ -33,6 +36,7 @@ NAMES = {
     "genflow.data.table_files": {"Table": "genflow.data.table_files:TableDataset"},
     "genflow.inpainting": {"Known": "genflow.inpainting:Measurement"},
     "genflow.process.base": {**_CHECKS, **_SHAPES},
+    "genflow.process.heads": _FREE_HEADS,
     "genflow.solver.base": {
         "CallableField": "genflow.solver.fields",
         "Scheduled": "genflow.solver.fields",

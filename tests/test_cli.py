@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from said import said
 
 from genflow import cli
 from genflow.checkpoint import resolve
@@ -32,7 +32,7 @@ def genflow(monkeypatch, capsys, tmp_path):
         before = snapshot(tmp_path)
         capsys.readouterr()
         code = cli.run()
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict(), untouched=snapshot(tmp_path) == before)
+        return said(code, capsys, untouched=snapshot(tmp_path) == before)
 
     return run
 
@@ -353,6 +353,15 @@ def model(trained, tmp_path):
 
 
 SAMPLE = "sample --checkpoint model --n 3 --nfe 2"
+
+
+def test_the_device_of_auto_is_named_once_and_an_error_stays_one_line(genflow, model):
+    assert genflow(f"{SAMPLE} --out x.npz").whole == "device: cpu (--device auto)\n"
+    assert genflow(f"{SAMPLE} --out x.npz --device cpu").whole == ""
+    assert genflow(f"{SAMPLE} --out x.npz --label 3").whole.count("\n") == 1
+    trained = genflow([*TINY.split(), "--out", "other"]).whole
+    assert trained.startswith("device: cpu (--device auto)\n")  # a long command names it before it computes
+    assert trained.count("device: ") == 1
 
 
 @pytest.mark.parametrize("ending", ["npz", "png"])

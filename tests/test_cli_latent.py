@@ -3,12 +3,12 @@
 import csv
 import shutil
 import sys
-from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from said import said
 
 import genflow as library
 from genflow import cli
@@ -66,7 +66,7 @@ def genflow(monkeypatch, capsys, tmp_path, models):
         capsys.readouterr()
         code = cli.run()
         untouched = sorted(tmp_path.rglob("*")) == before
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict(), untouched=untouched)
+        return said(code, capsys, untouched=untouched)
 
     return run
 

@@ -91,7 +91,7 @@ def test_whole_numbers_may_be_written_with_an_exponent(read):
             "samples: 4\ntrain:\n  lr: 1\n  stpes: 3",
             ":4: unknown config key 'train.stpes'; did you mean 'train.steps'?",
         ),
-        ("train: 5", ", line 1: train = 5 is not a section; give its keys below it: steps, batch_size"),
+        ("train: 5", ", line 1: train = 5 is not a section; give its keys below it: precision, channels_last"),
         ("on: 5", ":1: unknown config key 'on'"),
         ("samples: 4\n? ~\n: 5", ":2: unknown config key"),
         ("samples: many", ":1: samples = 'many' is not a whole number of at least 2"),

@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
+from said import said
 
 import genflow as library
 from genflow import cli
@@ -24,7 +24,7 @@ TRAIN = "train --backbone mlp --backbone-options mlp.width=8 --train-steps 3 --t
 def call(monkeypatch, capsys, line):
     monkeypatch.setattr(sys, "argv", ["genflow", *line.split()])
     capsys.readouterr()
-    return SimpleNamespace(code=cli.run(), **capsys.readouterr()._asdict())
+    return said(cli.run(), capsys)
 
 
 def paint(folder, count, size=(8, 8), seed=0):

@@ -283,7 +283,7 @@ def test_an_empty_section_is_nothing(text, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("train: 5", "line 1: train = 5 is not a section; give its keys below it: steps"),
+        ("train: 5", "line 1: train = 5 is not a section; give its keys below it: precision"),
         ("train: [1]", "line 1: train = a list is not a section"),
         ("train: steps", "train = 'steps' is not a section"),
         ("train: ''", "train = '' is not a section"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from genflow.cli import EXIT_BUSY, EXIT_CELLS, EXIT_TIME, say
+from genflow.cli import EXIT_BUSY, EXIT_CELLS, EXIT_TIME, say, say_device
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.config import BenchConfig, ConfigError
 
@@ -62,7 +62,7 @@ def bench_command(config_file: Path | None, **given: Any) -> int:
     plan.store.check_place()
     if flags.dry_run:
         calls = math.inf if flags.calibrate else 0.0
-        costs = _check(config, plan, calls) if plan.todo and (calls or _given(config)) else None
+        costs = _check(config, plan, calls) if plan.todo and (calls or _given(config, origin)) else None
         _print_plan(config, origin, plan, costs)
         return 0
     calls = sum(cell.cost for cell in plan.todo if cell.model)
@@ -101,9 +101,10 @@ class Flags:
 FLAGS = ("dry_run", "calibrate", "only", "force", "keep_going", "time_limit")
 
 
-def _given(config: BenchConfig) -> bool:
-    """Whether a part of the bench has options that it may refuse."""
-    return any(getattr(config, f"{part}_options") for part in ("process", "backbone", "solver", "dataset", "metric"))
+def _given(config: BenchConfig, origin: dict[str, str]) -> bool:
+    """Whether a part of the bench has options that it may refuse; those of controlled terms are known to be allowed."""
+    keys = [f"{part}_options" for part in ("process", "backbone", "solver", "dataset", "metric")]
+    return any(getattr(config, key) and origin.get(key) != "controlled terms" for key in keys)
 
 
 def _check(config: BenchConfig, plan: BenchPlan, calls: float) -> Any:
@@ -127,6 +128,7 @@ def _bench(config: BenchConfig, origin: dict[str, str], plan: BenchPlan, flags: 
         click.echo(f"genflow: {note}", err=True)
     if plan.todo:
         plan.store.sweep(plan.again)
+        say_device()
         say(f"{len(plan.todo)} of {len(plan.cells)} cells to do in {config.out}")
         say(_estimate(config, plan, costs))
     failed = ""

@@ -103,7 +103,7 @@ def resolve(config: type, config_file: Path | None, given: dict[str, Any]) -> tu
     found = build(config, values)
     asked, here = values.get("device", AUTO), click.get_current_context(silent=True)
     if here and hasattr(found, "device") and getattr(asked, "text", asked) == AUTO:
-        here.meta[AUTO] = found.device  # said by the command line, once the command has done its work
+        here.meta[AUTO] = found.device  # `cli.say_device` prints it, so that a refusal stays one line
     return found, origin
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from genflow.accelerators import chosen
-from genflow.cli import say
+from genflow.cli import say, say_device
 from genflow.commands.options import command_line, config_options, examples, resolve
 from genflow.commands.paths import check_folder, check_writable, make_folder
 from genflow.config import ConfigError, Options, TrainConfig, check_owners, option, to_dict
@@ -121,6 +121,7 @@ def run_training(config: ModelConfig) -> Outcome:
     with StopFlag(patience) as stop, open_team(config.device, config.timeout) as team, ExitStack() as held:
         if team.leads:
             held.enter_context(locked(out, fresh))
+            say_device()
             say_classes(config, parts)
         result = _train(config, parts, team, stop)
         return Outcome(result, 0 if result.finished else stop.number, team.leads, team.size)

@@ -12,7 +12,7 @@ from torch import Tensor
 from genflow.placing import place
 from genflow.process.bases import Base, Gaussian
 from genflow.process.memory import Memory, RowNumbers, crosses
-from genflow.process.shapes import in_float64, like_rows, over
+from genflow.process.shapes import check_floating, in_float64, like_rows, over
 
 
 class Coefficients(NamedTuple):
@@ -73,6 +73,7 @@ class AffinePath(ABC):
 
     def numbers(self, t: Tensor, x: Tensor) -> list[Tensor]:
         """What `placed` needs of times (n,), each (n,), float64 on the host: copied to a device at once."""
+        check_floating(x)
         values = Coefficients(*self.coefficients(t))
         return [torch.as_tensor(value, dtype=torch.float64).expand(len(t)) for value in values]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genflow.placing import place
 from genflow.random import chi_square, normal
 
 
@@ -73,7 +74,7 @@ class StudentT(Base):
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         draw = normal(shape, generator=generator, dtype=dtype)
         scale = (chi_square(shape[0], self.df, generator=generator) / self.df).sqrt()
-        return draw / scale.to(dtype).to(draw.device).reshape(-1, *(1,) * (len(shape) - 1))
+        return draw / place([scale.to(dtype)], draw.device)[0].reshape(-1, *(1,) * (len(shape) - 1))
 
     def log_prob(self, u: Tensor) -> Tensor:
         u, nu = u.flatten(1), self.df

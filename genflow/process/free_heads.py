@@ -1,7 +1,6 @@
-"""Prediction heads of free paths x_t = a X + b N + g Z, which have no X̂ of their own and learn v itself.
+"""Heads of free paths, which have no posterior mean of their own: the network learns the velocity itself.
 
-Albergo et al. 2023, arXiv:2303.08797, have the velocity, the denoiser and the score of such a path.
-`genflow.process.heads` has the heads of all others.
+Source: Albergo et al. 2023, arXiv:2303.08797.
 """
 
 from __future__ import annotations

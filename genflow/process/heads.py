@@ -13,8 +13,7 @@ and N̂ = (x − a X̂)/b:
 
 The first six are linear in X̂, so regression on single pairs (X, N) has the right minimum. The Poisson field is not:
 its target is computed from X̂ over a large batch. Heads differ in what an error of F does to X̂, v and s near the two
-ends of the path; they define the same model. Free paths, which have no X̂ of their own, learn v itself
-(`genflow.process.free_heads`; Albergo et al. 2023, arXiv:2303.08797).
+ends of the path; they define the same model. Free paths have heads of their own, in `genflow.process.free_heads`.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genflow.former import moved
 from genflow.process import inverse
 from genflow.process.affine_path import Coefficients
 from genflow.process.shapes import dimension, like_rows
@@ -342,3 +342,6 @@ def length(rows: Tensor) -> Tensor:
 
 HEADS: dict[str, type[Head]] = {"noise": Noise, "data": Data, "velocity": Velocity, "edm": EDM, "edm_rms": EDMRMS}
 """Heads of every affine process; the score comes with a Gaussian base, the Poisson field with its process."""
+
+
+__getattr__ = moved("genflow.process.heads")

@@ -10,12 +10,17 @@ from torch import Tensor
 
 def over(value: Tensor | float, x: Tensor) -> Tensor:
     """A coefficient () or (B,) in x's dtype and on its device, shaped to multiply x (B, *)."""
-    if not x.is_floating_point():
-        raise ValueError(f"states have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
+    check_floating(x)
     found = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     if found.numel() not in (1, len(x)):
         raise ValueError(f"got {found.numel()} times for {len(x)} samples; give one time, or one for each sample")
     return like_rows(found.to(x.device, x.dtype), x)
+
+
+def check_floating(x: Tensor) -> None:
+    """Raises ValueError for states in whole numbers, in which every coefficient below one would be zero."""
+    if not x.is_floating_point():
+        raise ValueError(f"states have dtype {x.dtype}; give floating-point numbers, as from scaling.encode(...)")
 
 
 def in_float64(x: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import inline_workers as inline
 import pytest
+from said import said, without_device
 
 from genflow import cli
 from genflow.bench import shards
@@ -40,7 +40,7 @@ def genflow(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["genflow", "bench", *WORDS, "--out", "run", *words])
         capsys.readouterr()
         code = cli.run()
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+        return said(code, capsys)
 
     return run
 
@@ -252,7 +252,7 @@ def shell(folder, line, **more):
 @pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(cached):
     done = shell(cached, "| head -c 5")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"# gen", b"")
+    assert (done.returncode, done.stdout, without_device(done.stderr)) == (0, b"# gen", b"")
 
 
 @pytest.mark.quick_one_in(3)
@@ -267,7 +267,7 @@ def test_closed_streams_are_no_error(cached, line):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp437"])
 def test_a_terminal_of_another_encoding_gets_what_it_can_show(cached, encoding):
     done = shell(cached, "", PYTHONIOENCODING=encoding)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, without_device(done.stderr)) == (0, b"")
     text = done.stdout.decode(encoding)
     assert "against NFE" in text
     assert "vp_ode | heun" in text
@@ -313,4 +313,4 @@ def test_a_cached_bench_is_quick_and_a_copy_of_it_too(cached, tmp_path):
     probe = f"import sys; sys.argv = ['genflow', *{COMMAND[3:]!r}]\nfrom genflow.cli import run\ncode = run()\n"
     probe += "sys.exit(code or ('torch' in sys.modules and 'torch was imported' or 0))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, env=ENV, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, without_device(done.stderr)) == (0, "")

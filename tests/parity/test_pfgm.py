@@ -152,7 +152,8 @@ def test_prior_from_the_stored_draws(load, error, replay):
     """A radius z sqrt(B/(1 − B)) along g is z g/n with n = |g| sqrt((1 − B)/B)."""
     stored = load("pfgm/prior.npz")
     g, beta = stored["fixed_gaussian"].double(), stored["fixed_beta"]
-    replay(randn=[g.reshape(-1, *IMAGE), g.norm(dim=1) * ((1 - beta) / beta).sqrt()])
+    chi2 = g.square().sum(1) * (1 - beta) / beta
+    replay(randn=[g.reshape(-1, *IMAGE)], _standard_gamma=[chi2 / 2])
     x = pfgm(prior="published").sample_prior((8, *IMAGE), generator=torch.Generator())
     assert error(x, stored["fixed_x"]) < 1e-6
 

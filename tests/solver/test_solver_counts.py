@@ -84,7 +84,7 @@ def test_fixed_steps(name, solver, monkeypatch):
     field = FIELD if get_process(name).prediction.linear is False else 0
     assert kernels <= KERNELS[solver] + field
     assert waits <= 0.1  # a look at 16 steps each, and the samples' way to the host
-    assert copies <= 0.13  # those, and the prior's way from there
+    assert copies <= 0.13 + bool(field) / NFE  # those, the prior's way from there, and a Poisson prior's radii
     process = get_process(name).for_data(DATA)
     plain = genflow.sample(process, Network(process.extra_channels), solver, 3, nfe=NFE)
     assert torch.allclose(found.x, plain.x, rtol=1e-4, atol=1e-5)
@@ -97,7 +97,7 @@ def test_heun_under_the_field_head():
 @pytest.mark.parametrize(("name", "solver"), pairs(ADAPTIVE))
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_chosen_steps(kind, name, solver):
-    made = get_solver(solver, rtol=1e-2, atol=1e-2)
+    made = get_solver(solver, rtol=1e-3, atol=1e-3)
     _, kernels, waits, copies = counted(kind, name, made, None)
     field = FIELD if get_process(name).prediction.linear is False else 0
     stages = len(made.tableau.times)

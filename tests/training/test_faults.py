@@ -174,6 +174,8 @@ def test_a_write_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch, n
 
 def test_data_that_vanish_end_the_run_with_their_error():
     class Gone(Digits):
+        held = False
+
         def examples(self, split, rows):
             raise FileNotFoundError(2, "No such file or directory", "images/7.png")
 
