@@ -126,7 +126,15 @@ def differences(a: Bench, b: Bench, allow_mixed: bool = False) -> list[Differenc
     for key in (key for key in first if key in second):
         obstacle = "" if allow_mixed else _obstacle(first[key], second[key])
         one, other = setting(first[key]), setting(second[key])
-        found.append((key, one, other, obstacle, _differ(one, other, not obstacle and key[0] != REAL)))
+        found.append(
+            (
+                key,
+                one,
+                other,
+                obstacle,
+                _differ(one, other, not obstacle and key[0] != REAL and facts(first[key][0]).ranked),
+            )
+        )
     judged = [one[-1] for one in found]
     family = zip(found, together(judged), holm([one.p for one in judged]), strict=True)
     tests = sum(not math.isnan(one.p) for one in judged)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, estimate, floor_name, star
+from genflow.bench.tables import Row, estimate, real_name, star
 from genflow.estimates import of_rows, short
 from genflow.evaluate.facts import SHARED, Number, axis, facts
 from genflow.report.palette import GREY
@@ -78,7 +78,7 @@ def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str,
         panel.set_title(group)
     scale_axes(axes[0], found, [r["value"] for r in [*found, *([real] if real else [])]])
     for panel in axes:
-        _floor(panel, real)
+        _real(panel, real)
     figure.supxlabel("NFE (backbone calls per sample)", fontsize=9, color=SOFT)
     figure.supylabel(f"{described(metric, facts(found[0]))}, n = {found[0]['n']}", fontsize=9, color=SOFT)
     legend_above(figure, _legend(names, colours, styles, several))
@@ -138,12 +138,15 @@ def described(metric: str, fact: Number) -> str:
     return axis(metric, fact) + (f" ({fact.better} is better)" if fact.better else "")
 
 
-def _floor(axes: Any, real: Row | None) -> None:
+def _real(axes: Any, real: Row | None) -> None:
+    """A line for real data, with a band for its interval."""
     if real is None:
         return
+    if real.get("low") is not None:
+        axes.axhspan(real["low"], real["high"], color=GREY, alpha=0.15, linewidth=0, zorder=0)
     axes.axhline(real["value"], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
-        f"{floor_name(real)} {short(real['value'])}",
+        f"{real_name(real)} {short(real['value'])}",
         (0.995, real["value"]),
         xycoords=("axes fraction", "data"),
         xytext=(0, 2),

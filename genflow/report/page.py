@@ -15,7 +15,7 @@ from typing import Any
 from genflow import __version__
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, Table, floor_of
+from genflow.bench.tables import Row, Table, real_of, real_text
 from genflow.config import BenchConfig, flatten, leaves
 from genflow.estimates import HOLDS, ONE_SEED, chance, short
 from genflow.evaluate.facts import direction, headline
@@ -172,21 +172,21 @@ def _leading(text: str) -> float | None:
 
 
 def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The headline: each process's best setting on the first metric, the best first, compared with the floor."""
+    """The headline: each process's best setting on the first metric, the best first, beside real against real."""
     metric = headline(rows)
-    real = floor_of(rows, metric)
+    real = real_of(rows, metric)
     real = real if real and real["value"] else None
     result = []
     for best in best_of_each(measured(rows, metric), direction(rows, metric)):
-        times = f"{short(best.value / real['value'])} × the floor" if real else ""
+        times = f"{short(best.value / real['value'])} × real against real" if real else ""
         how = ". ".join(filter(None, (f"best {metric}: {best.how}", times)))
         result.append({"what": best.process, "value": best.text, "how": how})
     if real:
         result.append(
             {
                 "what": FLOOR,
-                "value": short(real["value"]),
-                "how": f"the floor of {metric}: real data in place of samples",
+                "value": real_text(real),
+                "how": f"{metric} of real data in place of samples",
             }
         )
     return result
