@@ -25,7 +25,7 @@ from genflow.report.figures import Figure, one_file
 from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, leaders, measured
 from genflow.report.palette import palette
 from genflow.report.record import OUTPUTS, Record
-from genflow.report.words import FLOOR, WORDS, is_floor
+from genflow.report.words import REAL_SPLIT, WORDS, is_real
 
 HERE = Path(__file__).parent
 
@@ -103,7 +103,7 @@ def render(template: str, colours: Mapping[str, str], **values: Any) -> str:
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         classes=classes,
         words=WORDS,
-        is_floor=is_floor,
+        is_real=is_real,
         **values,
     )
 
@@ -157,7 +157,7 @@ def marked(table: Table) -> set[tuple[int, int]]:
     sign, found = table.sign, set()
     for column, name in enumerate(table.header):
         if sign and name.startswith(("NFE ", "own NFE")):
-            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_floor(row[0])}
+            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_real(row[0])}
             known = {i: v for i, v in values.items() if v is not None}
             if len(known) > 1:
                 found.add((min(known, key=lambda i: sign * known[i]), column))
@@ -184,7 +184,7 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     if real:
         result.append(
             {
-                "what": FLOOR,
+                "what": REAL_SPLIT,
                 "value": real_text(real),
                 "how": f"{metric} of real data in place of samples",
             }
