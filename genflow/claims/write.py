@@ -34,8 +34,8 @@ VERDICTS = (
     "correction for the number of claims; p is after it. One training seed gets no verdict on a process."
 )
 FLOOR_NOTE = (
-    f"Rows of the {REAL_SPLIT} are measured here, not published: the value of real data by the same measure. Their n is "
-    "in the protocol."
+    f"Rows of the {REAL_SPLIT} are measured here, not published: the value of real data by the same measure. Their n "
+    "is in the protocol."
 )
 TABLE = (
     *("what", "published_metric", "published", "published_protocol", "source"),

@@ -131,11 +131,12 @@ class Metric(ABC):
 
     def real(self, context: Context) -> Result:
         """The same for real data in place of samples; no rows where that has no meaning."""
-        return self.floor(context)
+        former = type(self).floor
+        return former(self, context) if former is not Metric.floor else Result([])
 
     def floor(self, context: Context) -> Result:
         """Former name of `real`; a class that gives this one works as before."""
-        return Result([])
+        return self.real(context)
 
     def why_not(self, process: Process) -> str | None:
         """None where the metric can measure the process, else the reason."""

@@ -95,7 +95,7 @@ def test_floor_row_stands_first_and_alone_makes_no_table():
     assert table.rows[0][0] == "real test split"
     assert table.rows[0][2:] == ["0.123", "0.123"]
     assert {len(line) for line in table.rows} == {len(table.header)}
-    assert "Floor: real against real, n = 400" in table.caption
+    assert "Real against real: real against real, n = 400" in table.caption
     assert tables([REAL_SPLIT]) == []
 
 
@@ -270,7 +270,7 @@ def test_push_table_stands_below_the_floor_and_says_how_it_was_measured():
     assert table.rows[0] == ["real test split", "0.123", "0.123"]
     assert table.caption.count("by some distance") == 1
     assert "pfgm: |x| times the factor at t = 0.5, where noise to signal is 1; then the same heun" in table.caption
-    assert "n = 500. Floor: real against real, n = 400. NFE 20" in table.caption
+    assert "n = 500. Real against real: real against real, n = 400. NFE 20" in table.caption
 
 
 @pytest.mark.parametrize("metric", ["FD[digits]", "bits/dim"])
