@@ -10,7 +10,7 @@ from typing import Any
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.estimates import Estimate, meaning, of_rows, short
+from genflow.estimates import Estimate, chance, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
 from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
 from genflow.registry import registries
@@ -280,9 +280,11 @@ def _column_table(name: str, found: Sequence[Row], rows: Sequence[Row]) -> Table
 
 
 def _cell(rows: Sequence[Row]) -> str:
-    """One setting's number; a single row with an interval that is no standard error's has that."""
+    """One setting's number; p of each seed; of a single row with an interval, that."""
     if not rows:
         return ""
+    if facts(rows[0]).column == "p":
+        return ", ".join(chance(_value(row)) for row in rows)
     return real_text(rows[0]) if len(rows) == 1 and rows[0].get("low") not in (None, "") else str(estimate(rows))
 
 
