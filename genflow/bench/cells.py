@@ -281,7 +281,7 @@ def _metric_cell(
     options = {k: v for k, v in options.items() if k not in own}
     spec |= stamp(options, config.inception if "weights" in metric.tags else None)
     if model is None and needs(metric) == "samples":
-        spec |= {"samples": config.samples}  # the floor is measured at their number
+        spec |= {"samples": config.samples}  # real data are measured at their number
     if model is None or sampled is not None:
         return Cell("metric", _plain(spec), labels, (sampled.key,) if sampled else (), 1.0)
     read = {"samples": config.samples, "solvers": config.solver_options.get(own.get("solver", config.norm.solver), {})}

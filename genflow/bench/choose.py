@@ -124,7 +124,7 @@ def _descendants(cells: Sequence[Cell], keys: set[str]) -> set[str]:
 
 
 def with_parents(cells: Sequence[Cell], keys: set[str]) -> list[Cell]:
-    """Those cells, what they build on, and the floors of their metrics, in the order of the plan."""
+    """Those cells, what they build on, and real data by their metrics, in the order of the plan."""
     by_key = {cell.key: cell for cell in cells}
     wanted, look = set(keys), [by_key[key] for key in keys]
     metrics = {cell.spec["metric"] for cell in look if cell.kind == "metric"}

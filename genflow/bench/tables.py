@@ -12,7 +12,7 @@ from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.bench.terms import settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig
-from genflow.estimates import Estimate, meaning, of_rows, short
+from genflow.estimates import Estimate, chance, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
 from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
 from genflow.registry import registries
@@ -32,9 +32,12 @@ COLUMNS = (
     "seconds",
     "stopped",
     "terms",
+    "low",
+    "high",
 )
 """Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none. `terms`: see
-`genflow.process.terms`; rows of files without it have published ones."""
+`genflow.process.terms`; rows of files without it have published ones. `low`, `high`: the bounds of an interval at 95 %,
+which the protocol explains, where the metric gives one."""
 
 Row = dict[str, Any]
 
@@ -169,16 +172,26 @@ def _unique(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def floor_of(rows: Sequence[Row], metric: str = "") -> Row | None:
+def real_of(rows: Sequence[Row], metric: str = "") -> Row | None:
     """The row that measures real data by a metric, or by the headline, where there is one."""
     wanted = metric or headline(rows)
     return next((r for r in rows if r["process"] == REAL and r["metric"] == wanted), None)
 
 
-def floor_name(row: Row) -> str:
-    """What a row of real data measures in place of samples: the test split, or its metric's tag `floor`."""
+def real_name(row: Row) -> str:
+    """What a row of real data measures in place of samples: the test split, or its metric's tag `real` (formerly
+    `floor`)."""
     entry = registries()["metrics"].entries().get(row.get("entry", ""))
-    return f"real {entry.tags.get('floor', 'test split') if entry else 'test split'}"
+    tags = entry.tags if entry else {}
+    return f"real {tags.get('real', tags.get('floor', 'test split'))}"
+
+
+def real_text(row: Row) -> str:
+    """A number of real data: with its interval where it has one, 5.61 [4.2, 7.1], else with its error."""
+    bounds = row.get("low"), row.get("high")
+    if None in bounds or "" in bounds:
+        return str(estimate([row])) if facts(row).table == SHARED else short(_value(row))
+    return f"{short(_value(row))} [{', '.join(short(float(bound)) for bound in bounds if bound is not None)}]"
 
 
 def _ways(rows: Sequence[Row]) -> str:
@@ -202,8 +215,8 @@ def _short(rows: Sequence[Row]) -> str:
     return f". The solver left samples short of the data's end, where the field is stiff: {stuck}" if stuck else ""
 
 
-def _floor(real: Row) -> str:
-    return f". Floor: {in_caption(real['protocol'])}, n = {real['n']}"
+def _real(real: Row) -> str:
+    return f". Real against real: {in_caption(real['protocol'])}, n = {real['n']}"
 
 
 def _metrics(rows: Sequence[Row], table: str) -> list[str]:
@@ -230,8 +243,8 @@ def _quality_table(rows: Sequence[Row]) -> Table:
     lines = [_quality_line(found, pair, budgets, adaptive) for pair in pairs]
     caption = words(fact) + _ways(found)
     if real:
-        lines.insert(0, [floor_name(real), "–", *[short(_value(real))] * (len(header) - 2)])
-        caption += _floor(real)
+        lines.insert(0, [real_name(real), "–", *[real_text(real)] * (len(header) - 2)])
+        caption += _real(real)
     caption += f"{_short(found)}. NFE counts every backbone call per sample{_seed_words(found)}."
     return Table(f"{title(found[0]['metric'], fact)} against NFE", header, lines, caption, fact.sign)
 
@@ -270,7 +283,7 @@ def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int
 
 
 def column_tables(rows: Sequence[Row]) -> list[Table]:
-    """Tables that several numbers of a model share, a line for each process."""
+    """Tables that several numbers share: a line for each process, or for each setting of samples."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         fact = facts(row)
@@ -280,20 +293,39 @@ def column_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _column_table(name: str, found: Sequence[Row], rows: Sequence[Row]) -> Table:
-    metrics = sorted(_unique(r["metric"] for r in found), key=star)
+    metrics = sorted(_unique(r["metric"] for r in found), key=lambda m: star(m) if "*" in m else math.inf)
+    of_samples = any(r.get("of") == "samples" for r in found)
+    pushed = "@" in metrics[0]
     lines = []
-    for process in _unique(r["process"] for r in found):
-        own = ([r for r in found if (r["process"], r["metric"]) == (process, m)] for m in metrics)
-        lines.append([process, *(str(estimate(group)) if group else "" for group in own)])
+    for place in _unique(_place(r, of_samples) for r in found):
+        own = ([r for r in found if (_place(r, of_samples), r["metric"]) == (place, m)] for m in metrics)
+        lines.append([*place, *(_cell(group) for group in own)])
     heads = [head(next(r for r in found if r["metric"] == m)) for m in metrics]
-    base = metrics[0].partition("@")[0]
-    real = next((r for r in rows if r["process"] == REAL and r["metric"] == base and "@" in metrics[0]), None)
+    reals = [real_of(rows, metrics[0].partition("@")[0] if pushed else m) for m in metrics]
+    real = next(filter(None, reals), None)
     if real:
-        lines.insert(0, [floor_name(real), *[short(_value(real))] * len(metrics)])
-    how = _push_caption(found) if "@" in metrics[0] else _each_protocol(found)
-    calls = _unique(short(r["nfe"]) for r in found if r["nfe"] is not None)
-    caption = how + (_floor(real) if real else "") + (f". NFE {', '.join(calls)}" if calls else "")
-    return Table(name, ["process", *heads], lines, f"{caption}{_seed_words(found)}.")
+        blank = ["–"] * (len(lines[0]) - len(metrics) - 1)
+        lines.insert(0, [real_name(real), *blank, *(real_text(one) if one else "–" for one in reals)])
+    how = _push_caption(found) if pushed else _each_protocol(found)
+    calls = [] if of_samples else _unique(short(r["nfe"]) for r in found if r["nfe"] is not None)
+    caption = how + (_real(real) if real and pushed else "") + (f". NFE {', '.join(calls)}" if calls else "")
+    header = ["process", *(("solver", "NFE") if of_samples else ()), *heads]
+    return Table(name, header, lines, f"{caption}{_seed_words(found)}.")
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    """One setting's number; p of each seed; of a single row with an interval, that."""
+    if not rows:
+        return ""
+    if facts(rows[0]).column == "p":
+        return ", ".join(chance(_value(row)) for row in rows)
+    return real_text(rows[0]) if len(rows) == 1 and rows[0].get("low") not in (None, "") else str(estimate(rows))
+
+
+def _place(row: Row, of_samples: bool) -> tuple[str, ...]:
+    """What the first columns of a shared table say of a row."""
+    budget = row.get("budget")
+    return (row["process"], *((row["solver"], "own" if budget is None else str(budget)) if of_samples else ()))
 
 
 def star(metric: str) -> float:
@@ -308,8 +340,12 @@ def head(row: Row) -> str:
 
 
 def _each_protocol(found: Sequence[Row]) -> str:
-    first = {r["metric"]: r["protocol"] for r in reversed(found)}
-    return ". ".join(f"`{m}`: {first[m]}" for m in _unique(r["metric"] for r in found)) + f". n = {found[0]['n']}"
+    first = dict(reversed({r["metric"]: r["protocol"] for r in reversed(found)}.items()))
+    ways: dict[str, list[str]] = {}
+    for metric, protocol in first.items():
+        ways.setdefault(protocol, []).append(f"`{metric.partition('*')[0]}`")
+    sizes = ", ".join(str(n) for n in sorted({r["n"] for r in found}))
+    return ". ".join(f"{', '.join(_unique(names))}: {way}" for way, names in ways.items()) + f". n = {sizes}"
 
 
 def _push_caption(found: Sequence[Row]) -> str:

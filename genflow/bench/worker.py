@@ -311,7 +311,7 @@ class Worker:
         metric = self._measure_of(spec["metric"])
         context = Context(self.config, self.dataset, spec["seed"], tick=lambda share: self._tick(share, tick))
         if spec["of"] == "real data":
-            return metric.floor(context), {}
+            return metric.real(context), {}
         if spec["of"] == "samples":
             files = self.store.files(cell["parents"][0])
             context.samples = torch.from_numpy(np.load(io.BytesIO(files["samples.npz"]))["raw"])
@@ -348,6 +348,8 @@ class Worker:
             "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end"), network))),
             "seconds": seconds,
             "stopped": sampled.get("stopped") or None,
+            "low": row["low"],
+            "high": row["high"],
         }
 
     def _tick(self, share: float, tick: Tick) -> None:

@@ -23,7 +23,7 @@ from genflow.config import to_dict
 from genflow.estimates import meaning, short
 from genflow.evaluate.protocol import is_missing, reason
 from genflow.report.environment import environment
-from genflow.report.words import FLOOR
+from genflow.report.words import REAL_SPLIT
 
 if TYPE_CHECKING:
     from genflow.claims.parts import Part, Settings
@@ -34,8 +34,8 @@ VERDICTS = (
     "correction for the number of claims; p is after it. One training seed gets no verdict on a process."
 )
 FLOOR_NOTE = (
-    f"Rows of the {FLOOR} are measured here, not published: the value of real data by the same measure. Their n is "
-    "in the protocol."
+    f"Rows of the {REAL_SPLIT} are measured here, not published: the value of real data by the same measure. Their n "
+    "is in the protocol."
 )
 TABLE = (
     *("what", "published_metric", "published", "published_protocol", "source"),
@@ -95,7 +95,7 @@ def floors(results: Results, shown: Sequence[Number]) -> list[tuple[Comparison, 
     for row in results.select(process=REAL):
         if row["part"] != STUDY and row["metric"] in metrics and _of_real(row) not in known:
             fresh.setdefault(_of_real(row), row)
-    return [(Comparison(f"{FLOOR}, {row['dataset']}", None, {}), number([row])) for row in fresh.values()]
+    return [(Comparison(f"{REAL_SPLIT}, {row['dataset']}", None, {}), number([row])) for row in fresh.values()]
 
 
 def _of_real(row: Row) -> tuple[object, ...]:
@@ -176,7 +176,7 @@ def table(
         text += [_cells(header), _cells(["---"] * len(header)), *map(_cells, body), ""]
         words = meaning(one for _, one in found if isinstance(one, Number))
         text += [f"{words}; as the protocol says where it is of one measurement.", ""] if words else []
-        text += [FLOOR_NOTE, ""] if any(line.what.startswith(FLOOR) for line, _ in found) else []
+        text += [FLOOR_NOTE, ""] if any(line.what.startswith(REAL_SPLIT) for line, _ in found) else []
     if published.known:
         text += ["Published:", "", *published.lines(), ""]
     if own.known:

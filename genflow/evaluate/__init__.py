@@ -7,6 +7,7 @@ Whether lower or higher is better, and how a number is shown: `genflow.evaluate.
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from genflow.evaluate.facts import OWN_NFE, SHARED, Number
@@ -19,10 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["fd", "frechet_distance"]
 
 _FD = Number("FD", better="lower", bias=True, order=0)
+_beside = partial(Number, table=SHARED, ranked=False, group="Beside the Fréchet distance")
+_balance = partial(Number, table=SHARED, ranked=False, group="Class balance")
+_WITH_FD = (
+    _FD,
+    *(_beside(kind, better="lower") for kind in ("FD∞", "FD∞_test", "FD_test", "KD")),
+    _beside("nearer_train"),
+    _balance("share", column="{star}"),
+    _balance("balance_p", column="p", error=False),
+)
 _SCORES = (
     _FD,
     Number("FID", better="lower", bias=True, order=1),
-    *(Number(kind, better="lower", error=False) for kind in ("KD", "KID")),
+    Number("KD", better="lower"),
+    Number("KID", better="lower", error=False),
     *(Number(kind, better="higher", error=False) for kind in ("CS", "IS")),
     *(Number(kind, better="higher") for kind in ("precision", "recall", "density", "coverage")),
 )
@@ -68,9 +79,9 @@ CATALOG = [
     Entry(
         "fd",
         "genflow.evaluate.metrics:FrechetMetric",
-        "Fréchet distance of features to the training split, with a real-against-real floor",
+        "Fréchet distance of features, at n and at infinity, to both splits, with real against real; class balance",
         "Heusel et al. 2017, arXiv:1706.08500 (there with Inception features)",
-        tags={"needs": "samples", "numbers": (_FD,)},
+        tags={"needs": "samples", "numbers": _WITH_FD},
     ),
     _quality("fid", "Fréchet Inception distance", "Heusel et al. 2017, arXiv:1706.08500", measures=("fid",)),
     _quality("kid", "kernel Inception distance", "Bińkowski et al. 2018, arXiv:1801.01401", measures=("kid",)),
@@ -93,7 +104,7 @@ CATALOG = [
         "genflow.evaluate.vectors:TwoSampleMetric",
         "vectors: sliced Wasserstein, MMD, energy distance and classifier tests against the test split",
         "Gretton et al. 2012, JMLR 13; Lopez-Paz & Oquab 2017, arXiv:1610.06545",
-        tags={"needs": "samples", "floor": "training split", "numbers": _TWO_SAMPLE},
+        tags={"needs": "samples", "real": "training split", "numbers": _TWO_SAMPLE},
     ),
     Entry(
         "norm_z",

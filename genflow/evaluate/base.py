@@ -26,7 +26,8 @@ from genflow.process.field import BackboneLike
 
 @dataclass(frozen=True)
 class Measured:
-    """One number: its name, value, standard error (NaN where unknown), sample count, NFE, solver and protocol."""
+    """One number: its name, value, standard error (NaN where unknown), sample count, NFE, solver and protocol; and the
+    bounds of an interval at 95 %, which the protocol explains, where the metric gives one."""
 
     metric: str
     value: float
@@ -35,6 +36,8 @@ class Measured:
     stderr: float = math.nan
     nfe: float = math.nan
     solver: str = ""
+    low: float = math.nan
+    high: float = math.nan
 
 
 @dataclass
@@ -73,9 +76,6 @@ class Context:
     samples: Tensor | None = None
     tick: Callable[[float], None] = lambda share: None
 
-    AT_ONCE: ClassVar[int] = 20_000
-    """Up to so many training examples in memory are compared at once; for more, statistics of one pass are cached."""
-
     @cached_property
     def space(self) -> Space:
         """The data set's own feature space."""
@@ -85,16 +85,18 @@ class Context:
 
     @cached_property
     def real(self) -> Gaussian:
-        """Moments of the training split in that space."""
-        data = self.dataset
-        if data.held and data.count("train") <= self.AT_ONCE:
-            return moments_of(extract(self.space.features, data.train))
-        return reference(data, "train", self.space)[0]
+        """Moments of the training split in that space, without the rows that trained its extractor."""
+        return reference(self.dataset, "train", self.space)[0]
+
+    @property
+    def real_size(self) -> int:
+        """How many real examples take the place of samples: as many, or all of the test split where it has fewer."""
+        return min(self.config.samples, self.dataset.count("test"))
 
     @property
     def floor_size(self) -> int:
-        """How many real examples take the place of samples: as many, or all of the test split where it has fewer."""
-        return min(self.config.samples, self.dataset.count("test"))
+        """Former name of `real_size`."""
+        return self.real_size
 
     def frechet(self, raw: Tensor) -> float:
         """Fréchet distance of raw examples to the training split, in the data set's own space."""
@@ -127,9 +129,14 @@ class Metric(ABC):
     def measure(self, context: Context) -> Result:
         """The rows of one cell."""
 
-    def floor(self, context: Context) -> Result:
+    def real(self, context: Context) -> Result:
         """The same for real data in place of samples; no rows where that has no meaning."""
-        return Result([])
+        former = type(self).floor
+        return former(self, context) if former is not Metric.floor else Result([])
+
+    def floor(self, context: Context) -> Result:
+        """Former name of `real`; a class that gives this one works as before."""
+        return self.real(context)
 
     def why_not(self, process: Process) -> str | None:
         """None where the metric can measure the process, else the reason."""

@@ -37,6 +37,7 @@ class Number:
         error: Whether `stderr` is a standard error; else it is another spread, which ± does not show.
         bias: Whether it is biased upwards at small n, as Fréchet distances are.
         order: The number of least order for which a direction is better is the headline of a report.
+        ranked: Whether summaries judge who is ahead in it; not those that stand beside another.
     """
 
     kind: str = ""
@@ -49,6 +50,7 @@ class Number:
     error: bool = True
     bias: bool = False
     order: int = 9
+    ranked: bool = True
 
     @property
     def sign(self) -> int:

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: how two sets of features lie in each other's neighbourhoods."""
+"""How two sets of features lie in each other's neighbourhoods: precision, recall, density, coverage; memorisation."""
 
 from __future__ import annotations
 
@@ -64,3 +64,32 @@ def _reach(points: Tensor, neighbours: int, chunk: int) -> Tensor:
     """Distance of every point to its k-th neighbour; itself is the nearest of all and does not count."""
     parts = [torch.cdist(rows, points).kthvalue(neighbours + 1, dim=1).values for rows in points.split(chunk)]
     return torch.cat(parts)
+
+
+def nearest(points: Tensor, others: Tensor, chunk: int = 1000) -> tuple[Tensor, Tensor]:
+    """Distance of every point (n, d) to the nearest of others (m, d), and which it is: (n,) each."""
+    found = [torch.cdist(rows.double(), others.double()).min(1) for rows in points.split(chunk)]
+    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+
+
+def nearer_share(points: Tensor, train: Tensor, held_out: Tensor) -> tuple[float, float]:
+    """The share of points that are nearer to a training example than to any held-out one; of equal distances, half.
+
+    Several points may have the same neighbour, so they are worth fewer independent ones: if training and held-out
+    examples are alike, all ways to call half of them "training" are equally likely, and the variance of the share over
+    these is 1/(4 × that number).
+
+    Arguments:
+        points: Features (n, d).
+        train, held_out: As many of each, (m, d).
+
+    Returns:
+        The share, and the number of independent points.
+    """
+    m = len(train)
+    (near_train, which_train), (near_held, which_held) = (nearest(points, one) for one in (train, held_out))
+    ahead = torch.where(near_train == near_held, 0.5, (near_train < near_held).double())
+    weight = torch.zeros(2 * m, dtype=torch.float64)
+    weight.index_add_(0, which_train, ahead).index_add_(0, which_held + m, 1 - ahead)
+    spread = (weight / len(points) - 1 / (2 * m)).square().sum() * (2 * m) / (2 * m - 1)
+    return float(ahead.mean()), 1 / max(float(spread), 1e-12)

@@ -2,88 +2,37 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from genflow.config import BenchConfig, NormConfig, build, flatten
 from genflow.data.base import Dataset
-from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
-from genflow.evaluate.checks import NotMeasurable
-from genflow.evaluate.features import Space, extract, extractor_for
-from genflow.evaluate.frechet import Gaussian, frechet, frechet_distance, moments_of
+from genflow.evaluate.base import Context, Measured, Metric, Result
 from genflow.evaluate.likelihood import LikelihoodMetric as LikelihoodMetric
 from genflow.evaluate.norm_z import norm_study
 from genflow.evaluate.protocol import FD_WORDS, bias_note, rank_note
-from genflow.evaluate.reference import first_chunks, reference
-from genflow.evaluate.spaces import check_features, space_for, unfitting
-from genflow.evaluate.weight_files import WeightsError
+from genflow.evaluate.quality import BESIDE, QualityMetric
 from genflow.process.base import Process
 from genflow.solver.ending import words_of
 
 
-class FrechetMetric(Metric):
-    """FD[extractor] of generated samples, decoded to raw levels, to the training split.
+class FrechetMetric(QualityMetric):
+    """FD[extractor] of generated samples, decoded to raw levels, to the training split, and what stands beside it.
 
     Arguments:
         features: "own" is the data set's own space; else "digits", "mnist", "tiny", "identity", or a TorchScript file.
             Inception's distance is the metric `fid`.
+        beside: Which of "limit", "test", "kid", "nearer" and "balance" of `QualityMetric` are measured too.
+        keep: Most features of each set that pairwise numbers compare.
     """
 
-    def __init__(self, features: str = "own") -> None:
+    def __init__(self, features: str = "own", beside: Sequence[str] = BESIDE, keep: int = 10_000) -> None:
         if features == "inception":
             raise ValueError(
                 "features = 'inception' is the metric 'fid', which has Inception's protocols; give --metric fid"
             )
-        check_features(features)
-        self.features = features
-
-    def least(self) -> dict[str, int]:
-        return {"train": 2, "test": 2, "samples": 2}  # a covariance
-
-    def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
-        return unfitting(self.features, dataset)
-
-    def measure(self, context: Context) -> Result:
-        assert context.samples is not None
-        raw = context.samples
-        return self._rows(context, raw, min(len(raw), context.dataset.count("test")), "generated samples")
-
-    def floor(self, context: Context) -> Result:
-        data, n = context.dataset, context.floor_size
-        raw = data.test if data.held else next(first_chunks(data, "test", n, n))
-        return self._rows(context, raw, n, "the test split")
-
-    def _rows(self, context: Context, raw: Tensor, size: int, what: str) -> Result:
-        """The mean over blocks of one size for samples and floor, so that the distance's bias is the same."""
-        try:
-            space, real = self._real(context)
-        except (WeightsError, NotMeasurable) as refusal:
-            return unmeasured(refusal, [f"FD[{Path(self.features).stem}]"], len(raw))
-        blocks = [block for block in raw.split(size) if len(block) == size]
-        values = [frechet(real, moments_of(extract(space.features, block))) for block in blocks]
-        protocol = (
-            f"Fréchet distance in float64 between {what} and the training split (n = {real.n}), "
-            f"{space.about if self.features != 'own' else _own_words(space, real)}, samples decoded to the data's "
-            f"own units; mean and standard error over {len(values)} block{'s' * (len(values) > 1)} of n"
-            + rank_note(size, len(real.mean))
-            + bias_note(size)
-        )
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return Result([Measured(space.title("FD"), statistics.fmean(values), size, protocol, error)])
-
-    def _real(self, context: Context) -> tuple[Space, Gaussian]:
-        if self.features == "own":
-            return context.space, context.real
-        space = space_for(self.features, context.dataset, device=context.config.device)
-        return space, reference(context.dataset, "train", space)[0]
-
-
-def _own_words(space: Space, real: Gaussian) -> str:
-    return f"features '{space.name}' (d = {len(real.mean)})"
+        super().__init__(("fd", *((beside,) if isinstance(beside, str) else beside)), features, keep=keep)
 
 
 def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
@@ -93,17 +42,8 @@ def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
         x: Samples (n, *shape), data units; decoded to the data's own levels here.
         dataset: Real data.
     """
-    name, extractor = extractor_for(dataset.name, dataset.shape)
-    return f"FD[{name}]", frechet_distance(extractor(dataset.train), extractor(dataset.scaling.decode(x)))
-
-
-def _pushed_words(space: Space, real: Gaussian, n: int) -> str:
-    """How the Fréchet distance of pushed paths is measured."""
-    return (
-        f"Fréchet distance in float64 to the training split (n = {real.n}), {_own_words(space, real)}, one block of n"
-        + rank_note(n, len(real.mean))
-        + bias_note(n)
-    )
+    context = Context(BenchConfig(), dataset, 0)
+    return context.space.title("FD"), context.frechet(dataset.scaling.decode(x))
 
 
 class NormMetric(Metric):
@@ -143,7 +83,11 @@ class NormMetric(Metric):
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
         given = context.config.solver_options.get(cfg.solver, {})
         where_to = " to its plain end" if words_of(given) else ""
-        name, words = context.space.name, _pushed_words(context.space, context.real, n)
+        words = (
+            f"Fréchet distance in float64 to the training split (n = {context.real.n}), {context.space.about}, "
+            "one block of n" + rank_note(n, len(context.real.mean)) + bias_note(n)
+        )
+        title = context.space.title("FD")
         for factor, raw in study.pushed.items():
             protocol = (
                 f"|x| times {factor:g} at t = {study.push_time:.4g}, where noise to signal is {cfg.level:g}; "
@@ -151,7 +95,14 @@ class NormMetric(Metric):
             )
             value = context.frechet(raw)
             rows.append(
-                Measured(f"FD[{name}]@norm*{factor:g}", value, len(raw), protocol, nfe=study.nfe, solver=cfg.solver)
+                Measured(
+                    f"{title}@norm*{factor:g}",
+                    value,
+                    len(raw),
+                    protocol,
+                    nfe=study.nfe,
+                    solver=cfg.solver,
+                )
             )
         return Result(rows, study.arrays)
 

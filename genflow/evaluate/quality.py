@@ -1,22 +1,29 @@
-"""FID, KID, Inception Score and precision/recall/density/coverage, from one pass over the samples."""
+"""Metrics of samples in a feature space, all from one pass: Fréchet and kernel distances, Inception Score, precision,
+recall, density and coverage, memorisation, class balance."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
 from genflow.data.downloads import DataError
+from genflow.estimates import next_interval, same_shares, share_interval
 from genflow.evaluate.base import Context, Measured, Metric, Result, unmeasured
 from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.features import Space
-from genflow.evaluate.frechet import Gaussian, frechet
-from genflow.evaluate.kernels import kernel_distance
-from genflow.evaluate.manifold import manifold
+from genflow.evaluate.frechet import GROUPS, Gaussian, frechet, frechet_limit, moments_of, resplits
+from genflow.evaluate.kernels import cubic_kernel, kernel_distance, mmd
+from genflow.evaluate.manifold import manifold, nearer_share, nearest
 from genflow.evaluate.passes import Seen, feature_pass
 from genflow.evaluate.protocol import bias_note, rank_note
 from genflow.evaluate.reference import first_chunks, published, reference
@@ -24,15 +31,75 @@ from genflow.evaluate.spaces import check_features, check_mode, space_for, unfit
 from genflow.evaluate.weight_files import WeightsError
 from genflow.places import expand
 
-MEASURES = ("fid", "kid", "is", "prdc")
+BESIDE = ("limit", "test", "kid", "nearer", "balance")
+"""What the metric `fd` measures beside the Fréchet distance."""
+MEASURES = ("fid", "kid", "is", "prdc", "fd", "limit", "test", "nearer", "balance")
+PAIRWISE = set(MEASURES) - {"fid", "is"}
+"""Measures that need single features of the examples."""
 SAMPLES = "generated samples"
+SHOWN = 10
+"""Samples that are shown above their nearest training examples."""
+
+
+@dataclass
+class Compared:
+    """A set of examples beside real data.
+
+    Arguments:
+        context, space: Data, settings and seed; where they are compared.
+        seen: The pass over the examples.
+        what: What they are; SAMPLES, or a split.
+        keep: Most features of each set that pairwise numbers compare.
+    """
+
+    context: Context
+    space: Space
+    seen: Seen
+    what: str
+    keep: int
+
+    @property
+    def is_real(self) -> bool:
+        return self.what != SAMPLES
+
+    @cached_property
+    def own(self) -> Tensor:
+        """Features of the examples, (n, d)."""
+        return self.seen.features
+
+    @cached_property
+    def train(self) -> tuple[Gaussian, Tensor]:
+        """Moments and first features of the training split, without the rows that trained the extractor."""
+        return reference(self.context.dataset, "train", self.space, keep=self.keep)
+
+    @cached_property
+    def test(self) -> tuple[Gaussian, Tensor]:
+        """The same of the test split."""
+        return reference(self.context.dataset, "test", self.space, keep=self.keep)
+
+    def block_distance(self, real: Gaussian, features: Tensor, size: int) -> tuple[float, float, int]:
+        """Mean of the Fréchet distances of whole blocks of features, its standard error, and the number of blocks."""
+        values = [frechet(real, moments_of(part)) for part in features.split(size) if len(part) == size]
+        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return statistics.fmean(values), error, len(values)
+
+    def resplit(self, n: int, m: int) -> tuple[float, float, str]:
+        """Bounds and words of what n real examples get against m others."""
+        (_, train), (_, test) = self.train, self.test
+        n, m = min(n, len(test)), min(m, len(train) + len(test) - n)
+        found = resplits(train, test, n, m, torch.Generator().manual_seed(self.context.seed))
+        low, high = next_interval(found)
+        words = f"; [ ] holds 95 % of random splits of all these real examples into {n} and {m}, from {len(found)}"
+        return max(low, 0.0), high, words
 
 
 class QualityMetric(Metric):
     """Distances and scores of generated images in a feature space, Inception's unless said otherwise.
 
     Arguments:
-        measures: Which of "fid", "kid", "is", "prdc"; all come from one pass.
+        measures: Which of "fid", "kid", "is", "prdc"; "fd" (the Fréchet distance as a mean over blocks of the test
+            split's size), "limit" (at infinitely many samples), "test" (to the test split), "nearer" (the share of
+            samples nearer to training than to test examples) and "balance" (shares of classes). All are from one pass.
         features: A name of `spaces.NAMES` or a TorchScript file. Outside Inception's space the names are FD, KD and CS
             (class score) of that space.
         mode: Inception's protocol: clean, legacy_tensorflow or legacy_pytorch.
@@ -41,6 +108,9 @@ class QualityMetric(Metric):
         subsets, subset_size: Of the kernel distance.
         splits: Of the class score.
         neighbours: k of precision, recall, density and coverage.
+
+    Outside Inception's space the kernel distance is the U-statistic of all kept features, with its standard error; in
+    it, the mean over subsets and their deviation, as is usual for KID.
     """
 
     def __init__(
@@ -72,7 +142,7 @@ class QualityMetric(Metric):
 
     def least(self) -> dict[str, int]:
         count = self.neighbours + 1 if "prdc" in self.measures else 2  # no point is its own neighbour
-        real = count if "prdc" in self.measures or "kid" in self.measures or not self.published else 0
+        real = count if PAIRWISE & set(self.measures) or not self.published else 0
         return {"train": real, "test": count, "samples": count}
 
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
@@ -83,8 +153,9 @@ class QualityMetric(Metric):
         samples = context.samples
         return self._result(context, lambda: iter(samples.split(1000)), len(samples), SAMPLES)
 
-    def floor(self, context: Context) -> Result:
-        data, n = context.dataset, context.floor_size
+    def real(self, context: Context) -> Result:
+        data, n = context.dataset, context.real_size
+        n = data.count("test") if "fd" in self.measures and data.held else n  # as many blocks as there are
         what = "the test split" + (f" (first {n})" if n < data.count("test") else "")
         return self._result(context, lambda: first_chunks(data, "test", n), n, what)
 
@@ -98,89 +169,174 @@ class QualityMetric(Metric):
             if "is" in self.measures and space.logits is None:
                 raise NotMeasurable(f"the features '{space.name}' have no classes, so there is no class score")
         except (WeightsError, NotMeasurable) as error:
-            return unmeasured(error, map(self._label, self.measures), n)
+            return unmeasured(error, dict.fromkeys(map(self._label, self.measures)), n)
         split_of = self._splits(n, context.seed) if "is" in self.measures else None
-        seen = feature_pass(chunks(), space, keep=self._kept, split_of=split_of, tick=lambda k: context.tick(k / n))
-        rows: list[Measured] = []
+        keep = n if {"fd", "test"} & set(self.measures) else self.keep if PAIRWISE & set(self.measures) else 0
+        seen = feature_pass(chunks(), space, keep=keep, split_of=split_of, tick=lambda k: context.tick(k / n))
+        compared, result = Compared(context, space, seen, what, self.keep), Result([])
         for measure in self.measures:
-            rows += getattr(self, f"_{measure}")(context, space, seen, what)
-        return Result(rows)
+            result.rows += getattr(self, f"_{measure}")(compared)
+        if "nearer" in self.measures and not compared.is_real:
+            result.arrays |= self._pictures(compared)
+        return result
 
     def _label(self, measure: str) -> str:
-        kind = {"fid": "FD", "kid": "KD", "is": "CS", "prdc": "precision"}[measure]
-        return Space(self.features, "", "", lambda x: x).title(kind)
+        """The name of the number that stands for a measure where there is none."""
+        kind = {"kid": "KD", "is": "CS", "prdc": "precision"}.get(measure, "FD")
+        return Space(Path(self.features).stem, "", "", lambda x: x).title("FD" if "fd" in self.measures else kind)
 
     def _splits(self, n: int, seed: int) -> Tensor:
         """Split of every sample: equal parts of a shuffled order, as data sets may be sorted by class."""
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         return order * min(self.splits, n) // n
 
-    def _fid(self, context: Context, space: Space, seen: Seen, what: str) -> list[Measured]:
-        real, source = self._real(context, space)
-        value = frechet(real, seen.moments.result())
-        n, dim = seen.moments.n, seen.moments.dim
+    def _fd(self, of: Compared) -> list[Measured]:
+        """The mean over blocks of one size for samples and real data, so that the distance's bias is the same."""
+        size, real = self._block(of), of.train[0]
+        value, error, blocks = of.block_distance(real, of.own, size)
+        low, high, words = of.resplit(size, real.n) if of.is_real else (math.nan, math.nan, "")
         protocol = (
-            f"Fréchet distance in float64 between {what} and {source}, {space.about}"
-            + rank_note(n, dim)
-            + self._bias(context, space, real, n, what)
+            f"Fréchet distance in float64 between {of.what} and the training split (n = {real.n}), {of.space.about}, "
+            f"samples decoded to the data's own units; mean and standard error over {blocks} "
+            f"block{'s' * (blocks > 1)} of n" + rank_note(size, len(real.mean)) + bias_note(size) + words
         )
-        return [Measured(space.title("FD"), value, n, protocol)]
+        return [Measured(of.space.title("FD"), value, size, protocol, error, low=low, high=high)]
 
-    def _real(self, context: Context, space: Space) -> tuple[Gaussian, str]:
+    def _block(self, of: Compared) -> int:
+        return of.context.real_size if of.is_real else min(len(of.own), of.context.dataset.count("test"))
+
+    def _test(self, of: Compared) -> list[Measured]:
+        """The same to the test split; for real data, of training examples."""
+        own, what = (of.train[1], "training examples") if of.is_real else (of.own, of.what)
+        size, real = min(self._block(of), len(own)), of.test[0]
+        value, error, blocks = of.block_distance(real, own, size)
+        low, high, words = of.resplit(size, real.n) if of.is_real else (math.nan, math.nan, "")
+        protocol = (
+            f"Fréchet distance of {what} to the test split (n = {real.n}), {blocks} block{'s' * (blocks > 1)} of n"
+            + words
+        )
+        return [Measured(of.space.title("FD_test"), value, size, protocol, error, low=low, high=high)]
+
+    def _limit(self, of: Compared) -> list[Measured]:
+        """To both splits; nothing where there are too few examples for the line in 1/n."""
+        own, found = of.own[: self.keep], []
+        for kind, split, (_, real) in (("FD∞", "training", of.train), ("FD∞_test", "test", of.test)):
+            if min(len(own), len(real)) < max(2 * own.shape[1], 2 * GROUPS):
+                continue
+            other = of.train[1] if of.is_real and split == "test" else own
+            limit = frechet_limit(other, real)
+            protocol = (
+                f"Fréchet distance to the {split} split, extrapolated to infinitely many examples on both sides by "
+                f"lines in 1/n: {len(other)} and {len(real)}, and all but one {GROUPS}th of them; error by jackknife"
+            )
+            found.append(Measured(of.space.title(kind), limit.value, len(other), protocol, limit.error))
+        return found
+
+    def _nearer(self, of: Compared) -> list[Measured]:
+        """Real data are the second half of the test split beside the first, and as many training examples."""
+        train, test, own = of.train[1], of.test[1], of.own[: self.keep]
+        if of.is_real:
+            half = len(test) // 2
+            own, test = test[half:], test[:half]
+        count = min(len(train), len(test))
+        if not count or not len(own):
+            return []
+        share, alike = nearer_share(own, train[:count], test[:count])
+        low, high = share_interval(share, alike)
+        protocol = (
+            f"share of examples whose nearest of {count} training and {count} test examples is a training example, 1/2 "
+            "where nothing is memorised; [ ] at 95 %, binomial with fewer examples, since several share a neighbour"
+        )
+        error = (high - low) / 3.92
+        return [Measured(of.space.title("nearer_train"), share, len(own), protocol, error, low=low, high=high)]
+
+    def _pictures(self, of: Compared) -> dict[str, np.ndarray]:
+        """The first samples and their nearest training examples, (2, k, *shape), raw; none of vectors."""
+        data, raw = of.context.dataset, of.context.samples
+        if len(data.shape) != 3 or raw is None:
+            return {}
+        every = reference(data, "train", of.space, keep=self.keep, every=True)[1]
+        rows = nearest(of.own[:SHOWN], every)[1]
+        return {"nearest": torch.stack([raw[:SHOWN].float(), data.examples("train", rows)]).numpy()}
+
+    def _balance(self, of: Compared) -> list[Measured]:
+        """Shares of the classes that the extractor sees, and a test of their being those of real data."""
+        logits, classes = of.space.logits, of.context.dataset.classes
+        if logits is None or not classes:
+            return []
+        own, real = (logits(f.float()).argmax(1).bincount(minlength=classes).tolist() for f in (of.own, of.train[1]))
+        if len(own) != classes:  # another data set's
+            return []
+        n, kind = sum(own), of.space.title("share")
+        how = "share of examples that the extractor takes for a class"
+        shares = [Measured(f"{kind}*{k}", c / n, n, how, math.sqrt(c * (n - c) / n) / n) for k, c in enumerate(own)]
+        test = f"p of the shares being those of the training split (n = {sum(real)}), χ² test of both counts"
+        return [*shares, Measured(of.space.title("balance_p"), same_shares(own, real), n, test)]
+
+    def _fid(self, of: Compared) -> list[Measured]:
+        real, source = self._reference(of)
+        n, dim = of.seen.moments.n, of.seen.moments.dim
+        low, high, words = math.nan, math.nan, ""
+        if of.is_real and not self.published:
+            low, high, words = of.resplit(n, real.n)
+        protocol = (
+            f"Fréchet distance in float64 between {of.what} and {source}, {of.space.about}"
+            + rank_note(n, dim)
+            + self._bias(of, real, n)
+            + words
+        )
+        value = frechet(real, of.seen.moments.result())
+        return [Measured(of.space.title("FD"), value, n, protocol, low=low, high=high)]
+
+    def _reference(self, of: Compared) -> tuple[Gaussian, str]:
         """The moments of the reference, and its description."""
         if self.published:
             moments, digest = published(expand(self.published))
             size = f"n = {moments.n}, " if moments.n else ""
             return moments, f"{Path(self.published).name} ({size}sha256 {digest[:12]})"
-        moments, _ = reference(context.dataset, "train", space, keep=self._kept)
-        return moments, f"the training split (n = {moments.n})"
+        return of.train[0], f"the training split (n = {of.train[0].n})"
 
-    @property
-    def _kept(self) -> int:
-        return self.keep if {"kid", "prdc"} & set(self.measures) else 0
-
-    def _bias(self, context: Context, space: Space, real: Gaussian, n: int, what: str) -> str:
+    def _bias(self, of: Compared, real: Gaussian, n: int) -> str:
         """The note on small n, with the distance of as many real examples, or of all where there are fewer."""
-        if not bias_note(n) or what != SAMPLES:
+        if not bias_note(n) or of.is_real:
             return bias_note(n)
         try:
-            count = min(n, context.dataset.count("test"))
-            held, _ = reference(context.dataset, "test", space, count=count)
+            count = min(n, of.context.dataset.count("test"))
+            held, _ = reference(of.context.dataset, "test", of.space, count=count)
         except DataError:  # published statistics stand in for the training split, and for nothing else
             return bias_note(n)
         return bias_note(n, frechet(real, held), count)
 
-    def _kept_pair(self, context: Context, space: Space, seen: Seen) -> tuple[Tensor, Tensor]:
-        _, real = reference(context.dataset, "train", space, keep=self._kept)
-        return real, seen.features
-
-    def _kid(self, context: Context, space: Space, seen: Seen, what: str) -> list[Measured]:
-        real, own = self._kept_pair(context, space, seen)
-        size = min(self.subset_size, len(real), len(own))
-        draws = torch.Generator().manual_seed(context.seed)
-        found = kernel_distance(real, own, generator=draws, subsets=self.subsets, size=size)
-        protocol = (
-            f"unbiased MMD² with the kernel (x·y/d + 1)³ between {what} and the training split (first {len(real)}), "
-            f"{space.about}; mean and standard deviation over {self.subsets} subsets of {size}"
+    def _kid(self, of: Compared) -> list[Measured]:
+        real, own = of.train[1], of.own[: self.keep]
+        between = (
+            f"unbiased MMD² with the kernel (x·y/d + 1)³ between {of.what} and the training split "
+            f"(first {len(real)}), {of.space.about}; "
         )
-        return [Measured(space.title("KD"), found.value, len(own), protocol, found.error)]
+        if of.space.name == "inception":
+            size = min(self.subset_size, len(real), len(own))
+            draws = torch.Generator().manual_seed(of.context.seed)
+            found = kernel_distance(real, own, generator=draws, subsets=self.subsets, size=size)
+            how = f"mean and standard deviation over {self.subsets} subsets of {size}"
+        else:
+            found, how = mmd(real, own, cubic_kernel), "U-statistic of all, with its standard error"
+        return [Measured(of.space.title("KD"), found.value, len(own), between + how, found.error)]
 
-    def _is(self, context: Context, space: Space, seen: Seen, what: str) -> list[Measured]:
-        assert seen.scores is not None
-        scores = seen.scores.scores()
+    def _is(self, of: Compared) -> list[Measured]:
+        assert of.seen.scores is not None
+        scores, bias = of.seen.scores.scores(), ", without the output layer's bias" * (of.space.name == "inception")
         protocol = (
-            f"exp E KL(p(class | x) ‖ p(class)) of {what}, {space.about}, without the output layer's bias; "
-            if space.name == "inception"
-            else f"exp E KL(p(class | x) ‖ p(class)) of {what}, {space.about}; "
-        ) + f"mean and standard deviation over {len(scores)} splits of a shuffled order"
+            f"exp E KL(p(class | x) ‖ p(class)) of {of.what}, {of.space.about}{bias}; "
+            f"mean and standard deviation over {len(scores)} splits of a shuffled order"
+        )
         spread = float(scores.std(correction=0))
-        return [Measured(space.title("CS"), float(scores.mean()), seen.moments.n, protocol, spread)]
+        return [Measured(of.space.title("CS"), float(scores.mean()), of.seen.moments.n, protocol, spread)]
 
-    def _prdc(self, context: Context, space: Space, seen: Seen, what: str) -> list[Measured]:
-        real, own = self._kept_pair(context, space, seen)
+    def _prdc(self, of: Compared) -> list[Measured]:
+        real, own = of.train[1], of.own[: self.keep]
         found = manifold(real, own, self.neighbours)
         protocol = (
-            f"{what} against the training split (first {len(real)}), {space.about}, balls to the "
+            f"{of.what} against the training split (first {len(real)}), {of.space.about}, balls to the "
             f"{self.neighbours} nearest neighbours; depends on both numbers of points"
         )
-        return [Measured(space.title(name), value, len(own), protocol) for name, value in found._asdict().items()]
+        return [Measured(of.space.title(name), value, len(own), protocol) for name, value in found._asdict().items()]

@@ -19,25 +19,30 @@ from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import Factor, Gaussian, Statistics, moments_of
 from genflow.evaluate.passes import feature_pass
 
-FORMAT = 2
+FORMAT = 3
 
 
-def first_chunks(dataset: Dataset, split: str, count: int | None = None, size: int = 1000) -> Iterator[Tensor]:
-    """The first `count` raw examples of a split (all for None), in batches; memory does not grow with the split."""
+def first_chunks(
+    dataset: Dataset, split: str, count: int | None = None, size: int = 1000, first: int = 0
+) -> Iterator[Tensor]:
+    """`count` raw examples of a split from row `first` on (all for None), in batches; memory does not grow with the
+    split."""
     total = dataset.count(split)
-    wanted = total if count is None else min(count, total)
-    for start in range(0, wanted, size):
-        yield dataset.examples(split, torch.arange(start, min(start + size, wanted)))
+    end = total if count is None else min(first + count, total)
+    for start in range(first, end, size):
+        yield dataset.examples(split, torch.arange(start, min(start + size, end)))
 
 
-def whole_pass(dataset: Dataset, split: str, count: int | None = None, keep: int = 0) -> Iterator[Tensor]:
-    """The first `count` raw examples of a split (all for None), in batches: in order where they are in memory; on a
-    disk only the first `keep`, and the others as they lie, so that it is read from front to back."""
+def whole_pass(
+    dataset: Dataset, split: str, count: int | None = None, keep: int = 0, first: int = 0
+) -> Iterator[Tensor]:
+    """The same: in order where they are in memory; on a disk only the first `keep`, and the others as they lie, so that
+    it is read from front to back."""
     total = dataset.count(split)
-    wanted = total if count is None else min(count, total)
-    ordered = wanted if dataset.held else min(keep, wanted)
-    yield from first_chunks(dataset, split, ordered)
-    for _, chunk in dataset.sweep(split, torch.arange(ordered, wanted)):
+    end = total if count is None else min(first + count, total)
+    ordered = end if dataset.held else min(first + keep, end)
+    yield from first_chunks(dataset, split, ordered - first, first=first)
+    for _, chunk in dataset.sweep(split, torch.arange(ordered, end)):
         yield chunk
 
 
@@ -50,14 +55,15 @@ def content_digest(dataset: Dataset, split: str, count: int | None = None) -> st
     return digest.hexdigest()
 
 
-def key_of(dataset: Dataset, split: str, space: Space, count: int | None, keep: int) -> str:
-    """Name of cached statistics: a hash of data, split, extractor with its resize, and numbers of examples."""
-    facts = (FORMAT, split, content_digest(dataset, split, count), space.digest, count, keep)
+def key_of(dataset: Dataset, split: str, space: Space, count: int | None, keep: int, first: int = 0) -> str:
+    """Name of cached statistics: a hash of data, split, extractor with its resize, and which examples."""
+    seen = None if count is None else first + count
+    facts = (FORMAT, split, content_digest(dataset, split, seen), space.digest, first, count, keep)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
 def reference(
-    dataset: Dataset, split: str, space: Space, *, count: int | None = None, keep: int = 0
+    dataset: Dataset, split: str, space: Space, *, count: int | None = None, keep: int = 0, every: bool = False
 ) -> tuple[Gaussian, Tensor]:
     """Moments of a split's features, and the first `keep` features (m, d): from the cache, or by one pass.
 
@@ -67,18 +73,20 @@ def reference(
         space: Where they are compared.
         count: The first so many examples; None for all.
         keep: How many features to keep.
+        every: Whether the rows that trained the space's extractor count too; else references begin after them.
 
     A damaged file of the cache is computed again, with a note on standard error.
     """
     from genflow.cache import folder
 
-    path = folder("stats") / f"{key_of(dataset, split, space, count, keep)}.npz"
+    first = space.first_row(dataset) if split == "train" and not every else 0
+    path = folder("stats") / f"{key_of(dataset, split, space, count, keep, first)}.npz"
     if path.exists():
         try:
             return _read(path)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             print(f"genflow: {path} is damaged ({error}); its statistics are computed again", file=sys.stderr)
-    seen = feature_pass(whole_pass(dataset, split, count, keep), space, keep=keep)
+    seen = feature_pass(whole_pass(dataset, split, count, keep, first), space, keep=keep)
     moments, features = seen.moments.result(), seen.features
     _write(path, moments, features)
     return moments, features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +61,8 @@ def space_for(
         _check_shipped(name, dataset)
         return shipped_space(name)
     if name == "identity":
-        return Space("identity", "identity", "features 'identity': the raw values", lambda raw: raw.flatten(1))
+        about = f"features 'identity' (d = {math.prod(dataset.shape)}): the raw values"
+        return Space("identity", "identity", about, lambda raw: raw.flatten(1))
     if name == "tiny":
         return _tiny(dataset)
     if name == "inception":
@@ -84,7 +86,7 @@ def unfitting(features: str, dataset: Dataset) -> str | None:
 
 
 def _check_shipped(name: str, dataset: Dataset) -> None:
-    _, _, shape, levels = SHIPPED[name]
+    shape, levels = SHIPPED[name].shape, SHIPPED[name].levels
     if (tuple(dataset.shape), dataset.scaling.levels) != (shape, levels):
         raise NotMeasurable(
             f"features '{name}' are for images of shape {shape} with {levels} grey levels; "

@@ -25,7 +25,7 @@ class TwoSampleMetric(Metric):
         directions: Of the sliced distance.
         bandwidth: Of the Gaussian kernel, data's raw units; 0 takes the median distance of real points.
 
-    The floor is the training split in place of samples.
+    Real data are the training split in place of samples.
     """
 
     LARGEST = 1024
@@ -64,17 +64,17 @@ class TwoSampleMetric(Metric):
         assert context.samples is not None
         return self._rows(context, context.samples[: self.points], "generated samples")
 
-    def floor(self, context: Context) -> Result:
-        return self._rows(context, self._real(context, "train")[: context.config.samples], "the training split")
+    def real(self, context: Context) -> Result:
+        return self._rows(context, self._examples(context, "train")[: context.config.samples], "the training split")
 
-    def _real(self, context: Context, split: str) -> Tensor:
+    def _examples(self, context: Context, split: str) -> Tensor:
         return torch.cat(list(first_chunks(context.dataset, split, self.points)))
 
     def _rows(self, context: Context, raw: Tensor, what: str) -> Result:
         reason = self.why_not_data(context.config, context.dataset)
         if reason:
             return Result([Measured("sliced_W2", math.nan, len(raw), MISSING + reason)])
-        real = self._real(context, "test").flatten(1)
+        real = self._examples(context, "test").flatten(1)
         own = raw.flatten(1)
         n = min(len(real), len(own))
         x, y = real[:n], own[:n]

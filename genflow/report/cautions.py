@@ -95,7 +95,7 @@ def _seeds(config: BenchConfig, rows: Sequence[Row]) -> list[str]:
 
 
 def _small(rows: Sequence[Row]) -> list[str]:
-    """The bias of Fréchet distances at small n, and a floor at another n."""
+    """The bias of Fréchet distances at small n, and real data at another n."""
     found = []
     real = {r["metric"]: r["n"] for r in rows if r["process"] == REAL}
     for metric in dict.fromkeys(r["metric"] for r in rows if facts(r).bias and "@" not in r["metric"]):
@@ -107,10 +107,10 @@ def _small(rows: Sequence[Row]) -> list[str]:
         if dim and n < PER_DIMENSION * dim:
             found.append(
                 f"{metric} at n = {n} in d = {dim} dimensions is biased upwards; "
-                "the floor is measured in the same way and shows about how much."
+                "real data are measured in the same way and show about how much; FD∞ is without that bias."
             )
         if metric in real and real[metric] != n:
-            found.append(f"{metric}: samples are measured at n = {n}, the floor at n = {real[metric]}.")
+            found.append(f"{metric}: samples are measured at n = {n}, real data at n = {real[metric]}.")
     return found
 
 

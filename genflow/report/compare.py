@@ -27,7 +27,7 @@ from genflow.report.latex import to_latex
 from genflow.report.measures import Setting, setting
 from genflow.report.palette import GREY, palette
 from genflow.report.record import Record, read_bench, read_record
-from genflow.report.words import REAL_DATA, is_floor
+from genflow.report.words import REAL_DATA, is_real
 
 Key = tuple[str, str, Any, str]
 """process, solver, budget (None for adaptive solvers), metric."""
@@ -122,7 +122,8 @@ def differences(a: Bench, b: Bench, allow_mixed: bool = False) -> list[Differenc
     for key in (key for key in first if key in second):
         obstacle = "" if allow_mixed else _obstacle(first[key], second[key])
         one, other = setting(first[key]), setting(second[key])
-        found.append((key, one, other, obstacle, _differ(one, other, not obstacle and key[0] != REAL)))
+        tested = not obstacle and key[0] != REAL and facts(first[key][0]).ranked
+        found.append((key, one, other, obstacle, _differ(one, other, tested)))
     judged = [one[-1] for one in found]
     family = zip(found, together(judged), holm([one.p for one in judged]), strict=True)
     tests = sum(not math.isnan(one.p) for one in judged)
@@ -150,7 +151,7 @@ def difference_tables(found: Sequence[Difference], names: Sequence[str]) -> list
     tables = []
     for metric in budgeted:
         lines = [_line(one) for one in found if one.key[3] == metric]
-        tables.append(Table(metric, header, sorted(lines, key=lambda line: not is_floor(line[0])), ""))
+        tables.append(Table(metric, header, sorted(lines, key=lambda line: not is_real(line[0])), ""))
     others = [[line[0], one.key[3], *line[1:]] for one in found for line in [_line(one)] if one.key[3] not in budgeted]
     rest = Table("Other measurements", ["process", "metric", *header[1:]], others, "")
     return [*tables, *([rest] if others else [])]

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, estimate, floor_name, star
+from genflow.bench.tables import Row, estimate, real_name, star
 from genflow.estimates import of_rows, short
 from genflow.evaluate.facts import SHARED, Number, axis, facts
 from genflow.report.palette import GREY
@@ -78,7 +78,7 @@ def nfe_plot(rows: Sequence[Row], metric: str, path: Path, colours: Mapping[str,
         panel.set_title(group)
     scale_axes(axes[0], found, [r["value"] for r in [*found, *([real] if real else [])]])
     for panel in axes:
-        _floor(panel, real)
+        _real(panel, real)
     figure.supxlabel("NFE (backbone calls per sample)", fontsize=9, color=SOFT)
     figure.supylabel(f"{described(metric, facts(found[0]))}, n = {found[0]['n']}", fontsize=9, color=SOFT)
     legend_above(figure, _legend(names, colours, styles, several))
@@ -138,12 +138,15 @@ def described(metric: str, fact: Number) -> str:
     return axis(metric, fact) + (f" ({fact.better} is better)" if fact.better else "")
 
 
-def _floor(axes: Any, real: Row | None) -> None:
+def _real(axes: Any, real: Row | None) -> None:
+    """A line for real data, with a band for its interval."""
     if real is None:
         return
+    if real.get("low") is not None:
+        axes.axhspan(real["low"], real["high"], color=GREY, alpha=0.15, linewidth=0, zorder=0)
     axes.axhline(real["value"], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
-        f"{floor_name(real)} {short(real['value'])}",
+        f"{real_name(real)} {short(real['value'])}",
         (0.995, real["value"]),
         xycoords=("axes fraction", "data"),
         xytext=(0, 2),
@@ -271,6 +274,30 @@ def push_plot(rows: Sequence[Row], path: Path, colours: Mapping[str, str]) -> bo
 
 
 @styled
+def balance_plot(rows: Sequence[Row], path: Path, colours: Mapping[str, str]) -> bool:
+    """Shares of classes: real data, and each process's samples at the largest budget of the first seed."""
+    found = [r for r in known(rows) if r["metric"].startswith("share[")]
+    names = unique(r["process"] for r in found if r["process"] != REAL)
+    if not names:
+        return False
+    figure, axes = new_axes(5.4, 3.0)
+    for i, name in enumerate([REAL, *names]):
+        own = [r for r in found if r["process"] == name]
+        last = max(own, key=lambda r: r.get("budget") or 0, default={})
+        own = [r for r in own if all(r.get(k) == last.get(k) for k in ("budget", "solver", "seed"))]
+        x = np.array([star(r["metric"]) for r in own]) + 0.6 * (i / len(names) - 0.5)
+        y, error = ([r[k] for r in own] for k in ("value", "stderr"))
+        label = "real data" if name == REAL else name
+        style = {"color": INK if name == REAL else colours.get(name, GREY), "fmt": MARKERS[i % 7], "ms": 4}
+        axes.errorbar(x, y, yerr=error, label=label, capsize=2, elinewidth=1, **style)
+    axes.set(xlabel="class", ylabel="share", xticks=sorted({int(star(r["metric"])) for r in found}))
+    axes.set_ylim(bottom=0)
+    legend_above(figure, axes.get_legend_handles_labels()[0])
+    save_figure(figure, path)
+    return True
+
+
+@styled
 def loss_plot(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path, colours: Mapping[str, str]) -> bool:
     """Training loss against examples seen, by "name" or "name seed k". Losses of different heads are not comparable."""
     curves = {name: lines for name, lines in curves.items() if lines}
@@ -291,4 +318,4 @@ def loss_plot(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path, c
     return True
 
 
-__all__ = ["error_plot", "loss_plot", "nfe_plot", "norm_plot", "pair_plot", "push_plot", "unique"]
+__all__ = ["balance_plot", "error_plot", "loss_plot", "nfe_plot", "norm_plot", "pair_plot", "push_plot", "unique"]

@@ -59,6 +59,7 @@ def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequenc
         *quality_figures(rows, folder, colours),
         *_model_figures(rows, studies, loss_curves(store, cells), folder, colours),
         *sample_figures(config, store, cells, folder, colours),
+        *nearest_figures(config, store, cells, folder),
         *path_figures(config, studies, folder, colours),
     ]
 
@@ -127,6 +128,14 @@ def _model_figures(
             lambda path: plots.push_plot(rows, path, colours),
         ),
         (
+            "Class balance",
+            "class_balance.png",
+            "Share of each class in the samples of each process at its largest budget (first seed); black: real test "
+            "examples. Bars are one standard error.",
+            "plot",
+            lambda path: plots.balance_plot(rows, path, colours),
+        ),
+        (
             "Training loss",
             "loss.png",
             "Each process has its own loss: compare the shapes of the curves, not their heights.",
@@ -154,7 +163,7 @@ def one_file(store: Store, key: str, name: str) -> bytes | None:
 def _arrays(content: bytes) -> dict[str, Any]:
     import numpy as np
 
-    return dict(np.load(io.BytesIO(content)))
+    return dict(np.load(io.BytesIO(content))) if content else {}
 
 
 def norm_studies(store: Store, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
@@ -198,6 +207,25 @@ def sample_figures(
         title = f"{process}, {solver}, NFE {json.loads(facts)['nfe']:.4g}"
         figures.append(Figure(title, path, f"seed {cell.labels['seed']}", "samples" if raw.ndim == 4 else "points"))
     return figures
+
+
+def nearest_figures(config: BenchConfig, store: Store, cells: Sequence[Cell], folder: Path) -> list[Figure]:
+    """The first samples of each process above their nearest training examples, at the largest budget, first seed."""
+    from genflow.report.pictures import save_samples
+
+    figures: dict[str, Figure] = {}
+    for (process, solver), sampled in _largest(cells).items():
+        measured = [
+            c for c in cells if c.spec.get("metric") == "fd" and sampled.key in c.parents and process not in figures
+        ]
+        arrays = _arrays(one_file(store, measured[0].key, "arrays.npz") or b"") if measured else {}
+        if "nearest" not in arrays:
+            continue
+        pair, path = arrays["nearest"], folder / f"nearest_{slug(process)}.png"
+        save_samples(path, pair.reshape(-1, *pair.shape[2:]), _levels(config, pair))
+        words = f"{solver}. Above samples, below for each the training example nearest in the features of FD."
+        figures[process] = Figure(f"{process}: samples and their nearest training examples", path, words, "plot")
+    return list(figures.values())
 
 
 def _largest(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from genflow.bench.tables import Table
-from genflow.report.words import WORDS, is_floor
+from genflow.report.words import WORDS, is_real
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -66,7 +66,7 @@ def _table(table: Table) -> str:
     columns = "".join("l" if i == 0 or name in WORDS else "r" for i, name in enumerate(table.header))
     lines = [_line(table.header), r"\midrule"]
     for row in table.rows:
-        lines += [_line(row), *([r"\midrule"] if is_floor(row[0]) else [])]
+        lines += [_line(row), *([r"\midrule"] if is_real(row[0]) else [])]
     body = "\n".join(f"    {line}" for line in (r"\toprule", *lines, r"\bottomrule"))
     caption = latex_safe(f"{table.title}. {table.caption}".replace("`", ""))
     return (

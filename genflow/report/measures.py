@@ -123,7 +123,7 @@ def leaders(rows: Sequence[Row]) -> list[Lead]:
     metrics = {r["metric"]: facts(r) for r in rows if r["process"] != REAL}
     for metric, fact in sorted(metrics.items(), key=lambda item: item[1].order):
         own = measured(rows, metric)
-        if fact.sign and own:
+        if fact.sign and fact.ranked and own:
             found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
     judged = [one.judgement for one in found]
     together, adjusted = es.together(judged), es.holm([one.p for one in judged])

@@ -15,7 +15,7 @@ from typing import Any
 from genflow import __version__
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, Table, floor_of
+from genflow.bench.tables import Row, Table, real_of, real_text
 from genflow.config import BenchConfig, flatten, leaves
 from genflow.estimates import HOLDS, ONE_SEED, chance, short
 from genflow.evaluate.facts import direction, headline
@@ -25,7 +25,7 @@ from genflow.report.figures import Figure, one_file
 from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, leaders, measured
 from genflow.report.palette import palette
 from genflow.report.record import OUTPUTS, Record
-from genflow.report.words import FLOOR, WORDS, is_floor
+from genflow.report.words import REAL_SPLIT, WORDS, is_real
 
 HERE = Path(__file__).parent
 
@@ -95,7 +95,7 @@ def render(template: str, colours: Mapping[str, str], **values: Any) -> str:
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         classes=classes,
         words=WORDS,
-        is_floor=is_floor,
+        is_real=is_real,
         **values,
     )
 
@@ -145,7 +145,7 @@ def marked(table: Table) -> set[tuple[int, int]]:
     sign, found = table.sign, set()
     for column, name in enumerate(table.header):
         if sign and name.startswith(("NFE ", "own NFE")):
-            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_floor(row[0])}
+            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_real(row[0])}
             known = {i: v for i, v in values.items() if v is not None}
             if len(known) > 1:
                 found.add((min(known, key=lambda i: sign * known[i]), column))
@@ -160,21 +160,21 @@ def _leading(text: str) -> float | None:
 
 
 def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The headline: each process's best setting on the first metric, the best first, compared with the floor."""
+    """The headline: each process's best setting on the first metric, the best first, beside real against real."""
     metric = headline(rows)
-    real = floor_of(rows, metric)
+    real = real_of(rows, metric)
     real = real if real and real["value"] else None
     result = []
     for best in best_of_each(measured(rows, metric), direction(rows, metric)):
-        times = f"{short(best.value / real['value'])} × the floor" if real else ""
+        times = f"{short(best.value / real['value'])} × real against real" if real else ""
         how = ". ".join(filter(None, (f"best {metric}: {best.how}", times)))
         result.append({"what": best.process, "value": best.text, "how": how})
     if real:
         result.append(
             {
-                "what": FLOOR,
-                "value": short(real["value"]),
-                "how": f"the floor of {metric}: real data in place of samples",
+                "what": REAL_SPLIT,
+                "value": real_text(real),
+                "how": f"{metric} of real data in place of samples",
             }
         )
     return result

@@ -1,13 +1,13 @@
 """Words that several parts of a report share."""
 
-FLOOR = "real test split"
-"""First cell of a row that measures real data, unless the floor of its metric is another split."""
+REAL_SPLIT = "real test split"
+"""First cell of a row that measures real data, unless its metric takes another split."""
 
 REAL_DATA = "real data"
 """The same where the metric is not known."""
 
 
-def is_floor(name: str) -> bool:
+def is_real(name: str) -> bool:
     """Whether a table's row with this first cell measures real data."""
     return name.startswith("real ")
 

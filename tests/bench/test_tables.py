@@ -25,7 +25,7 @@ def row(process="pfgm", solver="heun", budget=10, metric="FD[digits]", value=1.0
     return {**base, **own, **more}
 
 
-FLOOR = row("data", "", None, value=0.123456, n=400, protocol="real against real")
+REAL_SPLIT = row("data", "", None, value=0.123456, n=400, protocol="real against real")
 
 
 def only(rows) -> Table:
@@ -91,22 +91,22 @@ def test_rows_say_which_training_they_are_from(folder, training):
 
 
 def test_floor_row_stands_first_and_alone_makes_no_table():
-    table = only([row(), row(budget=20), FLOOR])
+    table = only([row(), row(budget=20), REAL_SPLIT])
     assert table.rows[0][0] == "real test split"
     assert table.rows[0][2:] == ["0.123", "0.123"]
     assert {len(line) for line in table.rows} == {len(table.header)}
-    assert "Floor: real against real, n = 400" in table.caption
-    assert tables([FLOOR]) == []
+    assert "Real against real: real against real, n = 400" in table.caption
+    assert tables([REAL_SPLIT]) == []
 
 
 def test_adaptive_solvers_have_their_own_column():
     free = [
         row(solver="rk45", budget=None, nfe=nfe, value=v, seed=s) for s, (nfe, v) in enumerate([(60, 1.0), (63, 2.0)])
     ]
-    table = only([row(), *free, FLOOR])
+    table = only([row(), *free, REAL_SPLIT])
     assert table.header == ["process", "solver", "NFE 10", "own NFE"]
     assert table.rows[1:] == [["pfgm", "heun", "1", ""], ["pfgm", "rk45", "", "1.50 ± 0.50 (NFE 61.5)"]]
-    alone = only([*free, FLOOR])
+    alone = only([*free, REAL_SPLIT])
     assert {len(line) for line in alone.rows} == {len(alone.header)} == {3}
 
 
@@ -150,7 +150,7 @@ def test_each_metric_of_samples_has_its_own_table_and_floor():
         row(metric="IS", value=3.14159),
         row(metric="precision", value=0.5, solver="rk45", budget=None, nfe=61.0, entry="inception"),
         row(metric="FD[mnist]", value=7.0),
-        FLOOR,
+        REAL_SPLIT,
         row(),
     ]
     found = {table.title: table for table in tables(rows)}
@@ -185,7 +185,7 @@ def test_other_metrics_have_a_line_each_with_digits_by_their_error():
         [row(value=None)],
         [row(value=None, seed=0), row(value=2.0, seed=1)],
         [row(solver="rk45", budget=None, value=None, nfe=None)],
-        [row(), {**FLOOR, "value": None}],
+        [row(), {**REAL_SPLIT, "value": None}],
         [NORM[0], {**NORM[1], "value": None}],
         [row(metric="FD[digits]@norm*0.5", value=None, budget=None, nfe=20)],
         [row(metric="bits/dim", budget=None, value=None, stderr=None, nfe=None)],
@@ -211,7 +211,7 @@ def test_what_is_not_measured_here_is_said_once_and_stays_out_of_the_other_table
 
 
 def test_all_tables_in_their_order():
-    rows = [row(metric="energy"), *NORM, row(metric="bits/dim", budget=None, stderr=0.1, nfe=60.0), row(), FLOOR]
+    rows = [row(metric="energy"), *NORM, row(metric="bits/dim", budget=None, stderr=0.1, nfe=60.0), row(), REAL_SPLIT]
     assert [t.title for t in tables(rows)] == [
         "FD[digits] against NFE",
         "energy against NFE",
@@ -266,11 +266,11 @@ def test_push_table_stands_below_the_floor_and_says_how_it_was_measured():
         for p in ("pfgm", "vp_ode")
         for f in ("0.5", "2")
     ]
-    table = only([FLOOR, *pushed])
+    table = only([REAL_SPLIT, *pushed])
     assert table.rows[0] == ["real test split", "0.123", "0.123"]
     assert table.caption.count("by some distance") == 1
     assert "pfgm: |x| times the factor at t = 0.5, where noise to signal is 1; then the same heun" in table.caption
-    assert "n = 500. Floor: real against real, n = 400. NFE 20" in table.caption
+    assert "n = 500. Real against real: real against real, n = 400. NFE 20" in table.caption
 
 
 @pytest.mark.parametrize("metric", ["FD[digits]", "bits/dim"])

@@ -88,7 +88,7 @@ def test_samples_are_measured_in_blocks_of_the_floor_s_size():
 
     scene = context("vp_ode")
     scene.samples = scene.dataset.train[:1200]
-    (row,) = FrechetMetric().measure(scene).rows
+    row = FrechetMetric().measure(scene).rows[0]
     blocks = [scene.frechet(scene.samples[i : i + 500]) for i in (0, 500)]
     assert row.value == pytest.approx(fmean(blocks))
     assert row.stderr == pytest.approx(abs(blocks[0] - blocks[1]) / 2)

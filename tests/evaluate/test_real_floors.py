@@ -25,12 +25,12 @@ def scene(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_floors_of_real_digits_are_those_of_random_draws(scene):
-    (blocks,) = FrechetMetric().floor(scene).rows
-    (first,) = QualityMetric(("fid",), features="own").floor(scene).rows
+    blocks = FrechetMetric(beside=()).real(scene).rows[0]
+    (first,) = QualityMetric(("fid",), features="own").real(scene).rows
     for row in (blocks, first):  # of sorted digits: 150
         assert abs(row.value - 7.67) < 4 * 0.91
         assert row.n == 500
-    found = {row.metric: row.value for row in TwoSampleMetric(points=500, directions=50).floor(scene).rows}
+    found = {row.metric: row.value for row in TwoSampleMetric(points=500, directions=50).real(scene).rows}
     assert abs(found["energy"]) < 4 * 0.98
     assert abs(found["C2ST[logistic]"] - 0.516) < 4 * 0.018
     assert abs(found["MMD²"]) < 0.002
@@ -40,7 +40,7 @@ def test_floors_of_real_digits_are_those_of_random_draws(scene):
 def test_pairwise_numbers_of_the_first_real_digits_are_those_of_random_draws(scene):
     metric = QualityMetric(("kid", "prdc"), features="own", keep=1000, subsets=1)
     whole = replace(scene.config, samples=1000)
-    found = {row.metric: row.value for row in metric.floor(Context(whole, scene.dataset, 0)).rows}
+    found = {row.metric: row.value for row in metric.real(Context(whole, scene.dataset, 0)).rows}
     assert abs(found["KD[mnist]"] + 3.2) < 4 * 4.6
     for name in ("precision", "recall", "density", "coverage"):
         assert abs(found[f"{name}[mnist]"] - 0.95) < 0.04

@@ -24,7 +24,7 @@ def test_small_samples_are_biased(row):
 def test_a_floor_at_another_size(row):
     rows = [*five(row, n=50), row("data", 1.0, solver="", budget=None, n=400, of="model")]
     (found,) = cautions(FIVE, rows, [], [])
-    assert "samples are measured at n = 50, the floor at n = 400" in found
+    assert "samples are measured at n = 50, real data at n = 400" in found
 
 
 def test_few_and_uneven_seeds(row):

@@ -48,7 +48,7 @@ def test_cards_show_the_best_setting_against_the_floor(row):
     found = cards(rows)
     assert [c["value"] for c in found] == ["5", "6", "2"]
     assert "heun, NFE 20" in found[0]["how"]
-    assert "2.5 × the floor" in found[0]["how"]
+    assert "2.5 × real against real" in found[0]["how"]
 
 
 def test_cards_of_a_metric_where_more_is_better(row):
