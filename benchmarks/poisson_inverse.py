@@ -12,7 +12,7 @@ import dataclasses
 import sys
 
 import genflow
-from genflow.evaluate.features import extractor_for
+from genflow.evaluate.features import space_for
 from genflow.evaluate.frechet import frechet_distance
 
 BUDGETS = (10, 20, 35)
@@ -23,7 +23,8 @@ FAR = 1e6
 def main() -> None:
     process, backbone = genflow.load(sys.argv[1])
     data = genflow.get_dataset("digits")
-    name, extractor = extractor_for("digits", data.shape)
+    space = space_for("own", data)
+    name, extractor = space.name, space.features
     reference = extractor(data.train)
     print(f"| inverse | bound on the posterior mean | {' | '.join(f'NFE {n}' for n in BUDGETS)} |")
     print("|---|---|" + "---|" * len(BUDGETS))
