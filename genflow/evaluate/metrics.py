@@ -22,7 +22,7 @@ from genflow.evaluate.reference import first_chunks, reference
 from genflow.evaluate.spaces import check_features, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
-from genflow.solver.ending import words_of
+from genflow.solver.ending import Ending, words_of
 
 
 class FrechetMetric(Metric):
@@ -142,7 +142,8 @@ class NormMetric(Metric):
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
         given = context.config.solver_options.get(cfg.solver, {})
-        where_to = " to its plain end" if words_of(given) else ""
+        frame = words_of(given, plain_end=True)
+        where_to = (" to its plain end" if not Ending.of(given).is_default else "") + (f" ({frame})" if frame else "")
         name, words = context.space.name, _pushed_words(context.space, context.real, n)
         for factor, raw in study.pushed.items():
             protocol = (

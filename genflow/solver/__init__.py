@@ -13,8 +13,17 @@ ENDS = {
 }
 """How a path may end: the option `end` of every solver. Beside it, `end_noise` is the noise at which it ends."""
 
-SHARED_OPTIONS = {"end": "str", "end_noise": "float | None"}
+FRAMES = {
+    "native": "x_t and the process's own time",
+    "sigma": "x_t/a and σ = b/a, which are the same on every path with one base; the calls are those of the same times",
+}
+"""Where a fixed-step solver takes its steps: the option `frame`; see `genflow.solver.frames`."""
+
+SHARED_OPTIONS = {"end": "str", "end_noise": "float | str | None"}
 """Options that every solver takes beside its own, with their types: those of `genflow.solver.ending.Ending`."""
+
+STEP_OPTIONS = {"frame": "str"}
+"""Those of solvers that take their steps on a given grid."""
 
 _DATA = ("data", "affine")
 _SCORE = ("score", "affine")
