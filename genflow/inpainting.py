@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, check_finite
 from genflow.solver.ending import NO_FINISH, Finish
 from genflow.solver.fields import Solution
-from genflow.solver.frames import SigmaField, enter, leave
+from genflow.solver.frames import enter, leave
 from genflow.solver.langevin import langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama
@@ -164,11 +165,11 @@ class Replacement:
         x = torch.cat(xs)
         return Solution(x.reshape(-1, int(n), *x.shape[1:]), calls / len(x))
 
-    def _travel(self, process: Process, at: Field, known: Measurement, indices: range) -> Solution:
+    def _travel(self, process: Process, field: Field, known: Measurement, indices: range) -> Solution:
         """One batch from the prior to the data."""
-        finish = self.solver.ending.on(at, "sde", type(self.solver).__name__)
-        part, plan, own = known.part, self.plan(at.cost, finish), finish.inner(at)
-        at = self.solver.framed(own)
+        finish = self.solver.ending.on(field, "sde", type(self.solver).__name__)
+        part, plan, own = known.part, self.plan(field.cost, finish), finish.inner(field)
+        at: Any = self.solver.framed(own)
         # noise of another name, so that the rest of an image uses the same draws as plain sampling
         walk = _Walk(at, known.project, part, Noise(self.seed, indices, "known part"))
         x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype, part.device)
@@ -189,7 +190,7 @@ class Replacement:
 class _Walk:
     """The moves that are not the solver's."""
 
-    def __init__(self, at: Field | SigmaField, project: Project, part: Tensor, noise: Noise) -> None:
+    def __init__(self, at: Any, project: Project, part: Tensor, noise: Noise) -> None:
         self.field, self.project, self.part, self.noise = at, project, part, noise
 
     def fill(self, x: Tensor, part: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class Solver(metaclass=SolverType):
         """`travel` in the solver's frame; arguments and solution are those of native time."""
         inner = self.framed(field)
         if isinstance(inner, SigmaField):
-            return inner.solve(self, x, grid=grid, observer=observer, **how)
+            return inner.solve(self.travel, x, grid=grid, observer=observer, **how)
         return self.travel(field, x, grid=grid, observer=observer, **how)
 
     def travel(

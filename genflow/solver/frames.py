@@ -9,8 +9,9 @@ Source: Karras et al. 2022, arXiv:2206.00364, where σ(t) = t and s(t) = 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,6 @@ from genflow.process.clock import Clock, NativeClock
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.fields import FieldLike, Observer, Solution, announce, read, scheduled
-
-
-class Travels(Protocol):
-    """A solver; see `genflow.solver.base.Solver`."""
-
-    def travel(self, field: FieldLike, x: Tensor, *, grid: Tensor | None, **how: Any) -> Solution: ...
 
 
 class SigmaField:
@@ -97,9 +92,15 @@ class SigmaField:
         return Combination.of(y, self.place(sigma)[1]).value()
 
     def solve(
-        self, solver: Travels, x: Tensor, *, grid: Tensor | None, observer: Observer | None, **how: Any
+        self,
+        travel: Callable[..., Solution],
+        x: Tensor,
+        *,
+        grid: Tensor | None,
+        observer: Observer | None,
+        **how: Any,
     ) -> Solution:
-        """`solver.travel` in this frame; x, grid, observer and solution are those of the native one."""
+        """A solver's `travel` in this frame; x, grid, observer and solution are those of the native one."""
         times = self.sigmas(self.field.grid(1) if grid is None else grid)
 
         def seen(y: Tensor, sigma: float) -> None:
@@ -109,17 +110,23 @@ class SigmaField:
 
         inner = self.scaled(x, times[0])
         sigmas = None if grid is None else times
-        found = solver.travel(self, inner, grid=sigmas, observer=seen if observer else None, **how)
+        found = travel(self, inner, grid=sigmas, observer=seen if observer else None, **how)
         end = torch.tensor(found.t, dtype=torch.float64)
         return replace(found, x=self.unscaled(found.x, end), t=float(self.native(end)))
 
     # ---- what a solver sees --------------------------------------------------------------------------------
 
     def read(self, names: tuple[str, ...], y: Combination, sigma: Tensor) -> list[Combination]:
-        """ "velocity", "score" or "data" at (x/a, σ); one evaluation. The score is that of x/a."""
+        """ "velocity", "score" or "data" at (x/a, σ); one evaluation. The score is that of x/a.
+
+        A field that gives E[N | x_t] itself, as `base`, is asked for the velocity.
+        """
         if "score" in names and (reason := self.known.why_not("score")):
             raise ValueError(reason)
         t, a = self.place(sigma)
+        own = getattr(self.field, "base", None)
+        if own is not None and names == ("velocity",):
+            return [Combination.of(own((a * y).value(), t))]
         (data,) = read(self.field, a * y, t, "data")
         base = (y - data) / float(sigma)
         found = {"data": data, "velocity": base, "score": -1 / float(sigma) * base}
