@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, check_finite
 from genflow.solver.ending import NO_FINISH, Finish
 from genflow.solver.fields import Solution
+from genflow.solver.frames import enter, leave
 from genflow.solver.langevin import langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama
@@ -163,31 +165,32 @@ class Replacement:
         x = torch.cat(xs)
         return Solution(x.reshape(-1, int(n), *x.shape[1:]), calls / len(x))
 
-    def _travel(self, process: Process, at: Field, known: Measurement, indices: range) -> Solution:
+    def _travel(self, process: Process, field: Field, known: Measurement, indices: range) -> Solution:
         """One batch from the prior to the data."""
-        finish = self.solver.ending.on(at, "sde", type(self.solver).__name__)
-        part, plan, at = known.part, self.plan(at.cost, finish), finish.inner(at)
+        finish = self.solver.ending.on(field, "sde", type(self.solver).__name__)
+        part, plan, own = known.part, self.plan(field.cost, finish), finish.inner(field)
+        at: Any = self.solver.framed(own)
         # noise of another name, so that the rest of an image uses the same draws as plain sampling
         walk = _Walk(at, known.project, part, Noise(self.seed, indices, "known part"))
         x, noise = draw_prior(process, tuple(part.shape[1:]), self.seed, indices, part.dtype, part.device)
         times = self.solver.times(at, len(plan))
         solver = self.solver.begin(at, times)
-        x = walk.replace(x, times[0])
+        x = walk.replace(enter(at, x, times[0]), times[0])
         for i, calls in enumerate(plan):
             for _ in range(self.correctors):
                 x = walk.replace(walk.correct(x, times[i], self.corrector_step), times[i])
             x = solver.step(at, x, times[i], times[i + 1], noise, calls)
-            check_finite(x, times[i + 1], i + 1)
+            check_finite(x, leave(at, x, times[i + 1])[1], i + 1)
             if i + 1 < len(plan) or finish.mean:
                 x = walk.replace(x, times[i + 1])
-        x = walk.fill(finish.end(at, x, times[-1]), part)
+        x = walk.fill(finish.end(own, *leave(at, x, times[-1])), part)
         return Solution(x, at.evaluations / len(x))
 
 
 class _Walk:
     """The moves that are not the solver's."""
 
-    def __init__(self, at: Field, project: Project, part: Tensor, noise: Noise) -> None:
+    def __init__(self, at: Any, project: Project, part: Tensor, noise: Noise) -> None:
         self.field, self.project, self.part, self.noise = at, project, part, noise
 
     def fill(self, x: Tensor, part: Tensor) -> Tensor:

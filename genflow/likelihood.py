@@ -193,6 +193,11 @@ def _check_end(solver: Solver | None) -> None:
             f"a likelihood follows the path from the data to the prior: '{solver.ending.words}' has no meaning there; "
             "leave it out, and give t to begin at another noise level"
         )
+    if solver is not None and solver.frame != "native":
+        raise ValueError(
+            f"a likelihood counts the volume along the path in native time, not in frame = '{solver.frame}'; leave it "
+            "out"
+        )
 
 
 def _check_settings(trace: str, probe: str, probes: int) -> None:

@@ -192,12 +192,13 @@ class Registry:
             return None
         if takes is None:
             return None
-        return {option: kind_of(annotation) for option, annotation in {**self.shared, **takes}.items()}
+        return {option: kind_of(annotation) for option, annotation in {**self.shared(entry), **takes}.items()}
 
-    @property
-    def shared(self) -> Mapping[str, str]:
-        """Options that every class of this kind takes beside its own, with their annotations."""
-        return getattr(importlib.import_module(self.module), "SHARED_OPTIONS", {})
+    def shared(self, entry: Entry) -> Mapping[str, str]:
+        """Options that the classes of this kind take beside their own, with their annotations."""
+        module = importlib.import_module(self.module)
+        steps = getattr(module, "STEP_OPTIONS", {}) if entry.tags.get("budget", True) else {}
+        return {**getattr(module, "SHARED_OPTIONS", {}), **steps}
 
     def _discover(self) -> dict[str, Entry]:
         from importlib import metadata

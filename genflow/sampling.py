@@ -329,7 +329,8 @@ def rectify(
 
 def check_pair(process: Process, solver: Solver) -> None:
     """Raises ValueError, with the reason, where the process lacks what the solver, or the end of its paths, needs."""
-    for need in dict.fromkeys((solver.mode, *solver.needs)):
+    frame = ("affine",) if solver.frame == "sigma" else ()
+    for need in dict.fromkeys((solver.mode, *solver.needs, *frame)):
         reason = process.why_not(need)
         if reason:
             raise ValueError(f"{type(solver).__name__} cannot sample {type(process).__name__}: {reason}")

@@ -28,7 +28,8 @@ from genflow.registry import Entry, registries, unknown
 
 FORMAT = 1
 """Of files of tuned terms: {terms: 1, search: words, backbone: name, dataset: name, processes: {name: {head, target,
-times, weight, options: {...}, solver, grid, end}}}; all but `processes` may be missing, and all within a process."""
+times, weight, options: {...}, solver, grid, end, solver_frame}}}; all but `processes` may be missing, and all within a
+process."""
 
 
 def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tuple[BenchConfig, dict[str, str]]:
@@ -139,10 +140,12 @@ def _process_options(tuned: Mapping[str, Any]) -> dict[str, Any]:
 def sampler_options(config: BenchConfig, process: str, solver: str) -> dict[str, Any]:
     """Options of a solver when it samples a process: those given, over the tuned ones of that process."""
     given = config.solver_options.get(solver, {})
+    if config.terms == "controlled" and _lacks_spec(registries()["processes"].entry(process)):
+        return {k: v for k, v in given.items() if k not in CONTROLLED_SAMPLER or CONTROLLED_SAMPLER[k] != v}
     if config.terms != "tuned":
         return given
     tuned = _tuned(config, process)
-    own = {axis: tuned[axis] for axis in SAMPLER if axis in tuned}
+    own = {AXES[axis]: tuned[axis] for axis in SAMPLER if axis in tuned}
     return {**(_taken("solvers", solver, own) if tuned.get("solver", solver) == solver else {}), **given}
 
 

@@ -14,7 +14,7 @@ from genflow.evaluate.norm_z import norm_study
 from genflow.evaluate.protocol import FD_WORDS, bias_note, rank_note
 from genflow.evaluate.quality import BESIDE, QualityMetric
 from genflow.process.base import Process
-from genflow.solver.ending import words_of
+from genflow.solver.ending import Ending, words_of
 
 
 class FrechetMetric(QualityMetric):
@@ -82,7 +82,8 @@ class NormMetric(Metric):
         rows = [Measured(f"norm_spread[{k}]", study.spread[k], n, spread.format(where[k])) for k in where]
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
         given = context.config.solver_options.get(cfg.solver, {})
-        where_to = " to its plain end" if words_of(given) else ""
+        frame = words_of(given, plain_end=True)
+        where_to = (" to its plain end" if not Ending.of(given).is_default else "") + (f" ({frame})" if frame else "")
         words = (
             f"Fréchet distance in float64 to the training split (n = {context.real.n}), {context.space.about}, "
             "one block of n" + rank_note(n, len(context.real.mean)) + bias_note(n)

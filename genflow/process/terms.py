@@ -18,11 +18,12 @@ AXES = {
     "frame": "frame",
     "grid": "grid",
     "end": "end",
+    "solver_frame": "frame",
 }
 """What terms fix, and the option that sets it: of the process, or of the solver (`SAMPLER`). The range of σ has an axis
-of its own, "sigma"."""
+of its own, "sigma". "frame" is that of the network."""
 
-SAMPLER = ("grid", "end")
+SAMPLER = ("grid", "end", "solver_frame")
 """Axes that are options of the solver."""
 
 CONTROLLED: dict[str, Any] = {
@@ -40,9 +41,9 @@ CONTROLLED: dict[str, Any] = {
 }
 """Process options of controlled terms: one head that every base has, and noise in multiples of the data's σ_d."""
 
-CONTROLLED_SAMPLER: dict[str, Any] = {"grid": "edm", "end": "none"}
-"""Solver options of controlled terms, for solvers that take them. No call is spent on the end: each path stops at the
-same σ, a third of a grey level of 256 on images."""
+CONTROLLED_SAMPLER: dict[str, Any] = {"grid": "edm", "end": "none", "end_noise": "own", "frame": "sigma"}
+"""Solver options of controlled terms, for solvers that take them. All steps are the same steps of x/a in σ. No call is
+spent on the end: each path stops at the same σ, a third of a grey level of 256 on images, as X + σ N."""
 
 REACH: dict[str, dict[str, Any]] = {"vp": {"beta_max": 30.0}, "subvp": {"beta_max": 30.0}}
 """Options by family that let a path reach the controlled range of σ on data of any usual scale. They change how fast it
@@ -74,9 +75,12 @@ def described(family: str, process: Mapping[str, Any], sampler: Mapping[str, Any
         process: Its options.
         sampler: Those of its solver.
     """
-    known = {"grid": "process", "end": "none", **PUBLISHED.get(family, {})}
-    options = {**process, **sampler}
-    found = {axis: str(options.get(option, known.get(option, "its own"))) for axis, option in AXES.items()}
+    known = {"grid": "process", "end": "none", "solver_frame": "native", **PUBLISHED.get(family, {})}
+    options = {**process, **{axis: sampler[AXES[axis]] for axis in SAMPLER if AXES[axis] in sampler}}
+    keys = {axis: axis if axis in SAMPLER else option for axis, option in AXES.items()}
+    found = {axis: str(options.get(key, known.get(key, "its own"))) for axis, key in keys.items()}
+    if (noise := sampler.get("end_noise")) is not None:
+        found["end"] += " at its own noise" if noise == "own" else f" at noise {noise:g}"
     if found["target"] == "stable":
         found["target"] += f", {options.get('large_batch', 512)} references"
     normal = {name: options[name] for name in ("P_mean", "P_std") if name in options}

@@ -13,8 +13,17 @@ ENDS = {
 }
 """How a path may end: the option `end` of every solver. Beside it, `end_noise` is the noise at which it ends."""
 
-SHARED_OPTIONS = {"end": "str", "end_noise": "float | None"}
+FRAMES = {
+    "native": "x_t and the process's own time",
+    "sigma": "x_t/a and σ = b/a, which are the same on every path with one base; the calls are those of the same times",
+}
+"""Where a fixed-step solver takes its steps: the option `frame`; see `genflow.solver.frames`."""
+
+SHARED_OPTIONS = {"end": "str", "end_noise": "float | str | None"}
 """Options that every solver takes beside its own, with their types: those of `genflow.solver.ending.Ending`."""
+
+STEP_OPTIONS = {"frame": "str"}
+"""Those of solvers that take their steps on a given grid."""
 
 _DATA = ("data", "affine")
 _SCORE = ("score", "affine")
@@ -48,7 +57,7 @@ CATALOG = [
     Entry(
         "ddim",
         "genflow.solver.ode:DDIM",
-        "order 1, posterior means held fixed over a step; one call a step",
+        "order 1, posterior means held fixed over a step; one call a step; eta above 0 adds noise",
         "Song, Meng & Ermon 2021, arXiv:2010.02502",
         tags={"mode": "ode", "order": 1, "budget": True},
     ),
@@ -69,6 +78,13 @@ CATALOG = [
         "genflow.solver.multistep:AB4",
         "order 4 (Adams–Bashforth on uneven grids), one call a step; the first three take more where the budget allows",
         tags={"mode": "ode", "order": 4, "budget": True},
+    ),
+    Entry(
+        "deis",
+        "genflow.solver.multistep:DEIS",
+        "order 4 at most (tAB: a polynomial in time through noise means, all else exact), one call a step; starts as ab4",
+        "Zhang & Chen 2022, arXiv:2204.13902",
+        tags={"mode": "ode", "order": 4, "budget": True, "needs": _DATA},
     ),
     Entry(
         "dpmpp_2m",
@@ -146,6 +162,28 @@ CATALOG = [
         "weak order 2, strong order 1, two calls a step, one on the last; needs a score",
         "Kloeden & Platen 1992",
         tags={"mode": "sde", "order": 2, "budget": True, "needs": ("sde",)},
+    ),
+    Entry(
+        "sde_dpmpp_2m",
+        "genflow.solver.dpm:SDEDPMpp2M",
+        "weak order 2 in log(a/b), from two posterior means, noise exact, one call a step; needs a score",
+        "Lu et al. 2022, arXiv:2211.01095",
+        tags={"mode": "sde", "order": 2, "budget": True, "needs": ("sde", *_DATA)},
+    ),
+    Entry(
+        "sde_dpmpp_3m",
+        "genflow.solver.dpm:SDEDPMpp3M",
+        "weak order 2 in log(a/b), from three posterior means, noise exact, one call a step; needs a score",
+        "Lu et al. 2022, arXiv:2211.01095",
+        tags={"mode": "sde", "order": 2, "budget": True, "needs": ("sde", *_DATA)},
+    ),
+    Entry(
+        "ddim_sde",
+        "genflow.solver.ode:DDIM",
+        "ddim with noise, eta = 1 unless given: then ancestral with posterior variance; one call a step; needs a score",
+        "Song, Meng & Ermon 2021, arXiv:2010.02502",
+        preset={"eta": 1.0},
+        tags={"mode": "sde", "order": 1, "budget": True, "needs": _SCORE},
     ),
     Entry(
         "edm_churn",

@@ -10,10 +10,13 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
+from genflow.checks import require
 from genflow.former import moved
 from genflow.process.grids import Spacing, check_spacing
+from genflow.solver import FRAMES
 from genflow.solver.ending import NO_FINISH, Ending, Finish
 from genflow.solver.fields import FieldLike, Observer, Solution, announce
+from genflow.solver.frames import SigmaField
 from genflow.solver.noise import Noise
 
 
@@ -30,21 +33,34 @@ class StepUnderflowError(SolverError):
 
 
 class SolverType(ABCMeta):
-    """Gives the constructor of every solver, whatever its own options, those of `Ending`: end and end_noise."""
+    """Gives every constructor the options of `Ending`, end and end_noise, and that of a fixed-step solver its frame."""
 
-    def __call__(cls, *args: Any, end: str = "none", end_noise: float | None = None, **options: Any) -> Any:
+    def __call__(
+        cls, *args: Any, end: str = "none", end_noise: float | str | None = None, frame: str = "native", **options: Any
+    ) -> Any:
         ending, made = Ending(end, end_noise), super().__call__(*args, **options)
         if not ending.is_default and type(made).solve is not Solver.solve:
             raise ValueError(
                 f"{cls.__name__} has a loop of its own in place of travel: it takes no end and no end_noise"
             )
-        made.ending = ending
+        require(cls.__name__, {"frame": (frame, isinstance(frame, str) and frame in FRAMES, " or ".join(FRAMES))})
+        if frame != "native" and not isinstance(made, FixedStep):
+            raise ValueError(
+                f"{cls.__name__} chooses its own steps in the process's clock: only solvers on a given grid take "
+                f"frame = '{frame}'; leave it out"
+            )
+        made.ending, made.frame = ending, frame
         return made
 
     @property
     def __signature__(cls) -> inspect.Signature:
         own = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-        given = [p for p in inspect.signature(Ending).parameters.values() if p.name not in {q.name for q in own}]
+        shared = list(inspect.signature(Ending).parameters.values())
+        if issubclass(cls, FixedStep):
+            shared.append(
+                inspect.Parameter("frame", inspect.Parameter.KEYWORD_ONLY, default="native", annotation="str")
+            )
+        given = [p for p in shared if p.name not in {q.name for q in own}]
         named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given]
         rest = [p for p in own if p.kind is p.VAR_KEYWORD]
         return inspect.Signature([*(p for p in own if p not in rest), *named, *rest])
@@ -58,6 +74,7 @@ class Solver(metaclass=SolverType):
     Arguments:
         end: How a path ends: "none", "mean", "zero" or "published"; see `genflow.solver.ENDS`.
         end_noise: Noise σ = b/a at which it ends, data units; see `genflow.solver.ending.Ending`.
+        frame: Of a fixed-step solver: "native" or "sigma"; see `genflow.solver.FRAMES`.
     """
 
     mode: Literal["ode", "sde"] = "ode"
@@ -65,8 +82,9 @@ class Solver(metaclass=SolverType):
     needs: tuple[str, ...] = ()
     """Capabilities of a process (`Process.why_not`) without which the solver cannot work, beside its mode's own."""
     ending: Ending = Ending()
+    frame: str = "native"
 
-    def ends(self, end: str = "none", end_noise: float | None = None) -> Self:
+    def ends(self, end: str = "none", end_noise: float | str | None = None) -> Self:
         """The same solver, with paths that end so; by default plainly."""
         fresh = copy.copy(self)
         fresh.ending = Ending(end, end_noise)
@@ -99,8 +117,27 @@ class Solver(metaclass=SolverType):
         """
         how: dict[str, Any] = {"nfe": nfe, "grid": grid, "noise": noise, "observer": observer}
         if self.ending.is_default:
-            return self.travel(field, x, **how)
+            return self.go(field, x, **how)
         return self.ending.solve(self, field, x, how)
+
+    def framed(self, field: FieldLike) -> FieldLike:
+        """The field in which the steps are taken."""
+        return SigmaField(field, self) if self.frame == "sigma" else field
+
+    def go(
+        self,
+        field: FieldLike,
+        x: Tensor,
+        *,
+        grid: Tensor | None = None,
+        observer: Observer | None = None,
+        **how: Any,
+    ) -> Solution:
+        """`travel` in the solver's frame; arguments and solution are those of native time."""
+        inner = self.framed(field)
+        if isinstance(inner, SigmaField):
+            return inner.solve(self.travel, x, grid=grid, observer=observer, **how)
+        return self.travel(field, x, grid=grid, observer=observer, **how)
 
     def travel(
         self,
@@ -223,6 +260,7 @@ class Lookout:
 
     def __init__(self, field: FieldLike, times: Tensor, plan: list[int]) -> None:
         self.field, self.times, self.plan = field, times, plan
+        self.native = getattr(field, "native", lambda t: t)
 
     def mark(self, step: int, solver: FixedStep, x: Tensor, noise: Noise | None) -> None:
         """Remembers where everything stands after that many steps."""
@@ -231,12 +269,12 @@ class Lookout:
     def look(self, step: int, solver: FixedStep, x: Tensor, noise: Noise | None) -> None:
         """Raises NonFiniteError unless x, after that many steps, is finite."""
         try:
-            check_finite(x, self.times[step], step)
+            check_finite(x, self.native(self.times[step]), step)
         except NonFiniteError:
             for i in range(self.step, step):
                 t, s = self.times[i], self.times[i + 1]
                 self.x = self.solver.step(self.field, self.x, t, s, self.noise, self.plan[i])
-                check_finite(self.x, s, i + 1)
+                check_finite(self.x, self.native(s), i + 1)
             raise  # a network that draws numbers of its own need not do the same again
         self.mark(step, solver, x, noise)
 

@@ -14,6 +14,7 @@ from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
 from genflow.solver.fields import FieldLike, read, scheduled
+from genflow.solver.frames import time_of_sigma
 from genflow.solver.noise import Noise
 from genflow.solver.sde import drawn, needed
 
@@ -111,14 +112,3 @@ def sigma_of(field: FieldLike, t: Tensor) -> Tensor:
     """σ = b/a at times of any shape."""
     a, b = scheduled(field, EDMChurn).schedule(t)
     return b / a
-
-
-def time_of_sigma(field: FieldLike, sigma: Tensor) -> Tensor:
-    """Times with that σ, by bisection in the clock between the ends of the field's grid; its end beyond them."""
-    start, end = field.clock.to_clock(field.grid(1)).tolist()
-    low, high = torch.full_like(sigma, end), torch.full_like(sigma, start)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = sigma_of(field, field.clock.from_clock(middle)) < sigma
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return field.clock.from_clock(high)

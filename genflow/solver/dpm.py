@@ -1,4 +1,4 @@
-"""Multistep solvers in λ = log(a/b) from posterior means: DPM-Solver++ and UniPC, one backbone call a step."""
+"""Multistep solvers in λ = log(a/b) from posterior means: DPM-Solver++, also of the SDE, and UniPC, a call a step."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from genflow.checks import require
+from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
 from genflow.solver.fields import FieldLike, read, scheduled
 from genflow.solver.noise import Noise
+from genflow.solver.sde import drawn, is_noiseless_end, needed
 
 FARTHEST = 2.0
 """How long a step in λ may be, in spacings of the means whose polynomial it follows; else fewer means are used.
@@ -72,10 +73,14 @@ class Exponential(FixedStep):
         fresh.places = dict(zip(times.tolist(), places(*known.schedule(times)), strict=True))
         return fresh
 
-    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+    def ends_of(self, t: Tensor, s: Tensor) -> tuple[Place, Place]:
+        """Both ends of a step."""
         if float(t) not in self.places:
             raise ValueError(f"{type(self).__name__} needs to know its grid: call solve, or begin before step")
-        start, end = self.places[float(t)], self.places[float(s)]
+        return self.places[float(t)], self.places[float(s)]
+
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        start, end = self.ends_of(t, s)
         origin = Combination.of(x)
         (data,) = read(field, origin, t, "data")
         if self.corrected < self.corrections and self.last is not None:
@@ -141,6 +146,61 @@ class UniPC(Exponential):
         super().__init__(grid)
         require("unipc", {"order": (order, order in (1, 2, 3), "1, 2 or 3")})
         self.points, self.order = int(order), min(int(order) + 1, 3)
+
+
+class StochasticExponential(Exponential):
+    """Steps of the SDE with ε = τ times the natural one, of which all but an integral of D is exact.
+
+    With p = 1 + τ and σ = b/a: x_s = (b_s/b_t) (σ_s/σ_t)^τ x_t + a_s ∫ p e^(p (λ − λ_s)) D dλ + b_s sqrt(1 − e^(−2τh)) ξ,
+    h = λ_s − λ_t. In p λ for λ the integral is that of the ODE, so the same polynomials give it. τ = 0 is the ODE. The
+    step to the data's end adds no noise.
+
+    Arguments:
+        diffusion: τ, the factor on ε.
+        grid: Spacing of the times; see `genflow.process.grids`.
+
+    Source: Lu et al. 2022, arXiv:2211.01095, for τ = 1.
+    """
+
+    mode = "sde"
+    order = 2
+    needs = ("sde", "data", "affine")
+
+    def __init__(self, diffusion: float = 1.0, grid: Spacing = "process") -> None:
+        super().__init__(grid)
+        fits = is_number(diffusion) and diffusion >= 0
+        require(type(self).__name__, {"diffusion": (diffusion, fits, "a number of at least 0")})
+        self.diffusion = diffusion
+
+    def begin(self, field: FieldLike, times: Tensor) -> Self:
+        fresh = super().begin(field, times)
+        power = 1 + self.diffusion
+        fresh.places = {t: place._replace(log_snr=power * place.log_snr) for t, place in fresh.places.items()}
+        return fresh
+
+    def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        (start, end), source = self.ends_of(t, s), needed(noise, self)
+        (data,) = read(field, Combination.of(x), t, "data")
+        self._remember(start, data)
+        fade = self.diffusion / (1 + self.diffusion) * (end.log_snr - start.log_snr)  # τ h
+        share = math.exp(-fade) * end.b / start.b
+        mean = share * Combination.of(x) + end.a * predict(self._used(end), start, end)
+        if is_noiseless_end(field, s) or self.diffusion == 0:
+            return mean.value()
+        return (mean + drawn(source, x, end.b * math.sqrt(-math.expm1(-2 * fade)))).value()
+
+
+class SDEDPMpp2M(StochasticExponential):
+    """SDE-DPM-Solver++(2M): D is the line through the last two means, taken at the middle of the step in λ."""
+
+
+class SDEDPMpp3M(StochasticExponential):
+    """SDE-DPM-Solver++(3M): D is the parabola through the last three means, integrated exactly.
+
+    The means are those of a path with noise, whose own double integrals no polynomial knows: the weak order stays 2.
+    """
+
+    points = 3
 
 
 def places(a: Tensor, b: Tensor) -> list[Place]:

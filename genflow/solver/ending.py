@@ -24,7 +24,7 @@ class Traveller(Protocol):
 
     mode: Literal["ode", "sde"]
 
-    def travel(
+    def go(
         self,
         field: FieldLike,
         x: Tensor,
@@ -70,11 +70,11 @@ class Ending:
     Arguments:
         end: A name of `genflow.solver.ENDS`.
         end_noise: σ = b/a at which the path ends, data units: what comes out is X + σ N, or the mean given that.
-            None: where the process's own sampling interval ends, as x_t = a X + b N.
+            None: where the process's own sampling interval ends, as x_t = a X + b N. "own": there, as X + σ N.
     """
 
     end: str = "none"
-    end_noise: float | None = None
+    end_noise: float | str | None = None
 
     def __post_init__(self) -> None:
         end, noise = self.end, self.end_noise
@@ -83,7 +83,11 @@ class Ending:
             "solver",
             {
                 "end": (end, known, f"one of {', '.join(ENDS)}"),
-                "end_noise": (noise, noise is None or is_positive(noise), "a noise above 0 in data units"),
+                "end_noise": (
+                    noise,
+                    noise is None or noise == "own" or is_positive(noise),
+                    "a noise above 0 in data units, or own",
+                ),
             },
         )
 
@@ -95,7 +99,8 @@ class Ending:
     @property
     def words(self) -> str:
         """For protocols and captions; "" for the plain end."""
-        at = "" if self.end_noise is None else f" at noise {self.end_noise:g}"
+        noise = self.end_noise
+        at = "" if noise is None else " at its own noise" if isinstance(noise, str) else f" at noise {noise:g}"
         return "" if self.is_default else f"end: {self.end}{at}"
 
     @classmethod
@@ -120,18 +125,26 @@ class Ending:
         reason = owner.why_not("data") if end != "none" else None
         if reason:
             raise ValueError(f"{solver}: end = '{end}' is not possible: {reason}; take end = 'none'")
-        time = None if self.end_noise is None else owner.end_time(self.end_noise)
-        return Finish(time, end != "none", end == "zero")
+        noise = self.end_noise
+        if noise == "own" and (reason := owner.why_not("affine")):
+            raise ValueError(f"{solver}: end_noise = 'own' is not possible: {reason}; leave it out")
+        time = None if noise is None or isinstance(noise, str) else owner.end_time(noise)
+        return Finish(time, end != "none", end == "zero", noise is not None)
 
     def solve(self, solver: Traveller, field: FieldLike, x: Tensor, how: dict[str, Any]) -> Solution:
-        """`solver.travel` to where the path ends, and the end."""
+        """`solver.go` to where the path ends, and the end."""
         finish = self.on(field, solver.mode, type(solver).__name__)
         return finish.solve(solver, cast(EndableField, field), x, **how)
 
 
-def words_of(options: Mapping[str, Any]) -> str:
-    """How paths end under a solver's options, for protocols and captions; "" for the plain end."""
-    return Ending.of(options).words
+def words_of(options: Mapping[str, Any], *, plain_end: bool = False) -> str:
+    """How paths end under a solver's options, and its frame, for protocols and captions; "" where both are plain.
+
+    Arguments:
+        plain_end: Paths end plainly, whatever the options say.
+    """
+    end, frame = "" if plain_end else Ending.of(options).words, options.get("frame", "native")
+    return "; ".join(filter(None, (end, "" if frame == "native" else f"frame: {frame}")))
 
 
 @dataclass(frozen=True)
@@ -142,11 +155,13 @@ class Finish:
         time: Native time at which grids end; None where they end anyway.
         mean: Whether E[X | x_t] at the last time is what comes out.
         joined: Whether that is the solver's own last step, of the calls that it plans for a whole path.
+        scaled: Whether X + σ N is what comes out, where the mean does not.
     """
 
     time: float | None = None
     mean: bool = False
     joined: bool = False
+    scaled: bool = False
 
     def inner(self, field: AField) -> AField:
         """The field to travel on. Where the mean follows, the last step adds its noise like any other."""
@@ -164,7 +179,7 @@ class Finish:
     ) -> Solution:
         self._check_grid(field, grid)
         inner = self.inner(field)
-        part = solver.travel(cast(FieldLike, inner), x, nfe=nfe, grid=grid, noise=noise, observer=observer, finish=self)
+        part = solver.go(cast(FieldLike, inner), x, nfe=nfe, grid=grid, noise=noise, observer=observer, finish=self)
         field.evaluations = inner.evaluations
         t = self._last_time(inner, grid) if part.t is None else part.t
         found = self._finished(field, replace(part, t=t), torch.tensor(t, dtype=torch.float64))
@@ -201,7 +216,7 @@ class Finish:
         """What comes out for the states x at the last time."""
         if self.mean:
             return field.data(x, t)
-        return x if self.time is None else field.in_data_units(x, t)
+        return field.in_data_units(x, t) if self.scaled else x
 
     def _counted(self, field: EndableField, part: Solution, done: Tensor | None) -> Solution:
         """With the calls of the mean."""

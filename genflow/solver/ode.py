@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from genflow.checks import is_number, require
+from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, HasDDIMStep, read
+from genflow.solver.fields import FieldLike, HasDDIMStep, read, scheduled
 from genflow.solver.noise import Noise
+from genflow.solver.sde import drawn, is_noiseless_end, needed, transition
 
 
 class Euler(FixedStep):
@@ -123,12 +128,41 @@ class DDIM(FixedStep):
     It follows the path's own curve, so its steps do not depend on how time is measured. For Poisson flow it is
     Euler's step in z, for VE and EDM Euler's step in σ. Where a field says only its velocity, that is held fixed.
 
+    With η above 0, for Gaussian bases, noise takes the place of a part of N̂:
+
+        x_s = a_s X̂ + sqrt(b_s² − τ²) N̂ + τ ξ,   τ = η (b_s/b_t) sqrt(b_t² − (a_t b_s/a_s)²)
+
+    where τ/η is the deviation of x_s given x_t and X, so that η = 1 is `ancestral` with variance = "posterior". The
+    step to the data's end adds no noise.
+
+    Arguments:
+        eta: η, 0 to 1. Above 0 it is an SDE solver.
+        grid: Spacing of the times; see `genflow.process.grids`.
+
     Source: Song, Meng & Ermon 2021, arXiv:2010.02502, for VP.
     """
 
     order = 1
 
+    def __init__(self, eta: float = 0.0, grid: Spacing = "process") -> None:
+        super().__init__(grid)
+        require("ddim", {"eta": (eta, is_number(eta) and 0 <= eta <= 1, "a number from 0 to 1")})
+        self.eta = eta
+        if eta:
+            self.mode, self.needs = "sde", ("score", "affine")
+
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
+        if self.eta:
+            return self._noisy_step(field, x, t, s, needed(noise, self))
         if not isinstance(field, HasDDIMStep):
             raise ValueError("ddim needs posterior means, which this field does not give; use another ODE solver")
         return field.ddim_step(x, t, s)
+
+    def _noisy_step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
+        a, b = scheduled(field, self).schedule(torch.stack([t, s]))
+        (a_t, a_s), (b_t, b_s) = a.tolist(), b.tolist()
+        (data,) = read(field, Combination.of(x), t, "data")
+        base = (Combination.of(x) - a_t * data) / b_t
+        scale = self.eta * b_s / b_t * math.sqrt(max(transition(a, b)[1], 0.0))
+        mean = a_s * data + math.sqrt(max(b_s**2 - scale**2, 0.0)) * base
+        return (mean if is_noiseless_end(field, s) else mean + drawn(noise, x, scale)).value()

@@ -9,7 +9,7 @@ from genflow.bench.cells import plan
 from genflow.bench.tables import tables, terms_table, to_csv
 from genflow.bench.terms import cautions, read_tuned, sampler_options, settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig, ConfigError
-from genflow.process.terms import AXES, CONTROLLED, PUBLISHED, SAMPLER
+from genflow.process.terms import AXES, CONTROLLED, CONTROLLED_SAMPLER, PUBLISHED, SAMPLER
 from genflow.registry import registries
 
 AFFINE = ["pfgm", "pfgmpp", "vp_ode", "subvp_ode", "ve_ode", "si_linear", "si_trig", "si_fourier"]
@@ -44,8 +44,8 @@ def test_controlled_terms_leave_nothing_but_the_process_to_differ():
     assert words_of_differences(found) == "Nothing but path and base differs between the processes."
     assert origin["process_options"] == "controlled terms"
     assert cautions(config) == []
-    assert config.solver_options["heun"] == {"grid": "edm", "end": "none"}
-    assert config.solver_options["rk45"] == {"end": "none"}
+    assert config.solver_options["heun"] == CONTROLLED_SAMPLER
+    assert config.solver_options["rk45"] == {"end": "none", "end_noise": "own"}
     assert settle(config)[0] == config
 
 
@@ -75,7 +75,7 @@ def test_what_was_given_goes_before_the_terms_and_is_pointed_out():
     config, _ = settle(bench(process_options=given, solver_options={"heun": {"grid": "snr"}}))
     assert options_of(config, "pfgm")["head"] == "data"
     assert options_of(config, "vp_ode")["beta_max"] == 40.0
-    assert config.solver_options["heun"] == {"grid": "snr", "end": "none"}
+    assert config.solver_options["heun"] == {**CONTROLLED_SAMPLER, "grid": "snr"}
     assert any("head differ" in sentence for sentence in cautions(config))
 
 

@@ -212,7 +212,7 @@ class Experiment:
             protocol: What the row has beside the protocols of the distance and of the subject.
         """
         pushed = setting == "push"  # which runs to the plain end
-        end = "" if pushed else words_of(self.config.solver_options.get(solver, {}))
+        end = words_of(self.config.solver_options.get(solver, {}), plain_end=pushed)
         own = (self.distance.protocol, subject.how, f"seed {subject.seed}", protocol, end)
         numbers = {"value": blocks.mean.value, "stderr": blocks.mean.error, "nfe": blocks.nfe, "n": self.distance.size}
         made: Row = {"metric": self.distance.name, "protocol": "; ".join(filter(None, own)), "solver": solver}

@@ -24,7 +24,8 @@ class NoisyField(Field):
     """A field whose velocity is off by noise ξ, standard normal, of a relative size s.
 
     In the drift: v + s |v|/√N ξ, so E|error|² = s² |v|². In the posterior mean: X̂ + s |X̂|/√N ξ, which moves
-    v = a' X̂ + b' (x − a X̂)/b by a' − b' a/b times as much.
+    v = a' X̂ + b' (x − a X̂)/b by a' − b' a/b times as much. A solver that steps in σ sees the drift d(x/a)/dσ = N̂,
+    which has noise in the same two ways.
 
     Arguments:
         size: s.
@@ -48,6 +49,13 @@ class NoisyField(Field):
         v, mean = super()._read([self.process.velocity, self.process.data_mean], x, t)
         c = self.path.at(t, x)
         return v + (c.da - c.db * c.a / c.b) * self._error(mean)
+
+    def base(self, x: Tensor, t: Tensor) -> Tensor:
+        """N̂ = (x − a X̂)/b, the drift of x/a in σ = b/a."""
+        (mean,) = super()._read([self.process.data_mean], x, t)
+        c = self.path.at(t, x)
+        noise = (x - c.a * mean) / c.b
+        return noise + (self._error(noise) if self.carrier == "drift" else -c.a / c.b * self._error(mean))
 
     def _error(self, of: Tensor) -> Tensor:
         if self._first is None or not self.held:
@@ -95,9 +103,10 @@ def run(experiment: Experiment) -> Outcome:
         "by relative size of the noise", "process, noise", experiment.protocol, lambda way, name: f"{name}, {way}"
     )
     notes = [
-        "Noise is relative, at each sample and call, to the root mean square of what carries it. The drift is that "
-        "of x in the process's own time: where |x| falls from hundreds to a few, a share of it is a large error in "
-        "data units. A share of the posterior mean is the same error for every process."
+        "Noise is relative, at each sample and call, to the root mean square of what carries it. The drift is the one "
+        "that the solver follows: that of x in the process's own time, where |x| falls from hundreds to a few and a "
+        "share of it is a large error in data units; or, with frame = sigma, that of x/a in σ. A share of the "
+        "posterior mean is the same error for every process."
     ]
     return Outcome(
         experiment.rows,
