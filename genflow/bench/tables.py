@@ -32,9 +32,11 @@ COLUMNS = (
     "seconds",
     "stopped",
     "terms",
+    "network_seconds",
 )
-"""Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none. `terms`: see
-`genflow.process.terms`; rows of files without it have published ones."""
+"""Of results.csv. `network_seconds`: those of `seconds` that the samples' solver spent in the network. `stopped`: how
+many samples the solver left short of the data's end; empty for none. `terms`: see `genflow.process.terms`; rows of
+files without it have published ones."""
 
 Row = dict[str, Any]
 
