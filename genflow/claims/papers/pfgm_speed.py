@@ -15,6 +15,7 @@ from genflow.claims.papers.sources import POISSON, SUBVP, VP, XU, score_sde
 from genflow.claims.recipe import Recipe, Variant, Work, both, unpublished
 from genflow.claims.results import Results, row
 from genflow.estimates import Estimate, difference, exact, judge, ratio
+from genflow.evaluate.protocol import MISSING
 from genflow.report.speed import MARGIN, Curve, best_sde, calls_words, curves_of, log_calls
 
 CALLS, SECONDS, NETWORK = "calls to the quality", "s/1,000 to the quality", "s/1,000 in the network"
@@ -42,6 +43,9 @@ def speeds(work: Work) -> list[Row]:
         process, solver = curve.name.split(", ")
         fields: dict[str, Any] = {"process": process, "solver": solver, "n": 1, "backbone": "of the bench"}
         shown = f"{words}: {calls_words(log, curve)}; [ ] at 95 %"
+        if math.isinf(calls):
+            found.append(row(CALLS, math.nan, protocol=f"{MISSING}not reached, {words}", **fields))
+            continue
         found.append(row(CALLS, calls, protocol=shown, stderr=calls * log.error, **fields))
         for name, cost in ((SECONDS, curve.seconds), (NETWORK, curve.network)):
             found.append(
