@@ -4,7 +4,7 @@
     python benchmarks/same_rows.py --compare before.csv    # after it: exit code 1 and the rows that differ
 
 Runs small benches with fixed seeds (under a minute on two CPU cores) and keeps every row of their results.csv without
-the column `seconds`. Options of `genflow bench` that must not matter follow after `--`:
+the columns `seconds` and `network_seconds`. Options of `genflow bench` that must not matter follow after `--`:
 
     python benchmarks/same_rows.py --compare before.csv -- --jobs 3 --shard 1
 """
@@ -63,7 +63,10 @@ def measured(folder: Path, more: list[str]) -> str:
         command = [sys.executable, "-m", "genflow", "bench", *TRAINING, *words, "--out", str(out), *more]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with (out / "results.csv").open(newline="", encoding="utf-8") as file:
-            rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+            rows = [
+                {k: v for k, v in row.items() if k not in ("seconds", "network_seconds")}
+                for row in csv.DictReader(file)
+            ]
         lines += [f"bench,{','.join(rows[0])}"] if not lines else []
         lines += [f"{name},{','.join(quoted(value) for value in row.values())}" for row in rows]
     return "\n".join(lines) + "\n"

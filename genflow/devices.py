@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -77,6 +79,38 @@ def synchronise(device: str | torch.device) -> None:
         torch.cuda.synchronize(found)
     elif found.type == "mps":
         torch.mps.synchronize()
+
+
+@contextmanager
+def network_clock(network: Any, device: str) -> Iterator[Callable[[], float | None]]:
+    """Times the calls of a network within a block.
+
+    Yields a function that gives their seconds so far: by the host's clock on a CPU, by the card's own on CUDA. None for
+    compiled networks, whose calls cannot be watched, and on other devices.
+    """
+    kind, owner = torch.device(device).type, getattr(network, "network", network)
+    compiled = getattr(network, "_plain", owner) is not owner or getattr(network, "_graphed", None) is not None
+    if compiled or kind not in ("cpu", "cuda") or not isinstance(owner, nn.Module):
+        yield lambda: None
+        return
+    marks: list[Any] = []
+
+    def mark(*_: Any) -> None:
+        marks.append(torch.cuda.Event(enable_timing=True) if kind == "cuda" else time.perf_counter())
+        if kind == "cuda":
+            marks[-1].record()
+
+    def seconds() -> float:
+        synchronise(device)
+        pairs = list(zip(marks[::2], marks[1::2], strict=False))
+        return math.fsum(a.elapsed_time(b) / 1000 if kind == "cuda" else b - a for a, b in pairs)
+
+    hooks = [owner.register_forward_pre_hook(mark), owner.register_forward_hook(mark)]
+    try:
+        yield seconds
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def local_rank() -> int:

@@ -34,10 +34,12 @@ COLUMNS = (
     "terms",
     "low",
     "high",
+    "network_seconds",
 )
 """Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none. `terms`: see
 `genflow.process.terms`; rows of files without it have published ones. `low`, `high`: the bounds of an interval at 95 %,
-which the protocol explains, where the metric gives one."""
+which the protocol explains, where the metric gives one. `network_seconds`: those of `seconds` that the samples' solver
+spent in the network."""
 
 Row = dict[str, Any]
 

@@ -27,7 +27,7 @@ from genflow.checkpoint import CheckpointError, describe, save, with_places, wri
 from genflow.config import BenchConfig
 from genflow.data.base import Dataset
 from genflow.data.downloads import DataError
-from genflow.devices import Execution, check_device, trained_network
+from genflow.devices import Execution, check_device, network_clock, trained_network
 from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dicts
 from genflow.evaluate.checks import NotMeasurable, check_metrics
 from genflow.evaluate.protocol import MISSING
@@ -239,6 +239,8 @@ class Worker:
         raw = [np.load(io.BytesIO(files["samples.npz"]))["raw"] for files in found]
         calls = sum(one["nfe"] * len(rows) for one, rows in zip(facts, raw, strict=True))
         whole = facts[0] | {"nfe": calls / sum(map(len, raw)), "seconds": round(sum(f["seconds"] for f in facts), 3)}
+        if all("network_seconds" in f for f in facts):
+            whole["network_seconds"] = sum(f["network_seconds"] for f in facts)
         whole["stopped"] = sum(f.get("stopped", 0) for f in facts)
         return {"samples.npz": pack({"raw": np.concatenate(raw)}), "facts.json": json.dumps(whole).encode()}
 
@@ -247,9 +249,12 @@ class Worker:
         process, backbone = self._model(cell)
         labels, words = self._labels(part, backbone)
         started = time.monotonic()
-        solution = self._solve(cell["spec"], process, backbone, part, labels, tick)
+        with network_clock(backbone, self.config.device) as in_network:
+            solution = self._solve(cell["spec"], process, backbone, part, labels, tick)
+            network = in_network()
         raw = self.dataset.scaling.decode(solution.x).numpy()
         facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
+        facts |= {} if network is None else {"network_seconds": round(network, 4)}
         facts |= {"labels": words} if words else {}
         ending = words_of(cell["spec"]["options"])
         facts |= {"end": ending} if ending else {}
@@ -347,6 +352,7 @@ class Worker:
             "seed": labels["seed"],
             "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end"), network))),
             "seconds": seconds,
+            "network_seconds": sampled.get("network_seconds"),
             "stopped": sampled.get("stopped") or None,
             "low": row["low"],
             "high": row["high"],

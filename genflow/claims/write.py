@@ -76,8 +76,11 @@ def _draw(recipe: Recipe, done: Work, out: Path) -> None:
 def measured(line: Comparison, results: Results) -> Number | str:
     """The measured number of a row of the table, or why there is none: not run at this scale, or not one number."""
     wanted = line.find.get(results.scale)
+    if wanted is None:
+        return NOT_RUN
+    why = (reason(row) for row in results.rows if is_missing(row) and all(row.get(k) == v for k, v in wanted.items()))
     try:
-        return NOT_RUN if wanted is None else results.find(**wanted) or NOT_RUN
+        return results.find(**wanted) or next(why, NOT_RUN)
     except ValueError:
         return SEVERAL
 

@@ -18,6 +18,7 @@ from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict
 from genflow.evaluate.protocol import check_protocols
 from genflow.report.record import OUTPUTS, joined, late, read_record, write_record
+from genflow.report.speed import speed_table
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def write_outputs(
     """
     rows = collect(store, cells)
     gaps = gaps_table(config.process, config.metric)
-    extra = (gaps, terms_table(config))
+    extra = (speed_table(rows), gaps, terms_table(config))
     found = [*tables(rows, config.allow_mixed), *(table for table in extra if table)]
     record, held = read_record(store.root)
     text = to_markdown(found, record.commands[-1] if again and record.commands else command)

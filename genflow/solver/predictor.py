@@ -21,6 +21,7 @@ from genflow.solver.base import FixedStep
 from genflow.solver.fields import FieldLike, read, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step
 from genflow.solver.noise import Noise
+from genflow.solver.ode import Euler
 from genflow.solver.sde import EulerMaruyama, drawn, is_noiseless_end, needed, transition
 
 State = TypeVar("State", Tensor, Combination)
@@ -107,6 +108,7 @@ PREDICTORS: dict[str, type[FixedStep] | None] = {
     "reverse_diffusion": ReverseDiffusion,
     "ancestral": Ancestral,
     "euler_maruyama": EulerMaruyama,
+    "probability_flow": Euler,
     "none": None,
 }
 CORRECTORS = ("langevin", "ald")

@@ -75,7 +75,7 @@ def wanted(tmp_path_factory):
 
 
 def found(plan):
-    rows = to_csv([{**row, "seconds": 0} for row in collect(plan.store, plan.cells)])
+    rows = to_csv([{**row, "seconds": 0, "network_seconds": 0} for row in collect(plan.store, plan.cells)])
     samples = [np.load(plan.store.folder(c.key) / "samples.npz")["raw"] for c in plan.cells if c.kind == "sample"]
     return rows, np.concatenate(samples).tobytes()
 

@@ -10,7 +10,7 @@ from genflow.registry import unknown
 if TYPE_CHECKING:
     from genflow.claims.recipe import Recipe
 
-MODULES = ("pfgm", "pfgmpp", "score_sde", "interpolants")
+MODULES = ("pfgm", "pfgmpp", "score_sde", "interpolants", "interpolants_sde", "exact_digits", "model_figures")
 """Modules of this package that have a tuple RECIPES, one for each paper."""
 
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from genflow.process.base import Process
 
 
-def opened(work: Work) -> Iterator[tuple[str, int, Process, Any, Dataset]]:
-    """(process, seed, process object, network, data) of every model of a recipe's first part."""
+def opened(work: Work, part: str | None = None) -> Iterator[tuple[str, int, Process, Any, Dataset]]:
+    """(process, seed, process object, network, data) of every model of a part, or of the first."""
     import genflow
 
-    bench = next(iter(work.benches.values()))
-    config = bench.config
+    part = part or next(iter(work.benches))
+    config = work.benches[part].config
     data = genflow.get_dataset(config.dataset, **config.dataset_options.get(config.dataset, {}))
-    for name, seed, folder in work.models():
+    for name, seed, folder in work.models(part):
         process, backbone = genflow.load(folder)
         yield name, seed, process.for_data(data.fitting_points()), backbone.to(config.device), data
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from genflow.claims.claim import Claim, Judge, Verdict, unmeasured
 from genflow.claims.judge import Query, distance, every, floor, grows_less, less, near, of, of_numbers, quality
-from genflow.claims.papers import pfgm_figures, pfgm_larger
+from genflow.claims.papers import pfgm_ablations, pfgm_figures, pfgm_larger, pfgm_speed
 from genflow.claims.papers.pfgm_larger import calls as _calls
 from genflow.claims.papers.sources import (
     BEST,
@@ -279,6 +279,8 @@ RECIPES = (
     ncsnv2,
     bpd,
     nfe,
+    pfgm_speed.speed,
+    pfgm_ablations.ablations,
     pfgm_figures.norm_z,
     pfgm_figures.interpolation,
     pfgm_figures.temperature,

@@ -13,8 +13,9 @@ from genflow.claims.results import Results
 from genflow.estimates import Estimate
 
 PREDICTORS = (("ancestral", "ancestral"), ("reverse diffusion", "reverse_diffusion"))
-FAMILIES = (("VP", "vp"), ("VE", "ve"))
+FAMILIES = (("VP", "vp"), ("sub-VP", "subvp"), ("VE", "ve"))
 _NCSNPP, _DDPM = (score_sde(f, f"{f[:2]}_sde", f"{f[:2]}_ode") for f in ("ve/cifar10_ncsnpp", "vp/ddpm/cifar10"))
+_SUBVP_DDPM = score_sde("subvp/cifar10_ddpm_continuous", "subvp_sde", "subvp_ode")
 _README_PC = {
     ("vp", "ancestral", "", 1): Published(
         3.24, "FID", f"{BEST}; DDPM's network at 1,000 levels, ancestral sampling", SONG_README
@@ -50,6 +51,7 @@ def _pc_lines() -> list[Comparison]:
         samplers += [
             ("corrector alone", "pc", "_corrector", 2),
             ("ancestral with corrector", "pc", "_ancestral", 2),
+            ("Euler of the ODE with corrector", "pc", "_flow", 2),
             ("reverse diffusion with corrector", "pc", "", 2),
         ]
         for name, solver, variant, n in samplers:
@@ -63,11 +65,11 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
     norms = ", snr: 0.16, norms: batch" if scale == "full" else ""
     parts: list[str | Variant] = []
     for _, family in FAMILIES:
-        base = f"sde_pc_{family}_{scale}"
-        parts.append(base)
-        for variant, predictor in (("ancestral", "ancestral"), ("corrector", "none")):
+        base = f"sde_pc_{'ve' if family == 've' else 'vp'}_{scale}"
+        parts.append(base if family != "subvp" else Variant(f"sde_pc_subvp_{scale}", base, _SUBVP[scale]))
+        for variant, predictor in (("ancestral", "ancestral"), ("corrector", "none"), ("flow", "probability_flow")):
             changes = [f"process=[{family}_sde]", "solver=[pc]"]
-            more = _ANCESTRAL[family] if variant == "ancestral" else ""
+            more = _ANCESTRAL.get(family, "") if variant == "ancestral" else ""
             changes.append(f"solver_options={{pc: {{predictor: {predictor}{more}{norms}}}}}")
             if scale == "full":
                 changes += ["nfe=[2000]", f"process_options={{{family}_sde: {_FULL_OPTIONS[family]}}}"]
@@ -75,10 +77,18 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
     return tuple(parts)
 
 
-_ANCESTRAL = {"vp": "", "ve": ", variance: posterior"}
+_ANCESTRAL = {"ve": ", variance: posterior"}
 """Options of the published ancestral predictor of a family, beyond the defaults."""
 
-_FULL_OPTIONS = {"vp": "{levels: 1000}", "ve": "{head: score, sigma_min: 0.02, sigma_max: 100, levels: 1000}"}
+_SUBVP = {
+    "small": ("process=[subvp_sde, subvp_ode]",),
+    "full": ("process=[subvp_sde, subvp_ode]", "process_options={}"),
+}
+_FULL_OPTIONS = {
+    "vp": "{levels: 1000}",
+    "subvp": "{}",
+    "ve": "{head: score, sigma_min: 0.02, sigma_max: 100, levels: 1000}",
+}
 
 
 _SAMPLERS = (
@@ -88,6 +98,7 @@ _SAMPLERS = (
     ("reverse diffusion, corrected", "pc", ""),
     ("corrector alone", "pc", "_corrector"),
     ("Euler of the ODE", "euler", ""),
+    ("Euler of the ODE, corrected", "pc", "_flow"),
 )
 
 
@@ -146,6 +157,7 @@ pc = Recipe(
             for name, solver, v in (
                 ("ancestral", "ancestral", "_ancestral"),
                 ("reverse diffusion", "reverse_diffusion", ""),
+                ("Euler of the ODE", "euler", "_flow"),
             )
         ),
         *(
@@ -159,20 +171,21 @@ pc = Recipe(
     parts={scale: _pc_parts(scale) for scale in ("small", "full")},
     weights={
         f"sde_pc_{family}{variant}_full": (Weights(one.file, one.preset, modes, one.origin),)
-        for family, one in (("vp", _DDPM), ("ve", _NCSNPP))
+        for family, one in (("vp", _DDPM), ("subvp", _SUBVP_DDPM), ("ve", _NCSNPP))
         for variant, modes in (
             ("", one.process),
             ("_ancestral", (f"{family}_sde",)),
             ("_corrector", (f"{family}_sde",)),
+            ("_flow", (f"{family}_sde",)),
         )
     },
     draw=_draw_pc,
     notes=(
         "All at equal numbers of network calls: N is 100 at the small scale and 1,000 at the full one; a predictor "
         "with a corrector makes N steps of two calls.",
-        "The probability flow is Euler's step of the ODE; with a corrector it is not built. VE's ancestral sampler "
+        "The probability flow is Euler's step of the ODE. VE's ancestral sampler "
         "has the variance of the published one: of the next level, given the data as well.",
         "At full scale VP's file has DDPM's network, as the paper's table; VE's is NCSN++, for want of the other file "
-        "among the presets.",
+        "among the presets. Sub-VP's is the continuous one.",
     ),
 )
