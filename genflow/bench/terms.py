@@ -6,7 +6,7 @@ see plain options; done twice it changes nothing. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -51,8 +51,7 @@ def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tupl
     for name in config.process:
         entry = registries()["processes"].entry(name)
         owner = entry.family or name
-        own = _controlled(entry) if config.terms == "controlled" else _process_options(_tuned(config, name))
-        options[owner] = {**own, **options.get(owner, {})}
+        options[owner] = {**_own(config, name), **options.get(owner, {})}
     settled = replace(config, process_options={k: v for k, v in options.items() if v or k in config.process_options})
     origin.setdefault("process_options", source)
     if config.terms == "controlled":
@@ -64,10 +63,37 @@ def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tupl
     return settled, origin
 
 
+def taken(registry: str, name: str, options: Iterable[str]) -> list[str]:
+    """Those of some options that a class takes."""
+    kinds = registries()[registry].kinds(name) or {}
+    return [option for option in options if option in kinds]
+
+
 def _taken(registry: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a class takes."""
-    kinds = registries()[registry].kinds(name)
-    return {key: value for key, value in options.items() if kinds is not None and key in kinds}
+    return {key: options[key] for key in taken(registry, name, options)}
+
+
+def _own(config: BenchConfig, name: str) -> dict[str, Any]:
+    """The options of a process that the terms give it."""
+    if config.checkpoint or config.terms == "published":
+        return {}
+    if config.terms == "tuned":
+        return _process_options(_tuned(config, name))
+    return _controlled(registries()["processes"].entry(name))
+
+
+def check_given(config: BenchConfig, axes: Iterable[str]) -> None:
+    """Raises ConfigError where an axis is varied that an option has set besides; what the terms set gives way."""
+    sampler = CONTROLLED_SAMPLER if config.terms == "controlled" else {}
+    entries = map(registries()["processes"].entry, config.process)
+    owners = [("process", key, _own(config, e.name)) for e in entries for key in (e.family or e.name, e.name)]
+    owners += [("solver", name, sampler) for name in config.solver]
+    for axis in axes:
+        kind = "solver" if axis in SAMPLER else "process"
+        for what, name, own in owners:
+            given = getattr(config, f"{kind}_options").get(name, {}).get(AXES[axis]) if what == kind else None
+            if given not in (None, own.get(AXES[axis])):
+                raise ConfigError(f"{name}.{AXES[axis]} = '{given}' was given beside --{axis}; give one of the two")
 
 
 def _controlled(entry: Entry) -> dict[str, Any]:

@@ -103,7 +103,10 @@ FLAGS = ("dry_run", "calibrate", "only", "force", "keep_going", "time_limit")
 
 def _given(config: BenchConfig) -> bool:
     """Whether a part of the bench has options that it may refuse."""
-    return any(getattr(config, f"{part}_options") for part in ("process", "backbone", "solver", "dataset", "metric"))
+    from genflow.bench.axes import varied
+
+    parts = ("process", "backbone", "solver", "dataset", "metric")
+    return bool(varied(config)) or any(getattr(config, f"{part}_options") for part in parts)
 
 
 def _check(config: BenchConfig, plan: BenchPlan, calls: float) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from genflow.bench.axes import VARIED
 from genflow.bench.checkpoints import settle
 from genflow.bench.pairs import check_names
 from genflow.bench.terms import settle as settle_terms
@@ -13,7 +14,10 @@ from genflow.claims.studies import entry
 from genflow.config import TERMS, BenchConfig, ConfigError, build, flatten, option
 from genflow.registry import registries, unknown
 
-UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm")
+UNREAD = (
+    *("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm"),
+    *VARIED,
+)
 """Keys of a bench that no study reads; `nfe` is also the budget of the pushed paths of norm_z."""
 
 MOST_BITS = 24
