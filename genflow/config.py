@@ -171,6 +171,11 @@ class BenchConfig(TrainedNetworkConfig):
                 raise ConfigError(f"{f.name} is empty; give at least one value")
 
 
+def as_bench(config: BenchConfig, **changes: Any) -> BenchConfig:
+    """The bench of a configuration that has more than a bench, with fields changed."""
+    return BenchConfig(**{**{f.name: getattr(config, f.name) for f in dataclasses.fields(BenchConfig)}, **changes})
+
+
 # ---- leaves ----------------------------------------------------------------------------------------------
 
 
@@ -386,6 +391,7 @@ __all__ = [
     "BenchConfig",
     "ConfigError",
     "TrainConfig",
+    "as_bench",
     "build",
     "check_owners",
     "deciding",

@@ -211,7 +211,7 @@ def effects_tables(rows: Sequence[Row]) -> list[Table]:
 
 def _line(one: Effect) -> list[str]:
     low, high = es.interval(one.change)
-    between = "–" if math.isnan(low) else f"{es.short(low)} to {es.short(high)}"
+    between = "–" if math.isnan(low) else f"{es.short(low)} to {es.short(high)}".replace("-", "−")
     change = es.text(one.change.value, one.change.error, signed=True)
     return [one.name, change, between, es.chance(one.p), es.short(one.least), one.verdict]
 

@@ -16,6 +16,7 @@ from genflow.bench.cells import Cell, plan
 from genflow.bench.factorial import designs, effects_tables
 from genflow.bench.store import Store
 from genflow.bench.tables import collect, gaps_table, tables, terms_table, to_csv, to_markdown
+from genflow.bench.tune import search_table
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict
 from genflow.evaluate.protocol import check_protocols
@@ -58,7 +59,7 @@ def write_outputs(
     """
     rows = collect(store, cells)
     gaps = gaps_table(config.process, config.metric)
-    extra = (gaps, terms_table(config))
+    extra = (gaps, terms_table(config), search_table(config))
     shown = named_rows(rows)
     found = [*tables(shown, config.allow_mixed), *effects_tables(rows), *(table for table in extra if table)]
     record, held = read_record(store.root)
