@@ -25,6 +25,7 @@ EXIT_MEMORY, EXIT_DISK = 70, 74
 
 COMMANDS = {
     "bench": ("genflow.commands.bench", "Train, sample and measure a matrix of processes."),
+    "tune": ("genflow.commands.tune", "Search each process's best settings in one space for all."),
     "train": ("genflow.commands.train", "Train one process and write a checkpoint."),
     "import": ("genflow.commands.import_", "Make a checkpoint of a published PFGM or score-SDE file."),
     "average": ("genflow.commands.average", "Write a checkpoint with another average of a run's weights."),
@@ -126,6 +127,7 @@ SMALLER = {
     "sample": "take a smaller --sample-batch, fewer samples (--n), or less --nfe",
     "evaluate": "take a smaller --sample-batch, or fewer --samples",
     "bench": "take fewer --jobs, a smaller --train-batch-size or --sample-batch, or a smaller network or data set",
+    "tune": "take fewer --jobs, a smaller --train-batch-size or --sample-batch, or a smaller network or data set",
     "study": "take fewer --jobs, a smaller --train-batch-size or --sample-batch, or a smaller network or data set",
     "reproduce": "take --set jobs=1, or a smaller --set train.batch_size or sample_batch",
     "likelihood": "take a smaller --sample-batch",

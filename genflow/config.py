@@ -137,6 +137,12 @@ class BenchConfig(TrainedNetworkConfig):
         among=TERMS,
     )
     terms_file: str = option("", "file of tuned terms", place=True)
+    head: tuple[str, ...] = option((), "heads to vary; each process is trained with every one")
+    target: tuple[str, ...] = option((), "training targets to vary: own, stable; each is trained")
+    times: tuple[str, ...] = option((), "densities of training times to vary: clock, log_uniform, ...; each is trained")
+    weight: tuple[str, ...] = option((), "loss weights to vary: unit, likelihood, ...; each is trained")
+    grid: tuple[str, ...] = option((), "grids to vary, for solvers that have the option: edm, snr, ...")
+    end: tuple[str, ...] = option((), "ends of sampling to vary: none, mean, ...")
     inception: str = option(
         "", "file of Inception's weights; else $GENFLOW_WEIGHTS_DIR and the cache are searched", place=True
     )
@@ -163,6 +169,11 @@ class BenchConfig(TrainedNetworkConfig):
         for f in dataclasses.fields(self):
             if getattr(self, f.name) == () and f.default:
                 raise ConfigError(f"{f.name} is empty; give at least one value")
+
+
+def as_bench(config: BenchConfig, **changes: Any) -> BenchConfig:
+    """The bench of a configuration that has more than a bench, with fields changed."""
+    return BenchConfig(**{**{f.name: getattr(config, f.name) for f in dataclasses.fields(BenchConfig)}, **changes})
 
 
 # ---- leaves ----------------------------------------------------------------------------------------------
@@ -380,6 +391,7 @@ __all__ = [
     "BenchConfig",
     "ConfigError",
     "TrainConfig",
+    "as_bench",
     "build",
     "check_owners",
     "deciding",

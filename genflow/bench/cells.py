@@ -9,12 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from genflow.bench.axes import (
+    check_axes,
+    labels_of,
+    sampled_variants,
+    sampler_labels,
+    trained_variants,
+    variant,
+    varied,
+)
 from genflow.bench.contents import contents, listing
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
@@ -78,10 +88,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For people: "train pfgm seed 0", "sample vp_ode heun 20 seed 0"."""
+        """For people: "train pfgm seed 0", "sample vp_ode heun 20 head=noise seed 0"."""
         words = [
             self.spec.get("metric", self.kind),
-            *(self.labels.get(k) for k in ("process", "solver", "nfe")),
+            *(self.labels.get(k) for k in ("process", "solver", "nfe", "variant")),
         ]
         return " ".join(str(w) for w in words if w not in (None, "")) + f" seed {self.labels['seed']}"
 
@@ -114,11 +124,14 @@ def plan(config: BenchConfig) -> list[Cell]:
     listing.cache_clear()
     metrics = [registries()["metrics"].entry(m) for m in config.metric]
     fitting = list(pairs(config))
+    check_axes(config, fitting)
     cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": 0}) for m in metrics]
     for seed in config.seed:
-        models = _finished(config, fitting, seed) if config.checkpoint else _trained(config, fitting, seed)
-        cells += _seed_cells(config, metrics, models, seed)
-    return list({cell.key: cell for cell in cells}.values())
+        for one in trained_variants(config):
+            models = _finished(one, fitting, seed) if config.checkpoint else _trained(one, fitting, seed)
+            cells += _seed_cells(one, metrics, models, seed)
+    axes, known = varied(config), {cell.key: cell for cell in cells}
+    return [replace(cell, labels={**cell.labels, "variant": variant(cell.labels, axes)}) for cell in known.values()]
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,7 @@ def _trained(config: BenchConfig, fitting: Sequence[Pair], seed: int) -> Iterato
     for process, solver in fitting:
         cell = _train_cell(config, process, seed)
         labels = {"process": process.name, "seed": seed, "terms": terms_of(config, process.name)}
+        labels |= labels_of(config, process)
         yield _Model(process, solver, labels, known.setdefault(cell.key, cell), identity=_network(config))
 
 
@@ -185,8 +199,9 @@ def _seed_cells(config: BenchConfig, metrics: list[Entry], models: Iterable[_Mod
             for metric in metrics:
                 if needs(metric) == "model":
                     yield _metric_cell(config, metric, None, model.labels, model)
-        for nfe in config.nfe if model.solver.tags.get("budget", True) else (None,):
-            sampled = _sample_cell(config, model, nfe, seed)
+        budgets = config.nfe if model.solver.tags.get("budget", True) else (None,)
+        for one, nfe in product(sampled_variants(config, model.solver.name), budgets):
+            sampled = _sample_cell(one, model, nfe, seed)
             yield sampled
             for metric in metrics:
                 if needs(metric) == "samples":
@@ -236,7 +251,8 @@ def _train_cell(config: BenchConfig, process: Entry, seed: int) -> Cell:
         "device": config.device,
     }
     cost = 4.0 * config.train.steps * config.train.batch_size
-    return Cell("train", spec, {"process": process.family or process.name, "seed": seed}, cost=cost)
+    labels = {"process": process.family or process.name, "seed": seed, **labels_of(config, process)}
+    return Cell("train", spec, labels, cost=cost)
 
 
 def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int) -> Cell:
@@ -253,6 +269,7 @@ def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int)
         **model.identity,
     }
     labels = {**model.labels, "solver": model.solver.name, "nfe": nfe}
+    labels |= sampler_labels(config, model.process, model.solver)
     cost = float(config.samples * (nfe or OWN_NFE))
     return Cell("sample", spec, labels, model.parents, cost, model.folder)
 

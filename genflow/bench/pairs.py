@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from genflow.bench.terms import tuned_solver
 from genflow.config import BenchConfig, ConfigError, check_owners
 from genflow.evaluate.facts import settings
 from genflow.registry import Entry, registries
@@ -46,8 +47,8 @@ def _check_norm_solver(config: BenchConfig) -> None:
 
 
 def pairs(config: BenchConfig) -> Iterator[Pair]:
-    """Every (process, solver) that runs: same mode, nothing missing. A process that none of the solvers fits is an
-    error."""
+    """Every (process, solver) that runs: same mode, nothing missing; under tuned terms the solver that was found. A
+    process that none of the solvers fits is an error."""
     registry = registries()
     for name in config.process:
         process = registry["processes"].entry(name)
@@ -60,6 +61,7 @@ def pairs(config: BenchConfig) -> Iterator[Pair]:
                 + ", ".join(n for n, e in registry["solvers"].entries().items() if e.tags.get("mode") == mode)
             )
         able = [solver for solver in fitting if not lacking(process, solver)]
+        able = [solver for solver in able if solver.name == tuned_solver(config, name)] or able
         if not able:
             raise ConfigError(f"process '{name}' cannot be sampled by {lacking(process, fitting[0])}")
         yield from ((process, solver) for solver in able)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from genflow.bench.axes import VARIED, words_of_rows
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.store import Store
 from genflow.bench.terms import settle, specs, terms_of, words_of_differences
@@ -35,11 +36,12 @@ COLUMNS = (
     "low",
     "high",
     "network_seconds",
+    *VARIED,
 )
 """Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none. `terms`: see
 `genflow.process.terms`; rows of files without it have published ones. `low`, `high`: the bounds of an interval at 95 %,
 which the protocol explains, where the metric gives one. `network_seconds`: those of `seconds` that the samples' solver
-spent in the network."""
+spent in the network. Last the axes of `genflow.bench.axes`."""
 
 Row = dict[str, Any]
 
@@ -52,7 +54,7 @@ def collect(store: Store, cells: Iterable[Cell]) -> list[Row]:
         row
         | {
             "entry": cell.spec["metric"],
-            "terms": cell.labels.get("terms", ""),
+            **{key: cell.labels.get(key, "") for key in ("terms", *VARIED)},
             "of": "samples" if "solver" in cell.labels else "model",
             "training": training(row, next(filter(None, (one.folder for one in _line_of(cell, known))), "")),
         }
@@ -123,6 +125,7 @@ def tables(rows: Sequence[Row], mixed: bool = False) -> list[Table]:
             table.title += f", {terms[0]} terms" if len(stated) > 1 and not mixed else ""
             words = " and ".join(filter(None, terms))
             table.caption = f"{table.caption.removesuffix('.')}. Terms: {words}." if words else table.caption
+            table.caption += f" {differ}" if (differ := words_of_rows(own)) else ""
         found += made
     lost = unmeasured_table(rows)
     return found + ([lost] if lost else [])

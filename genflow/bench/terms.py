@@ -6,7 +6,7 @@ see plain options; done twice it changes nothing. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,9 +27,9 @@ from genflow.process.terms import (
 from genflow.registry import Entry, registries, unknown
 
 FORMAT = 1
-"""Of files of tuned terms: {terms: 1, search: words, backbone: name, dataset: name, processes: {name: {head, target,
-times, weight, options: {...}, solver, grid, end, solver_frame}}}; all but `processes` may be missing, and all within a
-process."""
+"""Of files of tuned terms: {terms: 1, search: words, backbone: name, dataset: name, seeds: [those of the search],
+processes: {name: {head, target, times, weight, options: {...}, solver, grid, end, solver_frame,
+solver_options: {...}}}, chosen: what `genflow.bench.tune` says of each}; all but `processes` may be missing, and all within a process."""
 
 
 def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tuple[BenchConfig, dict[str, str]]:
@@ -50,12 +50,14 @@ def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tupl
         return config, origin
     options = {name: dict(given) for name, given in config.process_options.items()}
     for name in config.process:
-        entry = registries()["processes"].entry(name)
-        owner = entry.family or name
-        own = _controlled(entry) if config.terms == "controlled" else _process_options(_tuned(config, name))
-        options[owner] = {**own, **options.get(owner, {})}
+        family = registries()["processes"].entry(name).family or name
+        owner = name if config.terms == "tuned" else family  # modes of a family may be tuned to different terms
+        options[owner] = {**_own(config, name), **options.get(family, {}), **options.get(owner, {})}
     settled = replace(config, process_options={k: v for k, v in options.items() if v or k in config.process_options})
     origin.setdefault("process_options", source)
+    if config.terms == "tuned":
+        tuned = [solver for name in config.process if (solver := tuned_solver(config, name))]
+        settled = replace(settled, solver=tuple(dict.fromkeys((*config.solver, *tuned))))
     if config.terms == "controlled":
         solvers = {name: dict(given) for name, given in config.solver_options.items()}
         for name in dict.fromkeys((*config.solver, settings(config, "norm_z").solver)):
@@ -65,10 +67,37 @@ def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tupl
     return settled, origin
 
 
+def taken(registry: str, name: str, options: Iterable[str]) -> list[str]:
+    """Those of some options that a class takes."""
+    kinds = registries()[registry].kinds(name) or {}
+    return [option for option in options if option in kinds]
+
+
 def _taken(registry: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a class takes."""
-    kinds = registries()[registry].kinds(name)
-    return {key: value for key, value in options.items() if kinds is not None and key in kinds}
+    return {key: options[key] for key in taken(registry, name, options)}
+
+
+def _own(config: BenchConfig, name: str) -> dict[str, Any]:
+    """The options of a process that the terms give it."""
+    if config.checkpoint or config.terms == "published":
+        return {}
+    if config.terms == "tuned":
+        return _process_options(_tuned(config, name))
+    return _controlled(registries()["processes"].entry(name))
+
+
+def check_given(config: BenchConfig, axes: Iterable[str]) -> None:
+    """Raises ConfigError where an axis is varied that an option has set besides; what the terms set gives way."""
+    sampler = CONTROLLED_SAMPLER if config.terms == "controlled" else {}
+    entries = map(registries()["processes"].entry, config.process)
+    owners = [("process", key, _own(config, e.name)) for e in entries for key in (e.family or e.name, e.name)]
+    owners += [("solver", name, sampler) for name in config.solver]
+    for axis in axes:
+        kind = "solver" if axis in SAMPLER else "process"
+        for what, name, own in owners:
+            given = getattr(config, f"{kind}_options").get(name, {}).get(AXES[axis]) if what == kind else None
+            if given not in (None, own.get(AXES[axis])):
+                raise ConfigError(f"{name}.{AXES[axis]} = '{given}' was given beside --{axis}; give one of the two")
 
 
 def _controlled(entry: Entry) -> dict[str, Any]:
@@ -100,6 +129,11 @@ def _tuned(config: BenchConfig, name: str) -> dict[str, Any]:
                 f"{config.terms_file} was tuned for {key} = '{facts[key]}', not '{getattr(config, key)}'; tune again, "
                 "or give other terms"
             )
+    if again := sorted(set(facts.get("seeds", ())).intersection(config.seed)):
+        raise ConfigError(
+            f"seed {', '.join(map(str, again))} chose the terms of {config.terms_file}, so a report on it would be too "
+            "good; give other seeds with --seed"
+        )
     entry, processes = registries()["processes"].entry(name), facts["processes"]
     found = next((processes[key] for key in (name, entry.family) if key in processes), None)
     if found is None:
@@ -122,7 +156,7 @@ def read_tuned(path: str) -> dict[str, Any]:
         raise ConfigError(f"the terms file {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(facts, dict) or facts.get("terms") != FORMAT or not isinstance(facts.get("processes"), dict):
         raise ConfigError(f"{path} is not a file of tuned terms: it needs the keys terms: {FORMAT} and processes")
-    allowed = (*(axis for axis in AXES if axis != "frame"), "options", "solver")
+    allowed = (*(axis for axis in AXES if axis != "frame"), "options", "solver", "solver_options")
     for name, terms in facts["processes"].items():
         if not isinstance(terms, dict):
             raise ConfigError(f"{path}: processes.{name} is not a mapping")
@@ -145,8 +179,13 @@ def sampler_options(config: BenchConfig, process: str, solver: str) -> dict[str,
     if config.terms != "tuned":
         return given
     tuned = _tuned(config, process)
-    own = {AXES[axis]: tuned[axis] for axis in SAMPLER if axis in tuned}
+    own = {**tuned.get("solver_options", {}), **{AXES[axis]: tuned[axis] for axis in SAMPLER if axis in tuned}}
     return {**(_taken("solvers", solver, own) if tuned.get("solver", solver) == solver else {}), **given}
+
+
+def tuned_solver(config: BenchConfig, process: str) -> str:
+    """The solver that a search found for a process; "" where terms do not name one."""
+    return str(_tuned(config, process).get("solver", "")) if config.terms == "tuned" else ""
 
 
 # ---- what is said of them --------------------------------------------------------------------------------------------
@@ -163,14 +202,15 @@ def specs(config: BenchConfig) -> dict[str, dict[str, str]]:
     found = {}
     for name in config.process:
         entry = registries()["processes"].entry(name)
-        given = config.process_options
-        options = {**given.get(entry.family, {}), **given.get(name, {})}
+        own = config.process_options
+        options = {**own.get(entry.family, {}), **own.get(name, {})}
         solvers = map(registries()["solvers"].entry, config.solver)
         fitting = [s for s in solvers if s.tags.get("mode", "ode") == entry.tags.get("mode", "ode")]
         stepping = [s for s in fitting if s.tags.get("budget", True)] or fitting  # adaptive ones have no grid
         samplers = [sampler_options(config, name, solver.name) for solver in stepping] or [{}]
         described_each = [described(entry.family, options, sampler) for sampler in samplers]
         found[name] = described_each[0] | {axis: _each(one[axis] for one in described_each) for axis in SAMPLER}
+        found[name] |= {axis: _each(given) for axis in AXES if (given := getattr(config, axis, ()))}
     return found
 
 

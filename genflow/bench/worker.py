@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 import genflow
 from genflow.bench import shards
+from genflow.bench.axes import solver_variants, trained_variants
 from genflow.bench.cells import REAL
 from genflow.bench.checkpoints import content_of
 from genflow.bench.data import UnavailableData, data_of
@@ -85,8 +87,9 @@ class Worker:
         reason = Execution(**config.network).why_not(config.device)
         if reason:
             raise ValueError(reason)
-        for name in (*config.solver, config.norm.solver):
-            genflow.get_solver(name, **config.solver_options.get(name, {}))
+        norm = config.norm.solver
+        for name, options in (*solver_variants(config), (norm, config.solver_options.get(norm, {}))):
+            genflow.get_solver(name, **options)
         for folder in config.checkpoint:
             _, backbone = genflow.load(folder)
             if not isinstance(self.dataset, UnavailableData) and tuple(backbone.shape) != tuple(self.dataset.shape):
@@ -94,8 +97,9 @@ class Worker:
                     f"checkpoint: {folder} makes samples of shape {tuple(backbone.shape)}, and examples of "
                     f"'{config.dataset}' have {tuple(self.dataset.shape)}; give the data set it was trained on"
                 )
-        for name in () if config.checkpoint else config.process:
-            _, backbone = self.fresh(name)
+        variants = () if config.checkpoint else tuple(trained_variants(config))
+        for variant, name in product(variants, config.process):
+            _, backbone = self.fresh(name, variant)
             check_data(self.dataset, getattr(backbone, "classes", 0))
         check_metrics(config, self.dataset)
 
@@ -103,9 +107,9 @@ class Worker:
         metric: Metric = registries()["metrics"].get(name, **self.config.metric_options.get(name, {}))
         return metric
 
-    def fresh(self, name: str) -> tuple[Process, Any]:
-        """A process of the bench, fitted to the data, and a network for it that is not trained."""
-        config, entry = self.config, registries()["processes"].entry(name)
+    def fresh(self, name: str, variant: BenchConfig | None = None) -> tuple[Process, Any]:
+        """A process of the bench or of a variant of it, fitted to the data, and a network that is not trained."""
+        config, entry = variant or self.config, registries()["processes"].entry(name)
         options = {**config.process_options.get(entry.family, {}), **config.process_options.get(name, {})}
         process = self._process(name, options)
         return process, self._backbone(process.extra_channels, config.backbone_options.get(config.backbone, {}))

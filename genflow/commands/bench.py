@@ -50,13 +50,19 @@ if TYPE_CHECKING:
 @click.option("--time-limit", metavar="TIME", help="Stop as by a signal after this time: 90s, 30m, 1h30m, 2d.")
 def bench_command(config_file: Path | None, **given: Any) -> int:
     from genflow.bench.checkpoints import settle
+
+    flags = Flags(*(given.pop(name) for name in FLAGS))
+    return run_bench(*settle(*resolve(BenchConfig, config_file, given)), flags)
+
+
+def run_bench(config: BenchConfig, origin: dict[str, str], flags: Flags) -> int:
+    """Plans a bench, runs what is missing of it and writes its outputs, or prints the plan; the exit code."""
     from genflow.bench.choose import prepare
     from genflow.bench.start import check_place
     from genflow.bench.store import BusyError
     from genflow.bench.terms import settle as settle_terms
 
-    flags = Flags(*(given.pop(name) for name in FLAGS))
-    config, origin = settle_terms(*settle(*resolve(BenchConfig, config_file, given)))
+    config, origin = settle_terms(config, origin)
     check_place(config)
     plan = prepare(config, flags.only, flags.force)
     plan.store.check_place()
@@ -103,8 +109,10 @@ FLAGS = ("dry_run", "calibrate", "only", "force", "keep_going", "time_limit")
 
 def _given(config: BenchConfig, origin: dict[str, str]) -> bool:
     """Whether a part of the bench has options that it may refuse; those of controlled terms are known to be allowed."""
+    from genflow.bench.axes import varied
+
     keys = [f"{part}_options" for part in ("process", "backbone", "solver", "dataset", "metric")]
-    return any(getattr(config, key) and origin.get(key) != "controlled terms" for key in keys)
+    return bool(varied(config)) or any(getattr(config, key) and origin.get(key) != "controlled terms" for key in keys)
 
 
 def _check(config: BenchConfig, plan: BenchPlan, calls: float) -> Any:

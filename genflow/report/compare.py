@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genflow.bench.axes import VARIED, named_rows
 from genflow.bench.cells import REAL
 from genflow.bench.tables import Row, Table, by_setting, to_markdown, training
 from genflow.checkpoint import write_file
@@ -54,7 +55,7 @@ def open_bench(folder: Path) -> Bench:
         raise ConfigError(f"'{folder}' has no results.csv; write it with `genflow report {folder}`")
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [_row(line, config) for line in csv.DictReader(file)]
+            rows = named_rows(_row(line, config) for line in csv.DictReader(file))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not a bench's results.csv ({error}); write it again") from None
     return Bench(folder, config, rows, read_record(folder)[0])
@@ -66,6 +67,7 @@ def _row(line: Mapping[str, str], config: BenchConfig) -> Row:
     known = registries()["solvers"].entries().get(line["solver"])  # an unknown solver is taken to choose its own steps
     fixed = known is not None and known.tags.get("budget", True) and numbers["nfe"] is not None
     whole = {"n": int(line["n"]), "seed": int(line["seed"]), "budget": round(numbers["nfe"]) if fixed else None}
+    words |= {axis: line.get(axis) or "" for axis in VARIED}
     words["terms"] = line.get("terms") or ("" if words["process"] == REAL else "published")
     row = {**words, **numbers, **whole, "entry": owner(words["metric"], config.metric)}
     return row | {"training": training(row, "checkpoint" if config.checkpoint else "")}

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genflow.bench.cells import REAL, Cell
+from genflow.bench.factorial import Design
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, by_setting, estimate
 from genflow.config import BenchConfig
 from genflow.estimates import meaning
-from genflow.evaluate.facts import MODEL, NFE, facts, headline, settings, title
+from genflow.evaluate.facts import MODEL, NFE, axis, facts, headline, settings, title
 from genflow.report.palette import GREY, palette
 
 if TYPE_CHECKING:
@@ -49,14 +50,17 @@ def slug(words: str) -> str:
     return re.sub(r"[^\w.-]+", "-", words).strip("-") or "x"
 
 
-def draw(config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequence[Row]) -> list[Figure]:
-    """Draws everything into plots/, in the order of the page."""
+def draw(
+    config: BenchConfig, store: Store, cells: Sequence[Cell], rows: Sequence[Row], effects: Sequence[Design] = ()
+) -> list[Figure]:
+    """Draws everything into plots/, in the order of the page; `effects` are the designs of a bench that varies axes."""
     folder = store.root / "plots"
     folder.mkdir(parents=True, exist_ok=True)
     colours = palette([*config.process, *(r["process"] for r in rows if r["process"] != REAL)])
     studies = norm_studies(store, cells)
     return [
         *quality_figures(rows, folder, colours),
+        *effects_figures(effects, rows, folder),
         *_model_figures(rows, studies, loss_curves(store, cells), folder, colours),
         *sample_figures(config, store, cells, folder, colours),
         *nearest_figures(config, store, cells, folder),
@@ -79,6 +83,25 @@ def quality_figures(rows: Sequence[Row], folder: Path, colours: Mapping[str, str
             caption = f"{spread} Solvers that choose their own steps are points at their mean NFE.".lstrip()
             name = title(metric, facts(next(r for r in own if r["metric"] == metric)))
             found.append(Figure(f"{name} against NFE", path, caption, "wide" if metric == first else "plot"))
+    return found
+
+
+def effects_figures(effects: Sequence[Design], rows: Sequence[Row], folder: Path) -> list[Figure]:
+    """A plot of every balanced design."""
+    from genflow.report.effects import effects_plot
+
+    found = []
+    for one in effects:
+        fact = facts(next(row for row in rows if row["metric"] == one.metric))
+        path = folder / f"effects_{slug(f'{one.metric} {one.where}'.strip())}.png"
+        if effects_plot(one, axis(one.metric, fact), path):
+            heading = f"Effects on {title(one.metric, fact)}" + (f" ({one.where})" if one.where else "")
+            caption = (
+                "Filled dots are main effects, open ones interactions; bars are 95 % intervals over training seeds, "
+                "where there are several. Dark: differs from 0 after Holm's correction. "
+                f"{fact.better.capitalize()} is better."
+            )
+            found.append(Figure(heading, path, caption, "wide"))
     return found
 
 

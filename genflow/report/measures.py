@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 from genflow import estimates as es
 from genflow.bench.cells import REAL
@@ -82,6 +83,7 @@ class Lead:
         judgement: With Holm's correction for the lines of the summary.
         p: With that correction; NaN where there is no test.
         tests: How many tests the summary has.
+        group: What its rows have in common where others differ; see `groups`.
     """
 
     metric: str
@@ -93,6 +95,7 @@ class Lead:
     judgement: es.Judgement
     p: float
     tests: int = 1
+    group: str = ""
 
     @property
     def least_seen(self) -> float:
@@ -114,22 +117,41 @@ LEADER_COLUMNS = [
 ]
 
 
-def leaders(rows: Sequence[Row]) -> list[Lead]:
-    """The process ahead on each metric: at each budget, among adaptive solvers, and with each process at its best.
+def groups(rows: Sequence[Row], mixed: bool = False) -> dict[str, list[Row]]:
+    """Rows that may be ranked together, by what they have in common: terms, and the values of varied axes of training.
+
+    Arguments:
+        rows: Of a bench, as `genflow.bench.axes.named_rows` gives them.
+        mixed: All may be.
+    """
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["process"] != REAL:
+            key = ("", "") if mixed else (row.get("terms") or "", row.get("variant") or "")
+            found.setdefault(key, []).append(row)
+    several = len({terms for terms, _ in found}) > 1
+    named = {(f"{terms} terms" if several and terms else "", variant): own for (terms, variant), own in found.items()}
+    return {", ".join(filter(None, key)): own for key, own in named.items()}
+
+
+def leaders(rows: Sequence[Row], mixed: bool = False) -> list[Lead]:
+    """The process ahead on each metric: at each budget, among adaptive solvers, and with each process at its best; in
+    each of the `groups`.
 
     The verdict is on "the process with the best mean is better"; all of them are one family of tests.
     """
     found = []
-    metrics = {r["metric"]: facts(r) for r in rows if r["process"] != REAL}
-    for metric, fact in sorted(metrics.items(), key=lambda item: item[1].order):
-        own = measured(rows, metric)
+    metrics, apart = {r["metric"]: facts(r) for r in rows if r["process"] != REAL}, groups(rows, mixed)
+    for (metric, fact), group in product(sorted(metrics.items(), key=lambda item: item[1].order), apart):
+        own = measured(apart[group], metric)
         if fact.sign and fact.ranked and own:
-            found += [_lead(metric, where, best_of_each(group, fact.sign), fact) for where, group in _places(own)]
+            leads = [_lead(metric, where, best_of_each(some, fact.sign), fact) for where, some in _places(own)]
+            found += [replace(one, group=group, where=", ".join(filter(None, (one.where, group)))) for one in leads]
     judged = [one.judgement for one in found]
     together, adjusted = es.together(judged), es.holm([one.p for one in judged])
     tests = sum(not math.isnan(one.p) for one in judged)
     return [
-        Lead(one.metric, one.where, one.name, one.first, one.second, one.gap, judgement, p, tests)
+        replace(one, judgement=judgement, p=p, tests=tests)
         for one, judgement, p in zip(found, together, adjusted, strict=True)
     ]
 
@@ -161,7 +183,7 @@ def _lead(metric: str, where: str, ranked: Sequence[Setting], fact: Number) -> L
 
 def _name(one: Setting, where: str) -> str:
     """The process, with what `where` leaves open."""
-    if where == "as measured" or not one.solver:
+    if where.startswith("as measured") or not one.solver:
         return one.process
     calls = "" if where.startswith("NFE ") or math.isnan(one.nfe) else f" at {one.nfe:.3g}"
     return f"{one.process}, {one.solver}{calls}"

@@ -22,7 +22,7 @@ from genflow.evaluate.facts import direction, headline
 from genflow.report.cautions import cautions
 from genflow.report.citations import bibtex, cite, used
 from genflow.report.figures import Figure, one_file
-from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, leaders, measured
+from genflow.report.measures import LEADER_COLUMNS, Lead, best_of_each, groups, leaders, measured
 from genflow.report.palette import palette
 from genflow.report.record import OUTPUTS, Record
 from genflow.report.words import REAL_SPLIT, WORDS, is_real
@@ -47,7 +47,7 @@ class Content:
 def page(content: Content) -> str:
     """The page as text; every value is escaped by the template engine."""
     config, rows = content.config, content.rows
-    ahead = leaders(rows)
+    ahead, apart = leaders(rows, config.allow_mixed), groups(rows, config.allow_mixed)
     citations = cite(used(config))
     seconds = [cell_seconds(content.store, cell) for cell in content.cells]
     return render(
@@ -59,8 +59,8 @@ def page(content: Content) -> str:
         cells=list(zip(content.cells, seconds, strict=True)),
         seconds=sum(seconds),
         one_seed=len(config.seed) == 1,
-        cards=cards(rows),
-        lead=lead(rows, ahead),
+        cards=cards(rows, config.allow_mixed),
+        lead=summary(rows, ahead, list(apart)),
         leaders=Table("Who is ahead", LEADER_COLUMNS, [one.cells() for one in ahead], ""),
         cautions=cautions(config, rows, content.missing, content.record.notes),
         tables=[(table, marked(table)) for table in content.tables],
@@ -159,13 +159,15 @@ def _leading(text: str) -> float | None:
         return None
 
 
-def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The headline: each process's best setting on the first metric, the best first, beside real against real."""
+def cards(rows: Sequence[Row], mixed: bool = False) -> list[dict[str, str]]:
+    """The headline: each process's best setting on the first metric, the best first, beside real against real; rows
+    that are not ranked together come one group after the other."""
     metric = headline(rows)
     real = real_of(rows, metric)
     real = real if real and real["value"] else None
     result = []
-    for best in best_of_each(measured(rows, metric), direction(rows, metric)):
+    sign, apart = direction(rows, metric), groups(rows, mixed).values()
+    for best in (one for own in apart for one in best_of_each(measured(own, metric), sign)):
         times = f"{short(best.value / real['value'])} × real against real" if real else ""
         how = ". ".join(filter(None, (f"best {metric}: {best.how}", times)))
         result.append({"what": best.process, "value": best.text, "how": how})
@@ -180,13 +182,30 @@ def cards(rows: Sequence[Row]) -> list[dict[str, str]]:
     return result
 
 
-def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None) -> str:
-    """A verdict in words on the first metric, by the tests of `ahead` or of the rows."""
+MOST_GROUPS = 3
+"""More groups than this have no sentence each."""
+
+
+def summary(rows: Sequence[Row], ahead: Sequence[Lead], apart: Sequence[str]) -> str:
+    """A verdict in words for each group of rows that are ranked together; where they are many, where to look."""
+    if len(apart) > MOST_GROUPS:
+        return (
+            f"Processes are ranked within each of {len(apart)} settings of the varied axes, not across them; the "
+            "tables of effects say what each axis changes."
+        )
+    said = [(group, lead(rows, ahead, group)) for group in apart]
+    return " ".join(f"With {group}: {words}" if group and words else words for group, words in said)
+
+
+def lead(rows: Sequence[Row], ahead: Sequence[Lead] | None = None, group: str = "") -> str:
+    """A verdict in words on the first metric, by the tests of `ahead` or of the rows; in one of the `groups`."""
     metric, ahead = headline(rows), leaders(rows) if ahead is None else ahead
-    ranked = best_of_each(measured(rows, metric), direction(rows, metric))
+    own = groups(rows).get(group, rows)
+    ranked = best_of_each(measured(own, metric), direction(rows, metric))
     if not ranked:
         return ""
-    name = ahead[0].name if (ahead := [one for one in ahead if one.metric == metric]) else metric
+    ahead = [one for one in ahead if one.metric == metric and one.group == group]
+    name = ahead[0].name if ahead else metric
     first, *others = (f"{e.process} ({e.how}) with {e.text}" for e in ranked)
     if not others:
         return f"{name}: {first}. There is no other process to compare it with."

@@ -17,12 +17,17 @@ GREY = "#7a8594"
 
 
 def palette(processes: Iterable[str]) -> dict[str, str]:
-    """Name -> colour, in the order given; a family (the name of a trained model) has the colour of its first member."""
-    names = list(dict.fromkeys(processes))
+    """Name -> colour, in the order given; a family (the name of a trained model) has the colour of its first member.
+
+    Where a process is there with axes varied, "pfgm head=noise", its bare name has no colour.
+    """
+    given = list(dict.fromkeys(processes))
+    names = [name for name in given if not any(other.startswith(f"{name} ") for other in given)]  # none of its own
     wheel = COLOURS if len(names) <= len(COLOURS) else MUTED
     colours = {name: wheel[i % len(wheel)] for i, name in enumerate(names)}
     entries = registries()["processes"].entries()
     for name in names:
-        family = entries[name].family if name in entries else ""
-        colours.setdefault(family or name, colours[name])
+        base, _, variant = name.partition(" ")
+        family = entries[base].family if base in entries else ""
+        colours.setdefault(f"{family} {variant}".rstrip() if family else name, colours[name])
     return colours

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from genflow.bench.axes import differing, named, named_rows
 from genflow.bench.cells import Cell, plan
+from genflow.bench.factorial import designs, effects_tables
 from genflow.bench.store import Store
 from genflow.bench.tables import collect, gaps_table, tables, terms_table, to_csv, to_markdown
+from genflow.bench.tune import search_table
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict
 from genflow.evaluate.protocol import check_protocols
@@ -57,8 +60,9 @@ def write_outputs(
     """
     rows = collect(store, cells)
     gaps = gaps_table(config.process, config.metric)
-    extra = (speed_table(rows), gaps, terms_table(config))
-    found = [*tables(rows, config.allow_mixed), *(table for table in extra if table)]
+    extra = (speed_table(rows), gaps, terms_table(config), search_table(config))
+    shown = named_rows(rows)
+    found = [*tables(shown, config.allow_mixed), *effects_tables(rows), *(table for table in extra if table)]
     record, held = read_record(store.root)
     text = to_markdown(found, record.commands[-1] if again and record.commands else command)
     stamp = digest(config, store, cells)
@@ -80,8 +84,10 @@ def write_outputs(
     write_file(store.root / "tables.md", text)
     write_file(store.root / "tables.tex", to_latex(found, record.commands[-1]))
     write_file(store.root / "citations.bib", bibtex(cite(used(config))))
-    figures = draw(config, store, cells, rows)
-    content = Content(config, store, cells, unfinished(config, cells), rows, found, figures, record)
+    axes = differing(rows)
+    seen = [replace(cell, labels=named(dict(cell.labels), axes)) for cell in cells]
+    figures = draw(config, store, seen, shown, designs(rows))
+    content = Content(config, store, seen, unfinished(config, cells), shown, found, figures, record)
     write_file(store.root / "report.html", page(content))
     write_record(store.root, record, stamp)
     return Outcome(text, True)
@@ -96,7 +102,14 @@ def unfinished(config: BenchConfig, cells: Sequence[Cell]) -> list[Cell]:
 def digest(config: BenchConfig, store: Store, cells: Sequence[Cell]) -> str:
     """Hash of what the outputs show, which includes the contents of the cells, and of the code that draws them."""
     here = Path(__file__).parent
-    shared = ("bench/tables.py", "estimates.py", "evaluate/__init__.py", "evaluate/facts.py")
+    shared = (
+        "bench/tables.py",
+        "bench/axes.py",
+        "bench/factorial.py",
+        "estimates.py",
+        "evaluate/__init__.py",
+        "evaluate/facts.py",
+    )
     sources = sorted([*here.iterdir(), *(here.parent / name for name in shared)])
     content = b"".join(path.read_bytes() for path in sources if path.is_file())
     facts: Any = json.dumps([to_dict(config), [[cell.key, store.contents(cell.key)] for cell in cells]]).encode()

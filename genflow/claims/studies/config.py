@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from genflow.bench.axes import VARIED
 from genflow.bench.checkpoints import settle
 from genflow.bench.pairs import check_names
 from genflow.bench.terms import settle as settle_terms
 from genflow.claims.studies import entry
-from genflow.config import TERMS, BenchConfig, ConfigError, build, flatten, option
+from genflow.config import TERMS, BenchConfig, ConfigError, as_bench, build, flatten, option
 from genflow.registry import registries, unknown
 
-UNREAD = ("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm")
+UNREAD = (
+    *("metric", "metric_options", "allow_mixed", "bpd.examples", "bpd.rtol", "bpd.atol", "norm.nfe", "slurm"),
+    *VARIED,
+)
 """Keys of a bench that no study reads; `nfe` is also the budget of the pushed paths of norm_z."""
 
 MOST_BITS = 24
@@ -113,5 +117,4 @@ def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyC
 
 def bench_of(config: StudyConfig, **changes: Any) -> BenchConfig:
     """The bench whose models and samples a study uses, in its own folder; with fields changed."""
-    values = {f.name: getattr(config, f.name) for f in fields(BenchConfig)}
-    return BenchConfig(**{**values, "metric": ("fd",), "metric_options": {}, "out": config.models, **changes})
+    return as_bench(config, **{"metric": ("fd",), "metric_options": {}, "out": config.models, **changes})
