@@ -38,6 +38,7 @@ class EDMChurn(FixedStep):
 
     mode = "sde"
     order = 2
+    step_calls = 2
     needs = ("sde", "data", "affine")
 
     def __init__(
@@ -54,12 +55,6 @@ class EDMChurn(FixedStep):
         require("edm_churn", {"S_tmax": (S_tmax, S_tmax >= S_tmin, f"a number of at least S_tmin = {S_tmin:g}")})
         self.S_churn, self.S_tmin, self.S_tmax, self.S_noise = S_churn, S_tmin, S_tmax, S_noise
         self.raised: dict[float, Tensor] = {}
-
-    def plan(self, nfe: int) -> list[int]:
-        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
-
-    def plan_steps(self, steps: int) -> list[int]:
-        return [2] * (steps - 1) + [1]
 
     def begin(self, field: FieldLike, times: Tensor) -> Self:
         fresh = copy.copy(self)

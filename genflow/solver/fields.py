@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, TypedDict, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,9 +12,19 @@ from torch import Tensor
 from genflow.process.clock import Clock, NativeClock
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
+from genflow.solver.noise import Noise
 
 Observer = Callable[[Tensor, float], None]
 """Called with (x, t) at the start and after every accepted step."""
+
+
+class How(TypedDict, total=False):
+    """Keywords of a solve; see `genflow.solver.base.Solver.solve`."""
+
+    nfe: int | None
+    grid: Tensor | None
+    noise: Noise | None
+    observer: Observer | None
 
 
 class FieldLike(Protocol):

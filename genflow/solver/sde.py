@@ -110,12 +110,7 @@ class HeunSDE(FreeDiffusion):
     """
 
     order = 2
-
-    def plan(self, nfe: int) -> list[int]:
-        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
-
-    def plan_steps(self, steps: int) -> list[int]:
-        return [2] * (steps - 1) + [1]
+    step_calls = 2
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if calls == 1:
