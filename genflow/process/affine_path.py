@@ -12,7 +12,7 @@ from torch import Tensor
 from genflow.placing import place
 from genflow.process.bases import Base, Gaussian
 from genflow.process.memory import Memory, RowNumbers, crosses
-from genflow.process.shapes import in_float64, like_rows, over
+from genflow.process.shapes import check_floating, in_float64, like_rows, over
 
 
 class Coefficients(NamedTuple):
@@ -65,10 +65,11 @@ class AffinePath(ABC):
             return Coefficients(*(over(value, x) for value in self.coefficients(in_float64(t))))
 
         def make() -> Coefficients:
+            check_floating(x)
             numbers = self.numbers(t.detach().double().cpu().reshape(1), x)
             return self.placed(torch.stack(numbers).to(x.device, x.dtype, non_blocking=True), x)
 
-        found: Coefficients = self._coefficients.get((float(t), x.ndim, x.dtype, x.device), make)
+        found: Coefficients = self._coefficients.get((float(t), x.shape[1:], x.dtype, x.device), make)
         return found
 
     def numbers(self, t: Tensor, x: Tensor) -> list[Tensor]:

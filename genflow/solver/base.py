@@ -182,14 +182,14 @@ class FixedStep(Solver):
         announce(field, solver.evaluated(times, plan), x)
         if observer:
             observer(x, float(times[0]))
-        lookout = Lookout(field, times, plan)
+        lookout, each = Lookout(field, times, plan), times.unbind()
         lookout.mark(0, solver, x, noise)
         for i, calls in enumerate(plan):
-            x = solver.step(field, x, times[i], times[i + 1], noise, calls)
+            x = solver.step(field, x, each[i], each[i + 1], noise, calls)
             if observer or (i + 1) % Lookout.EVERY == 0 or i + 1 == len(plan):
                 lookout.look(i + 1, solver, x, noise)
             if observer:
-                observer(x, float(times[i + 1]))
+                observer(x, float(each[i + 1]))
         return Solution(x, (field.evaluations - before) / len(x), t=float(times[-1]))
 
     def times(self, field: FieldLike, steps: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, HasDDIMStep, read
+from genflow.solver.fields import FieldLike, read
 from genflow.solver.noise import Noise
 
 
@@ -68,8 +68,10 @@ def moved(x: Combination, h: float, weights: tuple[float, ...], slopes: list[Com
 
 
 def inner_times(t: Tensor, s: Tensor, calls: int) -> list[Tensor]:
-    """Times of the stages after the first."""
-    return [s if sum(row) == 1 else t + sum(row) * (s - t) for row in _STAGES[calls][0]]
+    """Times of the stages after the first, where the steps go from t to s, () or (n,)."""
+    shares = [sum(row) for row in _STAGES[calls][0]]
+    found = {share: s if share == 1 else t + share * (s - t) for share in {*shares}}
+    return [found[share] for share in shares]
 
 
 class RungeKutta(FixedStep):
@@ -82,8 +84,8 @@ class RungeKutta(FixedStep):
         return [int(self.order)] * steps
 
     def evaluated(self, times: Tensor, plan: list[int]) -> Tensor:
-        inner = [inner_times(times[i], times[i + 1], calls) for i, calls in enumerate(plan) if calls > 1]
-        return torch.stack([*times, *(time for stages in inner for time in stages)])
+        inner = [time for calls in {*plan} for time in inner_times(times[:-1], times[1:], calls)]
+        return torch.cat([times, *inner])
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         return runge_kutta(field, x, t, s, calls)[0]
@@ -124,6 +126,8 @@ class DDIM(FixedStep):
     order = 1
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        if not isinstance(field, HasDDIMStep):
+        step = getattr(field, "ddim_step", None)
+        if step is None:
             raise ValueError("ddim needs posterior means, which this field does not give; use another ODE solver")
-        return field.ddim_step(x, t, s)
+        found: Tensor = step(x, t, s)
+        return found
