@@ -29,7 +29,8 @@ from genflow.registry import Entry, registries, unknown
 FORMAT = 1
 """Of files of tuned terms: {terms: 1, search: words, backbone: name, dataset: name, seeds: [those of the search],
 processes: {name: {head, target, times, weight, options: {...}, solver, grid, end, solver_frame,
-solver_options: {...}}}, chosen: what `genflow.bench.tune` says of each}; all but `processes` may be missing, and all within a process."""
+solver_options: {...}}}, chosen: what `genflow.bench.tune` says of each}; all but `processes` may be missing, and all
+within a process."""
 
 
 def settle(config: BenchConfig, origin: Mapping[str, str] | None = None) -> tuple[BenchConfig, dict[str, str]]:

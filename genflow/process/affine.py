@@ -39,7 +39,7 @@ from genflow.process.memory import Memory, crosses
 from genflow.process.noise_levels import NoiseLevels
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import Shard, posterior_mean
-from genflow.process.rules import Rule, combined, linear_rule, mix
+from genflow.process.rules import Rule, combined, linear_rules, mix
 from genflow.process.shapes import dimension, in_float64, like_rows, over
 from genflow.process.weighting import DATA_WEIGHTS
 
@@ -202,22 +202,35 @@ class AffineProcess(NoiseLevels):
         return Memory()
 
     def rule(self, x: Tensor, t: Tensor) -> Rule | None:
-        """How velocity, means and score follow from x and an output, as numbers: for one time and a linear head.
+        """How velocity, means and score follow from x and `Head.regressor`, as numbers: at one time of a linear head.
 
         Kept, since a solver asks at the times of its grid in every batch; None where there is no such rule.
         """
-        head = self.prediction
-        if t.ndim or t.requires_grad or head.by_state or not (head.linear and self.is_affine and x.is_floating_point()):
+        if t.ndim or t.requires_grad or not (self._has_rules and x.is_floating_point()):
             return None
 
         def make() -> Rule:
             self.check_time(t)
-            one = torch.ones(1, 1, dtype=torch.float64)
-            c = Coefficients(*(over(value, one) for value in self.coefficients(t.double().cpu())))
-            return linear_rule(self.prediction, c)
+            return self._rules_at([float(t)])[0]
 
         found: Rule = self._rules.get(float(t), make)
         return found
+
+    @cached_property
+    def _has_rules(self) -> bool:
+        return self.prediction.linear and self.is_affine
+
+    def _rules_at(self, times: list[float]) -> list[Rule]:
+        t, one = torch.tensor(times, dtype=torch.float64), torch.ones(len(times), 1, dtype=torch.float64)
+        c = Coefficients(*(over(value, one).expand(len(t), 1) for value in self.coefficients(t)))
+        return linear_rules(self.prediction.linear_head, c)
+
+    def prepare(self, t: Tensor, x: Tensor, *, noise_level: bool) -> None:
+        super().prepare(t, x, noise_level=noise_level)
+        low, high = sorted(self.training_interval)
+        new = [s for s in t.tolist() if low <= s <= high and s not in self._rules] if self._has_rules else []
+        for s, rule in zip(new, self._rules_at(new) if new else [], strict=True):
+            self._rules.put(s, rule)
 
     def numbers(self, t: Tensor, x: Tensor) -> list[Tensor]:
         found = super().numbers(t, x)
@@ -236,14 +249,18 @@ class AffineProcess(NoiseLevels):
             raise ValueError(self.why_not("score"))
         state = x.value()
         if rule := self.rule(state, t):
+            output = self._regressor(output, state, t)
             return [combined(x, output, getattr(rule, name)) for name in names]
         if t.ndim or t.requires_grad or not isinstance(self.prediction, PoissonField) or not self.is_affine:
             return self._computed(names, output, x, t)
         self.check_time(t)
         c = self.at(t, state)
         slope = Combination.of(output[:, :-1], per=self.prediction.divisor(output, state, c))
-        found = {"velocity": slope, "base": slope, "data": x - float(self.coefficients(t.double())[1]) * slope}
-        return [found[name] for name in names]
+        return [x - self.schedule_at(t)[1] * slope if name == "data" else slope for name in names]
+
+    def _regressor(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        head = self.prediction
+        return head.regressor(output, x, self.at(t, x)) if head.by_state else output
 
     def _computed(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
         if "base" not in names:
@@ -254,18 +271,18 @@ class AffineProcess(NoiseLevels):
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
-            return mix(x, output, rule.velocity)
+            return mix(x, self._regressor(output, x, t), rule.velocity)
         c = self.at(t, x)
         table = getattr(c, "table", None)
         if table is not None and self.prediction.linear:  # announced times, so they are inside
-            of_x, of_output = (like_rows(factor, x) for factor in table)
-            return torch.addcmul(of_x * x, of_output, output)
+            of_x, of_output = (like_rows(factor, x) for factor in table[-2:])
+            return torch.addcmul(of_x * x, of_output, self.prediction.regressor(output, x, c))
         self.check_time(t)
         return self.prediction.velocity(output, x, c)
 
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
-            return mix(x, output, rule.data)
+            return mix(x, self._regressor(output, x, t), rule.data)
         self.check_time(t)
         return self.prediction.decode(output, x, self.at(t, x))[0]
 
@@ -273,9 +290,10 @@ class AffineProcess(NoiseLevels):
         """a(s) X̂ + b(s) N̂."""
         if not (t.ndim or s.ndim) and self.is_affine:
             means = self.terms(("data", "base"), output, Combination.of(x), t)
-            self.check_time(s)
             then = self.rule(x, s)
-            a, b = (then.a, then.b) if then else (float(v) for v in self.coefficients(s.double())[:2])
+            if then is None:
+                self.check_time(s)
+            a, b = (then.a, then.b) if then else self.schedule_at(s)
             return (a * means[0] + b * means[1]).value()
         self.check_time(t)
         self.check_time(s)
@@ -288,7 +306,7 @@ class AffineProcess(NoiseLevels):
         if self.why_not("score"):
             raise ValueError(self.why_not("score"))
         if rule := self.rule(x, t):
-            return mix(x, output, (-rule.base[0] / rule.b, -rule.base[1] / rule.b))
+            return mix(x, self._regressor(output, x, t), rule.score)
         self.check_time(t)
         c = self.at(t, x)
         return -self.prediction.decode(output, x, c)[1] / c.b

@@ -65,10 +65,11 @@ class AffinePath(ABC):
             return Coefficients(*(over(value, x) for value in self.coefficients(in_float64(t))))
 
         def make() -> Coefficients:
+            check_floating(x)
             numbers = self.numbers(t.detach().double().cpu().reshape(1), x)
             return self.placed(torch.stack(numbers).to(x.device, x.dtype, non_blocking=True), x)
 
-        found: Coefficients = self._coefficients.get((float(t), x.ndim, x.dtype, x.device), make)
+        found: Coefficients = self._coefficients.get((float(t), x.shape[1:], x.dtype, x.device), make)
         return found
 
     def numbers(self, t: Tensor, x: Tensor) -> list[Tensor]:

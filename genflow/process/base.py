@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
@@ -225,6 +225,20 @@ class Process(Moments, ABC):
             return self.natural_diffusion(t)
         found: Tensor = self._conditions.get((float(t), "diffusion"), lambda: self.natural_diffusion(t))
         return found
+
+    def schedule_at(self, t: Tensor) -> tuple[float, float]:
+        """`schedule` at one time, as numbers; kept."""
+
+        def make() -> tuple[float, float]:
+            a, b = self.schedule(t.detach())
+            return float(a), float(b)
+
+        found: tuple[float, float] = self._conditions.get((float(t), "schedule"), make)
+        return found
+
+    def recall(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What a solver found of a grid of this process, kept by a key of everything that it depends on."""
+        return self._conditions.get(key, make)
 
     # ---- from a batch to its loss --------------------------------------------------------------------------
     #

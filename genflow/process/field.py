@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, Self
 
 import torch
@@ -52,6 +52,8 @@ class Readable(Timed, Protocol):
     ) -> tuple[list[Tensor], Tensor]: ...
     def diffusion_at(self, t: Tensor) -> Tensor: ...
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def schedule_at(self, t: Tensor) -> tuple[float, float]: ...
+    def recall(self, key: Hashable, make: Callable[[], Any]) -> Any: ...
     def why_not(self, capability: str) -> str | None: ...
     def end_time(self, noise: float) -> float: ...
     def published_end(self, mode: str) -> str: ...
@@ -163,6 +165,14 @@ class Field:
         """a(t) and b(t); see `Process.schedule`."""
         return self.process.schedule(t)
 
+    def schedule_at(self, t: Tensor) -> tuple[float, float]:
+        """The same at one time, as numbers."""
+        return self.process.schedule_at(t)
+
+    def recall(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was found once of grids with this field's end; see `Process.recall`."""
+        return self.process.recall((key, self.end), make)
+
     def why_not(self, capability: str) -> str | None:
         """None where the process has it, else the reason; see `Process.why_not`."""
         return self.process.why_not(capability)
@@ -173,10 +183,18 @@ class Field:
 
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
         """The process's time grid, to the field's own end where it has one; see `Process.grid`."""
-        if self.end is None:
-            return self.process.grid(steps, training=training, spacing=spacing)
-        interval = self.process.training_interval if training else self.process.safe_interval
-        return times(self.process, steps, spacing, (self.end, interval[1]))
+        process, end = self.process, self.end
+
+        def make() -> Tensor:
+            if end is None:
+                return process.grid(steps, training=training, spacing=spacing)
+            interval = process.training_interval if training else process.safe_interval
+            return times(process, steps, spacing, (end, interval[1]))
+
+        if not isinstance(spacing, str):
+            return make()
+        found: Tensor = self.recall(("grid", steps, training, spacing), make)
+        return found.clone()
 
     def until(self, t: float | None, *, noiseless: bool = True) -> Self:
         """A copy whose grids end at native time t, None for the process's own end, with labels and a count of its own.

@@ -21,15 +21,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from genflow.former import moved
 from genflow.process import inverse
 from genflow.process.affine_path import Coefficients
-from genflow.process.shapes import dimension, like_rows
+from genflow.process.shapes import dimension, like_rows, quick_on_host
 
 
 class Head(ABC):
@@ -53,15 +54,22 @@ class Head(ABC):
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         """(X̂, N̂) from an output, each of shape (B, *)."""
 
+    @property
+    def linear_head(self) -> Head:
+        """The head whose output `regressor` is: this one, unless coefficients depend on x."""
+        return self
+
+    def regressor(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        """What velocity, means and score are linear in, beside x, with factors that depend on the time alone."""
+        return output
+
     def table(self, c: Coefficients, dim: int) -> list[Tensor]:
-        """Numbers (n,) that `velocity` is read by at n times: of a linear head its factors of x and of the output.
+        """Numbers (n,) that `velocity` is read by at n times: of a linear head its factors of x and `regressor` last.
 
         Arguments:
             c: Coefficients, float64, shape (n, 1).
             dim: Entries of a state.
         """
-        if self.by_state:
-            return []
         one, zero = torch.ones_like(c.b), torch.zeros_like(c.b)
         return [self.velocity(zero, one, c)[:, 0], self.velocity(one, zero, c)[:, 0]]
 
@@ -305,6 +313,38 @@ class EDMRMS(Head):
 
     by_state = True
 
+    @property
+    def linear_head(self) -> Head:
+        return Data()
+
+    def regressor(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+        """X̂, by two numbers a row from the row's mean square; they are found where x is, on the host by numpy."""
+        table = getattr(c, "table", None)
+        if table is None:
+            return self.decode(output, x, c)[0]
+        if not quick_on_host(x, output):
+            less, least, surely, more, scale = table[:5]
+            square = length(x).square()
+            likely = torch.minimum(square + less, self.MOST**2 * least)
+            noise = torch.maximum(likely, torch.maximum(square + surely, least))
+            size = torch.add(more, noise, alpha=self.sigma_data**-2)
+            scaled = like_rows((noise / size).sqrt(), x) * output
+            return torch.addcmul(scaled, like_rows(scale / size, x), x)
+        less, least, surely, more, scale = table.numpy()[:5]
+        square = squares(x.numpy())
+        likely = np.minimum(square + less, self.MOST**2 * least)
+        noise = np.maximum(likely, np.maximum(square + surely, least))
+        size = noise * self.sigma_data**-2 + more
+        rows = np.stack([scale / size, np.sqrt(noise / size)]).reshape(2, len(x), *(1,) * (x.ndim - 1))
+        skip, out = torch.from_numpy(rows).unbind()
+        return (skip * x).addcmul_(out, output)
+
+    def table(self, c: Coefficients, dim: int) -> list[Tensor]:
+        """In terms of |x|² of a row: −N a² σ_d², the least N b², −N a² M², N a², and N a again as a factor of x."""
+        signal, a = dim * c.a[:, 0].square(), dim * c.a[:, 0]
+        least, surely = dim * c.b[:, 0].square(), -(self.largest_rms**2) * signal
+        return [-(self.sigma_data**2) * signal, least, surely, signal, a, *Data().table(c, dim)]
+
     def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
         return self.encode(data, c.a * data + c.b * base, c)
 
@@ -333,6 +373,12 @@ class EDMRMS(Head):
     def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
         size = target.flatten(1).square().mean(1, keepdim=True).sqrt()
         return super().residual(output, target, c) / (size / self.USUAL).clamp_min(1)
+
+
+def squares(rows: Any) -> Any:
+    """|row|² of each row (B, *) of numpy's, shape (B,)."""
+    flat = rows.reshape(len(rows), -1)
+    return np.einsum("ij,ij->i", flat, flat)
 
 
 def length(rows: Tensor) -> Tensor:

@@ -12,10 +12,13 @@ Rows come in pairs of numerator and denominator: w, −√N z p_exact, the veloc
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from genflow.process.shapes import quick_on_host
 
 LARGEST = 1e6
 """R + γ above which w no longer grows, in data units; as in `PoissonField`."""
@@ -61,11 +64,13 @@ def divisor(output: Tensor, x: Tensor, table: Tensor) -> Tensor:
         x: States (B, C, *).
         table: `table` at the time of all rows, shape (k, 1), or of each, (k, B).
     """
-    least, largest, shift, bias, factor = table[: 5 * ROWS].reshape(5, 2, ROWS // 2, -1)
+    if quick_on_host(output, x):
+        return torch.from_numpy(_on_host(output.numpy(), x.numpy(), table.numpy()))
     sizes = torch.empty(2, 1, len(x), dtype=x.dtype, device=x.device)
     torch.linalg.vector_norm(output[:, :-1].flatten(1), dim=1, out=sizes[0, 0])
     torch.linalg.vector_norm(x.flatten(1), dim=1, out=sizes[1, 0])
     plane = output[:, -1:].flatten(1).mean(1)
+    least, largest, shift, bias, factor = table[: 5 * ROWS].reshape(5, 2, ROWS // 2, -1)
     features = torch.clamp(sizes, least, largest)
     squares = torch.ops.aten.mse_loss(features, shift, 0)  # (feature − shift)² in one kernel
     rows = torch.addcmul(bias, factor, squares).reshape(ROWS, -1)
@@ -74,3 +79,27 @@ def divisor(output: Tensor, x: Tensor, table: Tensor) -> Tensor:
     weight, exact, fastest, nearest, farthest = (rows[0::2] / rows[1::2]).unbind()
     found = torch.lerp(exact, plane, weight)
     return torch.minimum(torch.clamp(found, farthest, nearest), fastest)
+
+
+def _on_host(output: Any, x: Any, table: Any) -> Any:
+    """The same by numpy."""
+    x, flat = x.reshape(len(x), -1), output.reshape(len(x), -1)
+    in_space, plane = flat[:, : x.shape[1]], flat[:, x.shape[1] :]
+    sizes = np.empty((2, 1, len(x)), x.dtype)
+    np.einsum("ij,ij->i", in_space, in_space, out=sizes[0, 0])
+    np.einsum("ij,ij->i", x, x, out=sizes[1, 0])
+    np.sqrt(sizes, out=sizes)
+    plane = plane[:, 0] if plane.shape[1] == 1 else plane.mean(1)
+    least, largest, shift, bias, factor = table[: 5 * ROWS].reshape(5, 2, ROWS // 2, -1)
+    rows = np.minimum(np.maximum(sizes, least), largest)
+    rows -= shift
+    rows *= rows
+    rows *= factor
+    rows += bias
+    rows = rows.reshape(ROWS, -1)
+    roots = rows[3:]
+    np.sqrt(np.maximum(roots, 0, out=roots), out=roots)
+    np.subtract(table[5 * ROWS :], rows[3::2], out=rows[3::2])
+    weight, exact, fastest, nearest, farthest = rows[0::2] / rows[1::2]
+    found = exact + weight * (plane - exact)
+    return np.minimum(np.minimum(np.maximum(found, farthest), nearest), fastest)

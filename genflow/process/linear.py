@@ -7,55 +7,49 @@ coefficients that the host adds up in float64: one operation a tensor, however l
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-class Term(NamedTuple):
-    """factor · tensor, over `per` where that is given: one number per row, shaped to divide the tensor."""
-
-    factor: float
-    tensor: Tensor
-    per: Tensor | None
+Term = tuple[float, Tensor, Tensor | None]
+"""(factor, tensor, per): factor · tensor, over `per` where that is given: one number per row, shaped to divide."""
 
 
 class Combination:
-    """Σ c_i x_i over states x_i (B, *), computed when `value` is asked for, once."""
+    """scale · Σ c_i x_i over states x_i (B, *), computed when `value` is asked for, once."""
 
-    __slots__ = ("_terms", "_value")
+    __slots__ = ("_scale", "_terms", "_value")
 
-    def __init__(self, terms: dict[tuple[int, int], Term]) -> None:
-        self._terms = terms
+    def __init__(self, terms: dict[tuple[int, int], Term], scale: float = 1.0) -> None:
+        self._terms, self._scale = terms, scale
         self._value: Tensor | None = None
 
     @classmethod
     def of(cls, x: Tensor, factor: float = 1.0, per: Tensor | None = None) -> Combination:
         """factor · x, or factor · x / per."""
-        return cls({(id(x), id(per)): Term(factor, x, per)})
+        return cls({(id(x), id(per)): (factor, x, per)})
 
     def __add__(self, other: Combination) -> Combination:
-        terms = dict(self._terms)
-        for key, term in other._terms.items():
+        a, b = self._scale, other._scale
+        terms = dict(self._terms) if a == 1 else {k: (a * c, x, per) for k, (c, x, per) in self._terms.items()}
+        for key, (c, x, per) in other._terms.items():
             known = terms.get(key)
-            terms[key] = term if known is None else Term(known.factor + term.factor, term.tensor, term.per)
+            terms[key] = (b * c if known is None else known[0] + b * c, x, per)
         return Combination(terms)
 
     def __mul__(self, factor: float) -> Combination:
-        return Combination({key: Term(factor * c, x, per) for key, (c, x, per) in self._terms.items()})
+        return Combination(self._terms, self._scale * factor)
 
     __rmul__ = __mul__
 
     def __sub__(self, other: Combination) -> Combination:
-        return self + -1.0 * other
+        return self + other * -1.0
 
     def __truediv__(self, divisor: float) -> Combination:
         return self * (1 / divisor)
 
     def settled(self) -> Combination:
         """The same as one tensor, for what later steps use again."""
-        return Combination.of(self.value())
+        return self if len(self._terms) == 1 else Combination.of(self.value())
 
     def value(self) -> Tensor:
         """The sum as a tensor (B, *); the tensor itself where that is all there is."""
@@ -64,22 +58,31 @@ class Combination:
         return self._value
 
     def _sum(self) -> Tensor:
-        whole = [term for term in self._terms.values() if term.per is None and term.factor == 1]
-        terms = [term for term in self._terms.values() if term.factor != 0 and (not whole or term is not whole[0])]
-        if whole:
-            return _added(whole[0].tensor, terms, own=False)
-        if not terms:
-            return torch.zeros_like(next(iter(self._terms.values())).tensor)
-        terms.sort(key=lambda term: term.per is not None)
-        factor, first, per = terms[0]
-        total = factor * first if per is None else first / per
-        return _added(total if per is None or factor == 1 else total.mul_(factor), terms[1:], own=True)
+        total, first, rest = None, None, []
+        for term in self._terms.values():
+            c, x, per = self._scale * term[0], term[1], term[2]
+            if per is None and c == 1 and total is None:
+                total = x
+            elif per is None and first is None and c != 0:
+                first = (c, x)
+            elif c != 0:
+                rest.append((c, x, per))
+        if total is not None:
+            return _added(total, rest if first is None else [(*first, None), *rest], own=False)
+        if first is not None:
+            return _added(first[0] * first[1], rest, own=True)
+        if not rest:
+            return torch.zeros_like(next(iter(self._terms.values()))[1])
+        c, x, per = rest[0]
+        total = x / per  # type: ignore[operator]  # those without one are `total` and `first`
+        return _added(total if c == 1 else total.mul_(c), rest[1:], own=True)
 
 
 def _added(total: Tensor, terms: list[Term], own: bool) -> Tensor:
     """total + Σ terms, in place where `total` is ours and as precise as what is added."""
+    graph = bool(terms) and torch.is_grad_enabled()
     for factor, x, per in terms:
-        if own and x.dtype == total.dtype and not torch.is_grad_enabled():
+        if own and not graph and x.dtype == total.dtype:
             total = total.add_(x, alpha=factor) if per is None else total.addcdiv_(x, per, value=factor)
         else:
             total = total.add(x, alpha=factor) if per is None else total.addcdiv(x, per, value=factor)

@@ -63,7 +63,7 @@ class Moments:
         if new:
             for i, moment in zip(new, self._moments_at(t[new, None], x, noise_level, None)[0], strict=True):
                 self._conditions.put(keys[i], moment.condition.reshape(()))
-                self._coefficients.put((keys[i][0], x.ndim, x.dtype, x.device), moment.at)
+                self._coefficients.put((keys[i][0], x.shape[1:], x.dtype, x.device), moment.at)
 
     def prepare_rows(self, t: Tensor, x: Tensor, beside: Tensor, *, noise_level: bool) -> tuple[list[Tensor], Tensor]:
         """Announces a time of each row for S stages, t (S, B): they are known by the tensors that come out.

@@ -194,7 +194,12 @@ class NoiseLevels(AffinePath, Process):
         return self.time_at((4 * condition).exp()) if self.frame == "sigma" else super().time(condition)
 
     def network_input(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.in_data_units(x, t) if self.frame == "sigma" else x
+        if self.frame != "sigma":
+            return x
+        if t.ndim or t.requires_grad:
+            return self.in_data_units(x, t)
+        a, _ = self.schedule_at(t)
+        return x if a == 1 else x * (1 / a)
 
     def state(self, network_input: Tensor, t: Tensor) -> Tensor:
         return network_input * self.at(t, network_input).a if self.frame == "sigma" else network_input

@@ -15,7 +15,7 @@ Pair = tuple[float, float]
 
 
 class Rule(NamedTuple):
-    """What is read from an output at one time: (factor of x, factor of the output) of each, and a and b there."""
+    """What is read at one time: (factor of x, factor of `Head.regressor`) of each, and a and b there."""
 
     velocity: Pair
     data: Pair
@@ -29,18 +29,18 @@ class Rule(NamedTuple):
         return -self.base[0] / self.b, -self.base[1] / self.b
 
 
-def linear_rule(head: Head, c: Coefficients) -> Rule:
-    """The rule of a linear head, found by reading it at (x, output) = (1, 0) and (0, 1).
+def linear_rules(head: Head, c: Coefficients) -> list[Rule]:
+    """The rules of a linear head at n times, found by reading it at (x, output) = (1, 0) and (0, 1).
 
     Arguments:
         head: With `linear` true: `velocity` and `decode` are linear in x and output together.
-        c: Coefficients at one time, float64, shape (1, 1).
+        c: Coefficients, float64, shape (n, 1).
     """
-    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    one, zero = torch.ones_like(c.b), torch.zeros_like(c.b)
     of_x, of_output = head.decode(zero, one, c), head.decode(one, zero, c)
-    velocity = (float(head.velocity(zero, one, c)), float(head.velocity(one, zero, c)))
-    data, base = ((float(p), float(q)) for p, q in zip(of_x, of_output, strict=True))
-    return Rule(velocity, data, base, float(c.a), float(c.b))
+    found = (head.velocity(zero, one, c), head.velocity(one, zero, c), *of_x, *of_output, c.a, c.b)
+    columns = [v.detach().reshape(-1).tolist() for v in found]
+    return [Rule((vx, vo), (dx, do), (bx, bo), a, b) for vx, vo, dx, bx, do, bo, a, b in zip(*columns, strict=True)]
 
 
 def mix(x: Tensor, output: Tensor, factors: Pair) -> Tensor:

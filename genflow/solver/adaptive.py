@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows
 from genflow.solver.base import NonFiniteError, Solver, StepUnderflowError
 from genflow.solver.ending import NO_FINISH, Finish
-from genflow.solver.fields import FieldLike, Observer, Solution, announce
-from genflow.solver.noise import Noise
+from genflow.solver.fields import FieldLike, How, Observer, Solution, announce
 
 Vector = np.ndarray[Any, Any]
 """One number per group, on the host."""
@@ -109,18 +108,9 @@ class Embedded(Solver):
         )
         self.rtol, self.atol, self.control, self.max_nfe, self.on_stiff = rtol, atol, control, max_nfe, on_stiff
 
-    def travel(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        nfe: int | None = None,
-        grid: Tensor | None = None,
-        noise: Noise | None = None,
-        observer: Observer | None = None,
-        finish: Finish = NO_FINISH,
-    ) -> Solution:
-        if nfe is not None:
+    def travel(self, field: FieldLike, x: Tensor, *, finish: Finish = NO_FINISH, **how: Unpack[How]) -> Solution:
+        grid, observer = how.get("grid"), how.get("observer")
+        if how.get("nfe") is not None:
             raise ValueError(
                 f"{type(self).__name__.lower()} chooses its own steps: it takes no nfe; set rtol and atol, or use a "
                 "fixed-step solver"

@@ -49,18 +49,10 @@ class TorchSDE(FreeDiffusion):
         super().__init__(diffusion, grid, epsilon)
         require("torchsde", {"method": (method, method in self.methods, f"one of {', '.join(self.methods)}")})
         self.method = method
-        self.kind, self.drifts = self.methods[method]
-
-    def plan(self, nfe: int) -> list[int]:
-        if self.drifts == 1:
-            return [1] * nfe
-        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
-
-    def plan_steps(self, steps: int) -> list[int]:
-        return [self.drifts] * (steps - 1) + [1]
+        self.kind, self.step_calls = self.methods[method]
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        if calls < self.drifts or is_noiseless_end(field, s):
+        if calls < self.step_calls or is_noiseless_end(field, s):
             return self.one_call(field, x, t, s, noise)
         from torchsde import sdeint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows
 from genflow.solver.base import NonFiniteError, Solver, StepUnderflowError
 from genflow.solver.ending import NO_FINISH, Finish
-from genflow.solver.fields import FieldLike, Observer, Solution
-from genflow.solver.noise import Noise
+from genflow.solver.fields import FieldLike, How, Solution
 
 
 class Slope:
@@ -73,18 +72,9 @@ class Backend(Solver):
     def integrate(self, slope: Slope, x: Tensor) -> Tensor:
         """x (1, *) after travelling slope.length."""
 
-    def travel(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        nfe: int | None = None,
-        grid: Tensor | None = None,
-        noise: Noise | None = None,
-        observer: Observer | None = None,
-        finish: Finish = NO_FINISH,
-    ) -> Solution:
-        if nfe is not None:
+    def travel(self, field: FieldLike, x: Tensor, *, finish: Finish = NO_FINISH, **how: Unpack[How]) -> Solution:
+        grid, observer = how.get("grid"), how.get("observer")
+        if how.get("nfe") is not None:
             raise ValueError(f"{self.library} chooses its own steps: it takes no nfe; set rtol and atol")
         times = field.grid(1) if grid is None else grid
         start, end = (float(s) for s in field.clock.to_clock(times[[0, -1]].double()))

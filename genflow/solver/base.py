@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from abc import ABCMeta, abstractmethod
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from genflow.former import moved
 from genflow.process.grids import Spacing, check_spacing
 from genflow.solver import FRAMES
 from genflow.solver.ending import NO_FINISH, Ending, Finish
-from genflow.solver.fields import FieldLike, Observer, Solution, announce
+from genflow.solver.fields import FieldLike, How, Observer, Solution, announce
 from genflow.solver.frames import SigmaField
 from genflow.solver.noise import Noise
 
@@ -115,7 +115,7 @@ class Solver(metaclass=SolverType):
             StepUnderflowError: An adaptive solver could not meet its tolerance.
             ValueError: The path cannot end as the options say, with the reason.
         """
-        how: dict[str, Any] = {"nfe": nfe, "grid": grid, "noise": noise, "observer": observer}
+        how: How = {"nfe": nfe, "grid": grid, "noise": noise, "observer": observer}
         if self.ending.is_default:
             return self.go(field, x, **how)
         return self.ending.solve(self, field, x, how)
@@ -124,32 +124,14 @@ class Solver(metaclass=SolverType):
         """The field in which the steps are taken."""
         return SigmaField(field, self) if self.frame == "sigma" else field
 
-    def go(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        grid: Tensor | None = None,
-        observer: Observer | None = None,
-        **how: Any,
-    ) -> Solution:
+    def go(self, field: FieldLike, x: Tensor, *, finish: Finish = NO_FINISH, **how: Unpack[How]) -> Solution:
         """`travel` in the solver's frame; arguments and solution are those of native time."""
         inner = self.framed(field)
         if isinstance(inner, SigmaField):
-            return inner.solve(self.travel, x, grid=grid, observer=observer, **how)
-        return self.travel(field, x, grid=grid, observer=observer, **how)
+            return inner.solve(self.travel, x, finish=finish, **how)
+        return self.travel(field, x, finish=finish, **how)
 
-    def travel(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        nfe: int | None = None,
-        grid: Tensor | None = None,
-        noise: Noise | None = None,
-        observer: Observer | None = None,
-        finish: Finish = NO_FINISH,
-    ) -> Solution:
+    def travel(self, field: FieldLike, x: Tensor, *, finish: Finish = NO_FINISH, **how: Unpack[How]) -> Solution:
         """The state at the last time; arguments and errors as in `solve`.
 
         Arguments:
@@ -168,17 +150,20 @@ class FixedStep(Solver):
     why_not_control: str | None = None
     """Why samples under a constraint (`genflow.inpainting`) cannot be drawn with it; None where they can."""
 
+    step_calls: int = 1
+    """Backbone calls of a step, 1 or 2; the last step takes one."""
+
     def __init__(self, grid: Spacing = "process") -> None:
         check_spacing(grid)
         self.spacing = grid
 
     def plan(self, nfe: int) -> list[int]:
         """Calls of each step, in order, that together spend exactly nfe."""
-        return [1] * nfe
+        return [1] * nfe if self.step_calls == 1 else [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
 
     def plan_steps(self, steps: int) -> list[int]:
         """Calls of each step on a grid of that many steps."""
-        return [1] * steps
+        return [self.step_calls] * (steps - 1) + [1] * (steps > 0)
 
     def begin(self, field: FieldLike, times: Tensor) -> Self:
         """The solver that takes the steps of one solve: itself, or a copy with a memory of its own."""
@@ -206,17 +191,8 @@ class FixedStep(Solver):
         whole = self.plan_steps(steps + 1) if finish.joined else []
         return whole[:-1] if whole and whole[-1] == 1 else self.plan_steps(steps)
 
-    def travel(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        nfe: int | None = None,
-        grid: Tensor | None = None,
-        noise: Noise | None = None,
-        observer: Observer | None = None,
-        finish: Finish = NO_FINISH,
-    ) -> Solution:
+    def travel(self, field: FieldLike, x: Tensor, *, finish: Finish = NO_FINISH, **how: Unpack[How]) -> Solution:
+        nfe, grid, noise, observer = how.get("nfe"), how.get("grid"), how.get("noise"), how.get("observer")
         if (nfe is None) == (grid is None):
             raise ValueError("give either nfe or grid, one of the two")
         if nfe is not None and nfe < 1:
@@ -235,14 +211,14 @@ class FixedStep(Solver):
         announce(field, solver.evaluated(times, plan), x)
         if observer:
             observer(x, float(times[0]))
-        lookout = Lookout(field, times, plan)
+        lookout, each = Lookout(field, times, plan), times.unbind()
         lookout.mark(0, solver, x, noise)
         for i, calls in enumerate(plan):
-            x = solver.step(field, x, times[i], times[i + 1], noise, calls)
+            x = solver.step(field, x, each[i], each[i + 1], noise, calls)
             if observer or (i + 1) % Lookout.EVERY == 0 or i + 1 == len(plan):
                 lookout.look(i + 1, solver, x, noise)
             if observer:
-                observer(x, float(times[i + 1]))
+                observer(x, float(each[i + 1]))
         return Solution(x, (field.evaluations - before) / len(x), t=float(times[-1]))
 
     def times(self, field: FieldLike, steps: int) -> Tensor:

@@ -13,7 +13,7 @@ from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, read, scheduled
+from genflow.solver.fields import FieldLike, read, recalled, schedule_at, scheduled
 from genflow.solver.frames import time_of_sigma
 from genflow.solver.noise import Noise
 from genflow.solver.sde import drawn, needed
@@ -39,6 +39,7 @@ class EDMChurn(FixedStep):
 
     mode = "sde"
     order = 2
+    step_calls = 2
     needs = ("sde", "data", "affine")
 
     def __init__(
@@ -56,15 +57,13 @@ class EDMChurn(FixedStep):
         self.S_churn, self.S_tmin, self.S_tmax, self.S_noise = S_churn, S_tmin, S_tmax, S_noise
         self.raised: dict[float, Tensor] = {}
 
-    def plan(self, nfe: int) -> list[int]:
-        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
-
-    def plan_steps(self, steps: int) -> list[int]:
-        return [2] * (steps - 1) + [1]
-
     def begin(self, field: FieldLike, times: Tensor) -> Self:
         fresh = copy.copy(self)
-        fresh.raised = dict(zip(times.tolist(), self.raise_noise(field, times), strict=True))
+        key = tuple(times.tolist())
+        options = (self.S_churn, self.S_tmin, self.S_tmax)
+        fresh.raised = recalled(
+            field, ("raised", key, options), lambda: dict(zip(key, self.raise_noise(field, times), strict=True))
+        )
         return fresh
 
     def raise_noise(self, field: FieldLike, times: Tensor) -> Tensor:
@@ -76,11 +75,12 @@ class EDMChurn(FixedStep):
         return torch.where(inside, time_of_sigma(field, sigma * (1 + gamma)), times) if gamma else times
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        known, source = scheduled(field, self), needed(noise, self)
+        scheduled(field, self)
+        source = needed(noise, self)
         if float(t) not in self.raised:
             raise ValueError("edm_churn needs to know all times of its grid: call solve, not step")
         up = self.raised[float(t)]
-        (a_t, a_u, a_s), (b_t, b_u, b_s) = (v.tolist() for v in known.schedule(torch.stack([t, up, s])))
+        (a_t, b_t), (a_u, b_u), (a_s, b_s) = (schedule_at(field, time) for time in (t, up, s))
         extra = (b_u / a_u) ** 2 - (b_t / a_t) ** 2
         y = Combination.of(x, 1 / a_t)
         if float(up) != float(t):

@@ -15,7 +15,7 @@ from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, read, scheduled
+from genflow.solver.fields import FieldLike, read, recalled, scheduled
 from genflow.solver.noise import Noise
 from genflow.solver.sde import drawn, is_noiseless_end, needed
 
@@ -52,7 +52,7 @@ class Exponential(FixedStep):
     Source: Lu et al. 2022, arXiv:2211.01095.
     """
 
-    needs = ("data", "affine")
+    needs: tuple[str, ...] = ("data", "affine")
     points: int = 2
     """Means that the polynomial runs through."""
 
@@ -70,7 +70,10 @@ class Exponential(FixedStep):
         known = scheduled(field, self)
         fresh = copy.copy(self)  # the means belong to this solve, not to the solver
         fresh.past, fresh.last, fresh.corrected = [], None, 0
-        fresh.places = dict(zip(times.tolist(), places(*known.schedule(times)), strict=True))
+        key = tuple(times.tolist())
+        fresh.places = recalled(
+            field, ("places", key), lambda: dict(zip(key, places(*known.schedule(times)), strict=True))
+        )
         return fresh
 
     def ends_of(self, t: Tensor, s: Tensor) -> tuple[Place, Place]:
@@ -96,7 +99,9 @@ class Exponential(FixedStep):
     def _remember(self, at: Place, data: Combination) -> None:
         before = [mean for mean in self.past if math.isfinite(mean.log_snr)]
         kept = before[len(before) - self.points + 1 :] if len(before) >= self.points else before
-        self.past = [*(Mean(mean.log_snr, mean.data.settled()) for mean in kept), Mean(at.log_snr, data)]
+        if self.points > 2 or self.corrections:  # used more than once: as one tensor each
+            kept = [Mean(mean.log_snr, mean.data.settled()) for mean in kept]
+        self.past = [*kept, Mean(at.log_snr, data)]
 
     def _used(self, end: Place) -> list[Mean]:
         """The means that the step to `end` follows: all that are not too near each other for its length."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, Unpack, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from genflow.checks import is_positive, require
 from genflow.solver import ENDS
-from genflow.solver.fields import FieldLike, Observer, Solution
-from genflow.solver.noise import Noise
+from genflow.solver.fields import FieldLike, How, Solution
 
 
 class Traveller(Protocol):
@@ -24,17 +23,7 @@ class Traveller(Protocol):
 
     mode: Literal["ode", "sde"]
 
-    def go(
-        self,
-        field: FieldLike,
-        x: Tensor,
-        *,
-        nfe: int | None,
-        grid: Tensor | None,
-        noise: Noise | None,
-        observer: Observer | None,
-        finish: Finish,
-    ) -> Solution: ...
+    def go(self, field: FieldLike, x: Tensor, *, finish: Finish, **how: Unpack[How]) -> Solution: ...
 
 
 @runtime_checkable
@@ -131,7 +120,7 @@ class Ending:
         time = None if noise is None or isinstance(noise, str) else owner.end_time(noise)
         return Finish(time, end != "none", end == "zero", noise is not None)
 
-    def solve(self, solver: Traveller, field: FieldLike, x: Tensor, how: dict[str, Any]) -> Solution:
+    def solve(self, solver: Traveller, field: FieldLike, x: Tensor, how: How) -> Solution:
         """`solver.go` to where the path ends, and the end."""
         finish = self.on(field, solver.mode, type(solver).__name__)
         return finish.solve(solver, cast(EndableField, field), x, **how)
@@ -167,19 +156,11 @@ class Finish:
         """The field to travel on. Where the mean follows, the last step adds its noise like any other."""
         return field.until(self.time, noiseless=not self.mean)
 
-    def solve(
-        self,
-        solver: Traveller,
-        field: EndableField,
-        x: Tensor,
-        nfe: int | None,
-        grid: Tensor | None,
-        noise: Noise | None,
-        observer: Observer | None,
-    ) -> Solution:
+    def solve(self, solver: Traveller, field: EndableField, x: Tensor, **how: Unpack[How]) -> Solution:
+        grid, observer = how.get("grid"), how.get("observer")
         self._check_grid(field, grid)
         inner = self.inner(field)
-        part = solver.go(cast(FieldLike, inner), x, nfe=nfe, grid=grid, noise=noise, observer=observer, finish=self)
+        part = solver.go(cast(FieldLike, inner), x, finish=self, **how)
         field.evaluations = inner.evaluations
         t = self._last_time(inner, grid) if part.t is None else part.t
         found = self._finished(field, replace(part, t=t), torch.tensor(t, dtype=torch.float64))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -12,9 +12,19 @@ from torch import Tensor
 from genflow.process.clock import Clock, NativeClock
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
+from genflow.solver.noise import Noise
 
 Observer = Callable[[Tensor, float], None]
 """Called with (x, t) at the start and after every accepted step."""
+
+
+class How(TypedDict, total=False):
+    """Keywords of a solve; see `genflow.solver.base.Solver.solve`."""
+
+    nfe: int | None
+    grid: Tensor | None
+    noise: Noise | None
+    observer: Observer | None
 
 
 class FieldLike(Protocol):
@@ -33,14 +43,6 @@ class FieldLike(Protocol):
     def keep(self, rows: Tensor) -> None: ...
 
 
-@runtime_checkable
-class HasDDIMStep(Protocol):
-    """What a field gives besides, where posterior means are known."""
-
-    def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
 class Scheduled(Protocol):
     """What a field gives besides, where x_t = a X + b N."""
 
@@ -71,21 +73,40 @@ def announce(field: FieldLike, times: Tensor, x: Tensor) -> None:
         prepare(times, x)
 
 
+def has_schedule(field: FieldLike) -> bool:
+    """Whether a field has the methods of `Scheduled`; asked at every step, so it does not ask `typing`."""
+    return all(hasattr(field, name) for name in ("data", "score", "schedule", "why_not"))
+
+
+def schedule_at(field: FieldLike, t: Tensor) -> tuple[float, float]:
+    """a and b at one time, as numbers; a field that keeps them is asked for those."""
+    asked = getattr(field, "schedule_at", None)
+    a, b = asked(t) if asked else cast(Scheduled, field).schedule(t)
+    return float(a), float(b)
+
+
+def recalled(field: FieldLike, key: Hashable, make: Callable[[], Any]) -> Any:
+    """What a solver needs of a grid, made once where the field keeps it; the key holds all that it depends on."""
+    asked = getattr(field, "recall", None)
+    return asked(key, make) if asked else make()
+
+
 def scheduled(field: FieldLike, owner: object) -> Scheduled:
     """The same field, known to give a, b, posterior means and scores.
 
     Raises:
         ValueError: It does not; the solver that asks is named.
     """
-    if not isinstance(field, Scheduled):
+    known = cast(Scheduled, field)
+    if not has_schedule(field):
         raise ValueError(
             f"{type(owner).__name__} needs the a(t) and b(t) of x_t = a X + b N, which this field does not give; "
             "use a solver of dx/dt alone, such as heun or rk45"
         )
-    reason = field.why_not("affine")
+    reason = known.why_not("affine")
     if reason:
         raise ValueError(f"{type(owner).__name__} cannot solve this field: {reason}")
-    return cast(Scheduled, field)
+    return known
 
 
 class CallableField:

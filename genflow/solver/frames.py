@@ -96,8 +96,8 @@ class SigmaField:
         travel: Callable[..., Solution],
         x: Tensor,
         *,
-        grid: Tensor | None,
-        observer: Observer | None,
+        grid: Tensor | None = None,
+        observer: Observer | None = None,
         **how: Any,
     ) -> Solution:
         """A solver's `travel` in this frame; x, grid, observer and solution are those of the native one."""

@@ -24,16 +24,17 @@ class Noise:
 
     def __init__(self, seed: int, indices: Sequence[int], name: str = "noise") -> None:
         self._counters = Counters(seed, name, rows=indices, ahead=self.AHEAD)
-        self._made: list[Tensor] = []
+        self._made, self._next = torch.empty(0), 0
         self._like: tuple[torch.Size, torch.dtype, torch.device] | None = None
 
     def like(self, x: Tensor) -> Tensor:
         """A draw of x's shape, dtype and device."""
         like = (x.shape, x.dtype, x.device)
-        if not self._made or like != self._like:
-            self._made, self._like = [*self._counters.block("normal", *like).unbind()][::-1], like
+        if self._next == len(self._made) or like != self._like:
+            self._made, self._next, self._like = self._counters.block("normal", *like), 0, like
         self._counters.draws += 1
-        return self._made.pop()
+        self._next += 1
+        return self._made[self._next - 1]
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:

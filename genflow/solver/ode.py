@@ -11,7 +11,7 @@ from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, HasDDIMStep, read, scheduled
+from genflow.solver.fields import FieldLike, read, schedule_at, scheduled
 from genflow.solver.noise import Noise
 from genflow.solver.sde import drawn, is_noiseless_end, needed, transition
 
@@ -33,12 +33,7 @@ class Heun(FixedStep):
     """
 
     order = 2
-
-    def plan(self, nfe: int) -> list[int]:
-        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
-
-    def plan_steps(self, steps: int) -> list[int]:
-        return [2] * (steps - 1) + [1]
+    step_calls = 2
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         h, start = float(s - t), Combination.of(x)
@@ -78,8 +73,10 @@ def moved(x: Combination, h: float, weights: tuple[float, ...], slopes: list[Com
 
 
 def inner_times(t: Tensor, s: Tensor, calls: int) -> list[Tensor]:
-    """Times of the stages after the first."""
-    return [s if sum(row) == 1 else t + sum(row) * (s - t) for row in _STAGES[calls][0]]
+    """Times of the stages after the first, where the steps go from t to s, () or (n,)."""
+    shares = [sum(row) for row in _STAGES[calls][0]]
+    found = {share: s if share == 1 else t + share * (s - t) for share in {*shares}}
+    return [found[share] for share in shares]
 
 
 class RungeKutta(FixedStep):
@@ -92,8 +89,8 @@ class RungeKutta(FixedStep):
         return [int(self.order)] * steps
 
     def evaluated(self, times: Tensor, plan: list[int]) -> Tensor:
-        inner = [inner_times(times[i], times[i + 1], calls) for i, calls in enumerate(plan) if calls > 1]
-        return torch.stack([*times, *(time for stages in inner for time in stages)])
+        inner = [time for calls in {*plan} for time in inner_times(times[:-1], times[1:], calls)]
+        return torch.cat([times, *inner])
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         return runge_kutta(field, x, t, s, calls)[0]
@@ -154,15 +151,17 @@ class DDIM(FixedStep):
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if self.eta:
             return self._noisy_step(field, x, t, s, needed(noise, self))
-        if not isinstance(field, HasDDIMStep):
+        step = getattr(field, "ddim_step", None)
+        if step is None:
             raise ValueError("ddim needs posterior means, which this field does not give; use another ODE solver")
-        return field.ddim_step(x, t, s)
+        found: Tensor = step(x, t, s)
+        return found
 
     def _noisy_step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
-        a, b = scheduled(field, self).schedule(torch.stack([t, s]))
-        (a_t, a_s), (b_t, b_s) = a.tolist(), b.tolist()
+        scheduled(field, self)
+        (a_t, b_t), (a_s, b_s) = here, there = schedule_at(field, t), schedule_at(field, s)
         (data,) = read(field, Combination.of(x), t, "data")
         base = (Combination.of(x) - a_t * data) / b_t
-        scale = self.eta * b_s / b_t * math.sqrt(max(transition(a, b)[1], 0.0))
+        scale = self.eta * b_s / b_t * math.sqrt(max(transition(here, there)[1], 0.0))
         mean = a_s * data + math.sqrt(max(b_s**2 - scale**2, 0.0)) * base
         return (mean if is_noiseless_end(field, s) else mean + drawn(noise, x, scale)).value()

@@ -18,7 +18,7 @@ from genflow.checks import is_count, is_positive, require
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, read, scheduled
+from genflow.solver.fields import FieldLike, read, recalled, schedule_at, scheduled
 from genflow.solver.langevin import ald_size, langevin_size, langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.ode import Euler
@@ -51,13 +51,14 @@ class Discrete(FixedStep):
     needs = ("score", "affine")
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
-        known, source, start = scheduled(field, self), needed(noise, self), Combination.of(x)
-        a, b = known.schedule(torch.stack([t, s]))
-        r, variance = transition(a, b)
+        source, start = needed(noise, self), Combination.of(x)
+        scheduled(field, self)
+        here, there = schedule_at(field, t), schedule_at(field, s)
+        r, variance = transition(here, there)
         (score,) = read(field, start, t, "score")
         mean = self.mean(start, score, r, variance)
         if not is_noiseless_end(field, s):
-            mean = mean + drawn(source, x, self.scale(variance, *b.tolist()))
+            mean = mean + drawn(source, x, self.scale(variance, here[1], there[1]))
         return mean.value()
 
     @abstractmethod
@@ -261,15 +262,16 @@ class PredictorCorrector(FixedStep):
         return moved.value(), mean.value()
 
     def _moves(self, field: FieldLike, x: Tensor, t: Tensor, noise: Noise | None) -> tuple[Combination, Combination]:
-        known, start, draw = scheduled(field, self), Combination.of(x), needed(noise, self).like(x)
+        scheduled(field, self)
+        start, draw = Combination.of(x), needed(noise, self).like(x)
         (score,) = read(field, start, t, "score")
-        a, b = (v.tolist() for v in known.schedule(torch.stack([t, nearer(field, t)])))
-        alpha = (a[0] / a[1]) ** 2
+        a, b = schedule_at(field, t)
+        alpha = (a / recalled(field, ("nearer", float(t)), lambda: schedule_at(field, nearer(field, t))[0])) ** 2
         if self._by_batch:
-            both = langevin_step(x, score.value(), draw, self.size(score.value(), draw, b[0], alpha))
+            both = langevin_step(x, score.value(), draw, self.size(score.value(), draw, b, alpha))
             return Combination.of(both[0]), Combination.of(both[1])
         found: tuple[Combination, Combination]
-        found = langevin_step(start, score, Combination.of(draw), self._time_size(b[0], alpha))
+        found = langevin_step(start, score, Combination.of(draw), self._time_size(b, alpha))
         return found
 
     @property

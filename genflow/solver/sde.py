@@ -11,7 +11,7 @@ from genflow.checks import is_number, require
 from genflow.process.grids import Spacing
 from genflow.process.linear import Combination
 from genflow.solver.base import FixedStep
-from genflow.solver.fields import FieldLike, Scheduled, read
+from genflow.solver.fields import FieldLike, has_schedule, read, schedule_at
 from genflow.solver.noise import Noise
 
 EPSILONS = {
@@ -110,12 +110,7 @@ class HeunSDE(FreeDiffusion):
     """
 
     order = 2
-
-    def plan(self, nfe: int) -> list[int]:
-        return [2] * ((nfe - 1) // 2) + [1] * (2 - nfe % 2)
-
-    def plan_steps(self, steps: int) -> list[int]:
-        return [2] * (steps - 1) + [1]
+    step_calls = 2
 
     def step(self, field: FieldLike, x: Tensor, t: Tensor, s: Tensor, noise: Noise | None, calls: int) -> Tensor:
         if calls == 1:
@@ -148,9 +143,9 @@ def is_noiseless_end(field: FieldLike, s: Tensor) -> bool:
 
 def noise_variance(field: FieldLike, t: Tensor) -> float:
     """b² at t where x_t = a X + b N, else 0."""
-    if not isinstance(field, Scheduled) or field.why_not("affine"):
+    if not has_schedule(field) or field.why_not("affine"):  # type: ignore[attr-defined]
         return 0.0
-    return float(field.schedule(t)[1]) ** 2
+    return schedule_at(field, t)[1] ** 2
 
 
 def share_of_time(field: FieldLike, t: Tensor) -> float:
@@ -159,8 +154,8 @@ def share_of_time(field: FieldLike, t: Tensor) -> float:
     return min(max((float(t) - start) / (end - start), 0.0), 1.0)
 
 
-def transition(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """r = a_t/a_s and V = b_t² − r² b_s² from a and b at (t, s): x_t = r x_s + sqrt(V) ξ is the forward transition."""
-    (a_t, a_s), (b_t, b_s) = a.tolist(), b.tolist()
+def transition(t: tuple[float, float], s: tuple[float, float]) -> tuple[float, float]:
+    """r = a_t/a_s and V = b_t² − r² b_s² from (a, b) at t and s: x_t = r x_s + sqrt(V) ξ is the forward transition."""
+    (a_t, b_t), (a_s, b_s) = t, s
     r = a_t / a_s
     return r, (b_t - r * b_s) * (b_t + r * b_s)
