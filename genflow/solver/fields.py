@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +70,13 @@ def announce(field: FieldLike, times: Tensor, x: Tensor) -> None:
     prepare = getattr(field, "prepare", None)
     if prepare is not None:
         prepare(times, x)
+
+
+def calls_at(field: FieldLike, t: Tensor) -> Any:
+    """Network calls per sample of an evaluation at native times, whole numbers (numpy) of t's shape."""
+    if getattr(field, "even_cost", True):
+        return np.full(t.shape, field.cost)
+    return cast(Any, field).calls_at(t).numpy()
 
 
 def scheduled(field: FieldLike, owner: object) -> Scheduled:
