@@ -5,6 +5,11 @@ import torch
 from test_guidance import ExactMixture, log_densities
 
 import genflow
+from genflow import cli
+from genflow.bench.cells import plan
+from genflow.bench.worker import Worker
+from genflow.checkpoint import describe, save
+from genflow.config import BenchConfig, build
 from genflow.process.guidance import Guidance, Guide
 from genflow.registry import registries
 
@@ -164,3 +169,76 @@ def test_words_of_a_protocol():
     assert Guidance(2.0).words == "guidance 2"
     assert Guidance(2.0, (0.2, 5.0)).words == "guidance 2 for noise 0.2 < σ <= 5"
     assert Guidance(2.0, None, Guide(None, None)).words == "guidance 2 away from a weaker model"
+
+
+# ---- command line and bench ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A model of three classes, and a weaker one."""
+    root = tmp_path_factory.mktemp("models")
+    data = genflow.get_dataset("gaussian_mixture", size=60)
+    for name, width in (("strong", 8), ("weak", 4)):
+        backbone = genflow.get_backbone("mlp", shape=(2,), classes=3, width=width)
+        result = genflow.train(genflow.get_process("vp_ode"), backbone, data, steps=2, batch_size=8)
+        about = describe("vp_ode", result.process, "mlp", result.backbone, data)
+        about["dataset"] = {"name": "gaussian_mixture", "options": {"size": 60}}
+        save(root / name, about, result.backbone.state_dict())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--label all --guidance 2 --guidance-interval 0.2,2", "class all, guidance 2 for noise 0.2 < σ <= 2, heun"),
+        ("--guidance 2 --guide weak", "guidance 2 away from a weaker model, heun, NFE 20"),
+        ("--guidance 2 --guide weak --guidance-interval 0,1", "for noise 0 < σ <= 1 away from a weaker model"),
+        ("--label all --guidance 2 --guidance-interval 2,1", "guidance_interval = 2,1 is not an interval"),
+        ("--label all --guidance 2 --guidance-interval 2", "guidance_interval = 2 is not an interval"),
+        ("--guide weak", "guide was given, but guidance = 1 is none"),
+        ("--guidance-interval 0,1", "guidance_interval was given, but guidance = 1 is none"),
+        ("--guide nowhere --guidance 2", "nowhere does not exist"),
+        ("--guidance 2 --guidance-interval 0,1", "needs labels"),
+    ],
+)
+def test_sample_command(models, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(models)
+    monkeypatch.setattr(
+        "sys.argv", ["genflow", *["sample", "--checkpoint", "strong", "--n", "4", "--out", "x.npz"], *words.split()]
+    )
+    cli.run()
+    found = capsys.readouterr()
+    assert said in found.out + found.err
+
+
+def test_a_bench_of_guided_samples_says_how_and_keys_them_by_it(models, tmp_path):
+    given = {
+        "checkpoint": str(models / "strong"), "process": "vp_ode", "backbone": "mlp", "dataset": "gaussian_mixture",
+        "dataset_options": ["gaussian_mixture.size=60"], "samples": 20, "nfe": 12, "solver": "heun",
+        "metric": "two_sample", "guidance": 2, "guidance_interval": "0.2,2", "guide": str(models / "weak"),
+        "out": str(tmp_path),
+    }  # fmt: skip
+    config = build(BenchConfig, given)
+    worker = Worker(config, lambda: False)
+    worker.check()
+    cells = plan(config)
+    for cell in cells:
+        worker.run(cell.to_json(), lambda share, note: None)
+    (sampled,) = (cell for cell in cells if cell.kind == "sample")
+    content = sampled.spec["guidance"]["guide"]
+    row = next(r for c in cells if c.kind == "metric" for r in worker.store.rows(c.key) if r["process"] == "vp_ode")
+    assert f"guidance 2 for noise 0.2 < σ <= 2 away from a weaker model (checkpoint {content})" in row["protocol"]
+    assert 11 <= row["nfe"] <= 12
+    assert row["budget"] == 12
+    plain = build(BenchConfig, {k: v for k, v in given.items() if "guid" not in k})
+    assert all("guidance" not in cell.spec for cell in plan(plain))
+    wrong = build(BenchConfig, {**given, "guide": str(models / "strong"), "guidance": 1.5})
+    assert {c.key for c in plan(wrong) if c.kind == "sample"}.isdisjoint(c.key for c in cells)
+
+
+def test_a_bench_without_classes_or_guide_is_refused_before_it_trains(tmp_path):
+    given = {"process": "vp_ode", "backbone": "mlp", "backbone_options": ["mlp.width=4"], "guidance": 2}
+    worker = Worker(build(BenchConfig, {**given, "solver": "heun", "out": str(tmp_path)}), lambda: False)
+    with pytest.raises(ValueError, match="needs classes, and the network of 'vp_ode' has none"):
+        worker.check()

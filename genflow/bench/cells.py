@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from genflow.bench.checkpoints import guide_of
 from genflow.bench.contents import contents, listing
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
@@ -250,11 +251,21 @@ def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int)
         "samples": config.samples,
         "seed": seed,
         **({"sample_batch": config.sample_batch} if _shares_batch(config, model) else {}),
+        **guidance_spec(config, model.process),
         **model.identity,
     }
     labels = {**model.labels, "solver": model.solver.name, "nfe": nfe}
     cost = float(config.samples * (nfe or OWN_NFE))
     return Cell("sample", spec, labels, model.parents, cost, model.folder)
+
+
+def guidance_spec(config: BenchConfig, process: Entry) -> dict[str, Any]:
+    """How samples are guided, where they are; of the guide its hash counts, not its place."""
+    if config.guidance == 1:
+        return {}
+    guide = guide_of(config, process)
+    interval = list(config.guidance_interval) or None
+    return {"guidance": {"weight": config.guidance, "interval": interval, "guide": guide and guide.content}}
 
 
 def _shares_batch(config: BenchConfig, model: _Model) -> bool:

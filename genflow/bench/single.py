@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import genflow
-from genflow.bench.cells import REAL
+from genflow.bench.cells import REAL, guidance_spec
+from genflow.bench.guides import guidance_of
 from genflow.bench.store import Store
 from genflow.bench.worker import Tick, Worker
 from genflow.config import BenchConfig, ConfigError
@@ -64,6 +65,7 @@ class SingleWorker(Worker):
             batch_size=self.config.sample_batch,
             device=self.config.device,
             labels=labels,
+            guidance=guidance_of(self.config, spec, self.network),
             on_batch=lambda done: self._tick(done / count, tick),
         )
 
@@ -88,6 +90,7 @@ class SingleWorker(Worker):
         if any(metrics[m].needs == "samples" for m in able):
             options = config.solver_options.get(config.solver[0], {})
             spec = {"solver": config.solver[0], "options": options, "nfe": budget, "samples": config.samples}
+            spec |= guidance_spec(config, registries()["processes"].entry(name))
             cell = {"spec": {**spec, "seed": seed}, "labels": sampled}
             self.memory.held[""] = self._draw(cell, (0, config.samples), tick)
         found = []

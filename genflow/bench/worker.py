@@ -19,8 +19,9 @@ from torch import Tensor
 import genflow
 from genflow.bench import shards
 from genflow.bench.cells import REAL
-from genflow.bench.checkpoints import content_of
+from genflow.bench.checkpoints import content_of, open_finished
 from genflow.bench.data import UnavailableData, data_of
+from genflow.bench.guides import check_guides, guidance_of, words_of_guidance
 from genflow.bench.store import UNAVAILABLE, Store
 from genflow.bench.terms import settle
 from genflow.checkpoint import CheckpointError, describe, save, with_places, write_folder
@@ -45,6 +46,10 @@ Tick = Callable[[float, str], None]
 
 OUT_OF_REACH = (NotMeasurable, WeightsError, DataError)
 """Errors that keep one metric from being measured here, and nothing else."""
+
+
+SAMPLED = ("labels", "guidance", "end")
+"""Facts of samples that are part of a number's protocol."""
 
 
 class Stopped(Exception):
@@ -94,9 +99,12 @@ class Worker:
                     f"checkpoint: {folder} makes samples of shape {tuple(backbone.shape)}, and examples of "
                     f"'{config.dataset}' have {tuple(self.dataset.shape)}; give the data set it was trained on"
                 )
+        for folder in config.checkpoint:
+            check_guides(config, genflow.load(folder), folder, open_finished(folder).family, self.network)
         for name in () if config.checkpoint else config.process:
-            _, backbone = self.fresh(name)
+            process, backbone = self.fresh(name)
             check_data(self.dataset, getattr(backbone, "classes", 0))
+            check_guides(config, (process, backbone), name, registries()["processes"].entry(name).family, self.network)
         check_metrics(config, self.dataset)
 
     def _measure_of(self, name: str) -> Metric:
@@ -253,6 +261,7 @@ class Worker:
         facts |= {"labels": words} if words else {}
         ending = words_of(cell["spec"]["options"])
         facts |= {"end": ending} if ending else {}
+        facts |= {"guidance": words_of_guidance(cell["spec"])} if "guidance" in cell["spec"] else {}
         facts |= {"stopped": int(solution.stopped.sum())} if solution.stopped is not None else {}
         return {"samples.npz": pack({"raw": raw}), "facts.json": json.dumps(facts).encode()}
 
@@ -286,6 +295,7 @@ class Worker:
             batch_size=self.config.sample_batch,
             device=self.config.device,
             labels=labels,
+            guidance=guidance_of(self.config, spec, self.network),
             on_batch=drawn,
             first_index=part[0],
         )
@@ -345,7 +355,11 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end"), network))),
+            "protocol": "; ".join(
+                filter(
+                    None, (row["protocol"], sampled.get("labels"), sampled.get("guidance"), sampled.get("end"), network)
+                )
+            ),
             "seconds": seconds,
             "stopped": sampled.get("stopped") or None,
         }

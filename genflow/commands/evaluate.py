@@ -9,6 +9,7 @@ from genflow.commands.options import config_command
 from genflow.commands.paths import check_out, make_folder
 from genflow.config import BenchConfig, ConfigError, LikelihoodConfig, NormConfig, Options, check_owners, option
 from genflow.registry import registries
+from genflow.shared_options import interval_option
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class EvaluateConfig(ModelOptions):
     sample_batch: int = option(
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
+    guidance: float = option(1.0, "guidance of the samples; other than 1 takes two calls where it acts", least=0)
+    guidance_interval: tuple[float, ...] = interval_option()
+    guide: tuple[str, ...] = option((), "folder of a weaker checkpoint to guide away from", place=True)
     out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol", place=True)
 
 
@@ -72,6 +76,9 @@ def run_evaluate(config: EvaluateConfig) -> str:
         norm=config.norm,
         bpd=config.bpd,
         sample_batch=config.sample_batch,
+        guidance=config.guidance,
+        guidance_interval=config.guidance_interval,
+        guide=config.guide,
         device=config.device,
         **config.network,
         out=str(out.parent),
