@@ -131,6 +131,12 @@ class BenchConfig(TrainedNetworkConfig):
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    samples_from: tuple[str, ...] = option(
+        (), "NAME=PLACE or NAME=PLACE:nfe=N of samples that others drew, measured beside the models'"
+    )
+    reference: str = option(
+        "", "file of reference statistics (genflow statistics) in place of the training split's", place=True
+    )
     terms: str = option(
         "controlled",
         "what is equal: controlled (all but path and base), published (each as its paper), tuned (as a search found)",

@@ -17,13 +17,15 @@ from typing import Any
 
 from genflow.bench.checkpoints import guide_of
 from genflow.bench.contents import contents, listing
+from genflow.bench.external import EXTERNAL, externals
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
 from genflow.bench.terms import sampler_options, settle, terms_of
 from genflow.config import BenchConfig, deciding
 from genflow.evaluate.facts import OWN_NFE as OWN_NFE
 from genflow.evaluate.facts import cost, needs, settings
-from genflow.evaluate.weight_files import stamp
+from genflow.evaluate.weight_files import sha256, stamp
+from genflow.places import expand
 from genflow.registry import Entry, registries
 
 REAL = "data"
@@ -33,6 +35,7 @@ CODE = {
     "train": ("process", "backbone", "data", "solver/base.py", "training"),
     "sample": ("solver", "sampling.py"),
     "model": ("process", "backbone", "data", "solver/base.py", "checkpoint"),
+    "external": ("data", "bench/external.py"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
 """Source that a kind of cell depends on, besides what its parents depend on."""
@@ -74,7 +77,7 @@ class Cell:
         """The trained network that it makes or reads; "" for a measurement of samples or of real data."""
         if self.kind == "train":
             return self.key
-        reads = self.kind == "sample" or self.spec["of"] == "model"
+        reads = self.kind == "sample" or self.spec.get("of") == "model"
         return (self.folder or "".join(self.parents)) if reads else ""
 
     @property
@@ -116,10 +119,24 @@ def plan(config: BenchConfig) -> list[Cell]:
     metrics = [registries()["metrics"].entry(m) for m in config.metric]
     fitting = list(pairs(config))
     cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": 0}) for m in metrics]
+    for seed in config.seed[:1]:
+        cells += _external_cells(config, metrics, seed)
     for seed in config.seed:
         models = _finished(config, fitting, seed) if config.checkpoint else _trained(config, fitting, seed)
         cells += _seed_cells(config, metrics, models, seed)
     return list({cell.key: cell for cell in cells}.values())
+
+
+def _external_cells(config: BenchConfig, metrics: Sequence[Entry], seed: int) -> Iterator[Cell]:
+    """Samples that others drew, and their measurements."""
+    for one in externals(config, config.process):
+        spec = {"content": one.content, "samples": config.samples, "nfe": one.nfe, "dataset": _data_spec(config)}
+        labels = {"process": one.name, "solver": "", "nfe": one.nfe, "seed": seed, "terms": EXTERNAL, "backbone": ""}
+        given = Cell("external", spec, labels, cost=1.0, folder=one.place)
+        yield given
+        for metric in metrics:
+            if needs(metric) == "samples":
+                yield _metric_cell(config, metric, given, labels)
 
 
 @dataclass(frozen=True)
@@ -285,13 +302,15 @@ def _metric_cell(
     """A measurement of samples, of a model where there are none, or of real data where there is no model."""
     spec: dict[str, Any] = {"metric": metric.name, "class": _origin(metric), "dataset": _data_spec(config)}
     spec |= {"seed": labels["seed"], "preset": dict(model.process.preset) if model else {}}
-    spec["of"] = "real data" if model is None else "model" if sampled is None else "samples"
+    spec["of"] = "samples" if sampled else "real data" if model is None else "model"
     section = metric.tags.get("section", "")
     own = asdict(settings(config, metric.name)) if section else {}
     options = {**metric.preset, **config.metric_options.get(metric.name, {})}
     options = {k: v for k, v in options.items() if k not in own}
     spec |= stamp(options, config.inception if "weights" in metric.tags else None)
-    if model is None and needs(metric) == "samples":
+    if config.reference:
+        spec |= {"reference": sha256(expand(config.reference))}
+    if spec["of"] == "real data" and needs(metric) == "samples":
         spec |= {"samples": config.samples}  # the floor is measured at their number
     if model is None or sampled is not None:
         return Cell("metric", _plain(spec), labels, (sampled.key,) if sampled else (), 1.0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import genflow
-from genflow.bench import shards
+from genflow.bench import external, shards
 from genflow.bench.cells import REAL
 from genflow.bench.checkpoints import content_of, open_finished
 from genflow.bench.data import UnavailableData, data_of
@@ -105,6 +105,8 @@ class Worker:
             process, backbone = self.fresh(name)
             check_data(self.dataset, getattr(backbone, "classes", 0))
             check_guides(config, (process, backbone), name, registries()["processes"].entry(name).family, self.network)
+        for one in external.externals(config):
+            external.read(one, self.dataset, config.samples)
         check_metrics(config, self.dataset)
 
     def _measure_of(self, name: str) -> Metric:
@@ -250,6 +252,13 @@ class Worker:
         whole["stopped"] = sum(f.get("stopped", 0) for f in facts)
         return {"samples.npz": pack({"raw": np.concatenate(raw)}), "facts.json": json.dumps(whole).encode()}
 
+    def _external(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
+        """Samples that others drew, as those of a cell."""
+        (one,) = (e for e in external.externals(self.config) if e.name == cell["labels"]["process"])
+        raw, words = external.read(one, self.dataset, cell["spec"]["samples"])
+        facts = {"nfe": one.nfe, "seconds": 0.0, "labels": words}
+        return {"samples.npz": pack({"raw": raw.numpy()}), "facts.json": json.dumps(facts).encode()}
+
     def _draw(self, cell: dict[str, Any], part: shards.Part, tick: Tick) -> dict[str, bytes]:
         """The samples of a cell from one number to another."""
         process, backbone = self._model(cell)
@@ -342,7 +351,8 @@ class Worker:
         self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
     ) -> dict[str, Any]:
         """A row of results.csv: what was measured, with the cell's labels where the metric gives none."""
-        network = "" if labels["process"] == REAL else Execution(**self.config.network).words
+        own = labels["process"] == REAL or labels.get("terms") == external.EXTERNAL
+        network = "" if own else Execution(**self.config.network).words
         return {
             "process": labels["process"],
             "backbone": "" if labels["process"] == REAL else labels.get("backbone", self.config.backbone),

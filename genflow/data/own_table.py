@@ -127,7 +127,7 @@ class OwnTable(ArrayDataset):
         kept = [_column(name, names, place) for name in self._wanted or names]
         if not kept or len(set(kept)) < len(kept):
             raise DataError(f"{shown(place)}: no columns are left, or one is named twice")
-        table = np.stack([_values(frame.iloc[:, k], k, names[k], place) for k in kept], axis=1)
+        table = np.stack([column_values(frame.iloc[:, k], k, names[k], place) for k in kept], axis=1)
         lost = np.isnan(table).any(1)
         if lost.any() and self.missing == "drop":
             note(f"table: {int(lost.sum()):,} of {len(table):,} rows of {shown(place)} have missing values, left out")
@@ -160,7 +160,7 @@ def _column(wanted: str, names: Sequence[str], place: Path) -> int:
     raise DataError(f"{shown(place)} has no column {wanted}; it has {', '.join(names[:20])}")
 
 
-def _values(column: Any, k: int, name: str, place: Path) -> np.ndarray:
+def column_values(column: Any, k: int, name: str, place: Path) -> np.ndarray:
     """A column as float64, missing values NaN; raises DataError for one of text, dates, or true and false."""
     import pandas as pd
 

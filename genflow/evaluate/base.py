@@ -18,7 +18,7 @@ from genflow.evaluate.facts import Number
 from genflow.evaluate.features import Space, extract
 from genflow.evaluate.frechet import Gaussian, frechet, moments_of
 from genflow.evaluate.protocol import MISSING
-from genflow.evaluate.reference import reference
+from genflow.evaluate.reference import reference, statistics_of
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
@@ -85,7 +85,17 @@ class Context:
 
     @cached_property
     def real(self) -> Gaussian:
-        """Moments of the training split in that space."""
+        """Moments of the reference in that space."""
+        return self.against(self.space)[0]
+
+    def against(self, space: Space) -> tuple[Gaussian, str]:
+        """What samples are compared with, and its description: the training split, or a file of statistics."""
+        if self.config.reference:
+            return statistics_of(self.config.reference, space)
+        found = self._training_split() if space is self.space else reference(self.dataset, "train", space)[0]
+        return found, f"the training split (n = {found.n})"
+
+    def _training_split(self) -> Gaussian:
         data = self.dataset
         if data.held and data.count("train") <= self.AT_ONCE:
             return moments_of(extract(self.space.features, data.train))

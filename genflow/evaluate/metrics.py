@@ -18,7 +18,7 @@ from genflow.evaluate.frechet import Gaussian, frechet, frechet_distance, moment
 from genflow.evaluate.likelihood import LikelihoodMetric as LikelihoodMetric
 from genflow.evaluate.norm_z import norm_study
 from genflow.evaluate.protocol import FD_WORDS, bias_note, rank_note
-from genflow.evaluate.reference import first_chunks, reference
+from genflow.evaluate.reference import first_chunks, statistics_of
 from genflow.evaluate.spaces import check_features, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
@@ -45,7 +45,10 @@ class FrechetMetric(Metric):
         return {"train": 2, "test": 2, "samples": 2}  # a covariance
 
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
-        return unfitting(self.features, dataset)
+        reason = unfitting(self.features, dataset)
+        if config.reference and not reason:
+            statistics_of(config.reference, space_for(self.features, dataset, device=config.device))
+        return reason
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
@@ -60,13 +63,14 @@ class FrechetMetric(Metric):
     def _rows(self, context: Context, raw: Tensor, size: int, what: str) -> Result:
         """The mean over blocks of one size for samples and floor, so that the distance's bias is the same."""
         try:
-            space, real = self._real(context)
+            space = self._space(context)
+            real, source = context.against(space)
         except (WeightsError, NotMeasurable) as refusal:
             return unmeasured(refusal, [f"FD[{Path(self.features).stem}]"], len(raw))
         blocks = [block for block in raw.split(size) if len(block) == size]
         values = [frechet(real, moments_of(extract(space.features, block))) for block in blocks]
         protocol = (
-            f"Fréchet distance in float64 between {what} and the training split (n = {real.n}), "
+            f"Fréchet distance in float64 between {what} and {source}, "
             f"{space.about if self.features != 'own' else _own_words(space, real)}, samples decoded to the data's "
             f"own units; mean and standard error over {len(values)} block{'s' * (len(values) > 1)} of n"
             + rank_note(size, len(real.mean))
@@ -75,11 +79,9 @@ class FrechetMetric(Metric):
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return Result([Measured(space.title("FD"), statistics.fmean(values), size, protocol, error)])
 
-    def _real(self, context: Context) -> tuple[Space, Gaussian]:
-        if self.features == "own":
-            return context.space, context.real
-        space = space_for(self.features, context.dataset, device=context.config.device)
-        return space, reference(context.dataset, "train", space)[0]
+    def _space(self, context: Context) -> Space:
+        own = self.features == "own"
+        return context.space if own else space_for(self.features, context.dataset, device=context.config.device)
 
 
 def _own_words(space: Space, real: Gaussian) -> str:
@@ -97,10 +99,10 @@ def fd(x: Tensor, dataset: Dataset) -> tuple[str, float]:
     return f"FD[{name}]", frechet_distance(extractor(dataset.train), extractor(dataset.scaling.decode(x)))
 
 
-def _pushed_words(space: Space, real: Gaussian, n: int) -> str:
+def _pushed_words(space: Space, real: Gaussian, source: str, n: int) -> str:
     """How the Fréchet distance of pushed paths is measured."""
     return (
-        f"Fréchet distance in float64 to the training split (n = {real.n}), {_own_words(space, real)}, one block of n"
+        f"Fréchet distance in float64 to {source}, {_own_words(space, real)}, one block of n"
         + rank_note(n, len(real.mean))
         + bias_note(n)
     )
@@ -143,7 +145,7 @@ class NormMetric(Metric):
         rows += [Measured(f"norm_tied[{k}]", study.tied[k], n, tied.format(where[k])) for k in where]
         given = context.config.solver_options.get(cfg.solver, {})
         where_to = " to its plain end" if words_of(given) else ""
-        name, words = context.space.name, _pushed_words(context.space, context.real, n)
+        name, words = context.space.name, _pushed_words(context.space, *context.against(context.space), n)
         for factor, raw in study.pushed.items():
             protocol = (
                 f"|x| times {factor:g} at t = {study.push_time:.4g}, where noise to signal is {cfg.level:g}; "

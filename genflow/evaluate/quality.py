@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from genflow.evaluate.kernels import kernel_distance
 from genflow.evaluate.manifold import manifold
 from genflow.evaluate.passes import Seen, feature_pass
 from genflow.evaluate.protocol import bias_note, rank_note
-from genflow.evaluate.reference import first_chunks, published, reference
+from genflow.evaluate.reference import first_chunks, reference, statistics_of
 from genflow.evaluate.spaces import check_features, check_mode, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.places import expand
@@ -128,10 +127,8 @@ class QualityMetric(Metric):
 
     def _real(self, context: Context, space: Space) -> tuple[Gaussian, str]:
         """The moments of the reference, and its description."""
-        if self.published:
-            moments, digest = published(expand(self.published))
-            size = f"n = {moments.n}, " if moments.n else ""
-            return moments, f"{Path(self.published).name} ({size}sha256 {digest[:12]})"
+        if place := self.published or context.config.reference:
+            return statistics_of(place, space)
         moments, _ = reference(context.dataset, "train", space, keep=self._kept)
         return moments, f"the training split (n = {moments.n})"
 
