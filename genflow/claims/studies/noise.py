@@ -52,7 +52,7 @@ class NoisyField(Field):
 
     def base(self, x: Tensor, t: Tensor) -> Tensor:
         """N̂ = (x − a X̂)/b, the drift of x/a in σ = b/a."""
-        (mean,) = super()._read([self.process.data_mean], x, t)
+        (mean,) = super()._read(["data_mean"], x, t)
         c = self.path.at(t, x)
         noise = (x - c.a * mean) / c.b
         return noise + (self._error(noise) if self.carrier == "drift" else -c.a / c.b * self._error(mean))
