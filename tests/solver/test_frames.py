@@ -1,4 +1,4 @@
-"""Steps in σ of x/a: the same numbers on every path with one base, orders and budgets kept, states in and out native."""
+"""Steps in σ of x/a: the same numbers on every path with one base, orders and budgets kept, all else native."""
 
 import math
 
@@ -271,7 +271,7 @@ def test_what_cannot_step_in_sigma_says_so():
     with pytest.raises(ValueError, match=r"Euler needs the a\(t\) and b\(t\)"):
         Euler(frame="sigma").solve(CallableField(lambda x, t: -x, 1.0, 0.0), torch.ones(1, 1), nfe=3)
     empty = GaussianField(0.0, 1.4)
-    with pytest.raises(ValueError, match="there is no data in x_t at t = 0.*leave frame = 'sigma' out"):
+    with pytest.raises(ValueError, match=r"there is no data in x_t at t = 0.*leave frame = 'sigma' out"):
         Euler(frame="sigma").solve(empty, torch.ones(1, 2, dtype=F64), nfe=3)
     process = VP()
     with pytest.raises(ValueError, match="likelihood counts the volume along the path in native time"):

@@ -15,7 +15,8 @@ from genflow.solver.noise import Noise
 
 KERNELS = {
     "euler": 3, "heun": 3, "midpoint": 3, "rk4": 4, "ddim": 3, "ab2": 5, "ab3": 6, "ab4": 7,
-    "deis": 6, "sde_dpmpp_2m": 7, "sde_dpmpp_3m": 8, "ddim_sde": 5, "dpmpp_2m": 5, "dpmpp_3m": 6.5, "unipc": 9, "euler_maruyama": 5, "heun_sde": 5, "edm_churn": 5.5,
+    "deis": 6, "sde_dpmpp_2m": 7, "sde_dpmpp_3m": 8, "ddim_sde": 5,
+    "dpmpp_2m": 5, "dpmpp_3m": 6.5, "unipc": 9, "euler_maruyama": 5, "heun_sde": 5, "edm_churn": 5.5,
     "reverse_diffusion": 5, "ancestral": 5, "pc": 5,
 }  # fmt: skip
 """Most own kernels per NFE with a linear head, for fixed steps."""
