@@ -1,6 +1,7 @@
 """SDE-DPM-Solver++, DEIS and DDIM with noise: orders, weights and laws against closed forms and quadrature."""
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -66,10 +67,7 @@ def test_weights_of_deis_against_quadrature(family):
                 return float(lagrange(nodes, torch.tensor([t], dtype=F64))[j]) * rate(t)
 
             cuts = process.from_clock(torch.linspace(*process.to_clock(times[i : i + 2]).tolist(), 5, dtype=F64))
-            want = sum(
-                quad(integrand, p, q, epsrel=1e-9)[0]
-                for p, q in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
-            )
+            want = sum(quad(integrand, p, q, epsrel=1e-9)[0] for p, q in itertools.pairwise(cuts.tolist()))
             assert weight == pytest.approx(want, rel=1e-6, abs=1e-7 * abs(float(sigma[i] - sigma[i + 1]))), (i, j)
 
 
@@ -100,7 +98,7 @@ def fine(family):
     return field, x, RK45(1e-8, 1e-8).solve(field, x).x
 
 
-@pytest.mark.quick_one_in(5)
+@pytest.mark.quick_one_in(7)
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("family", [*PATHS, "pfgm"])
 def test_deis_ends_where_a_fine_solve_does(family, order):
@@ -128,6 +126,7 @@ def test_deis_solves_backwards_and_forgets_its_last_solve():
 # ---- DDIM with noise ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("frame", ["native", "sigma"])
 @pytest.mark.parametrize("family", PATHS)
 def test_ddim_of_one_is_ancestral_and_of_none_the_ode(family, frame):
@@ -159,6 +158,7 @@ def test_ddim_says_what_it_needs():
 # ---- SDE-DPM-Solver++ --------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize("frame", ["native", "sigma"])
 @pytest.mark.parametrize("family", PATHS)
 def test_without_diffusion_it_is_the_ode_s_solver(family, frame):
@@ -196,7 +196,7 @@ def variance_error(solver, process, nfe, std=0.5):
     return float((end[0] - end[1]) ** 2) * before / want + float((end[2:] - end[1]).square().sum()) / want - 1
 
 
-@pytest.mark.quick_one_in(5)
+@pytest.mark.quick_one_in(11)
 @pytest.mark.parametrize("frame", ["native", "sigma"])
 @pytest.mark.parametrize("family", ["vp", "ve", "si_trig"])
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_the_weak_order(solver, order, family, frame):
     process = genflow.get_process(family, mode="sde")
     made = solver(grid="snr", frame=frame)
     errors = [abs(variance_error(made, process, nfe)) for nfe in (60, 120, 240, 480)]
-    slopes = [math.log2(one / other) for one, other in zip(errors[:-1], errors[1:], strict=True)]
+    slopes = [math.log2(one / other) for one, other in itertools.pairwise(errors)]
     assert sum(slopes) / 3 == pytest.approx(order, abs=0.15)
     assert errors[-1] < 0.03
 
