@@ -91,6 +91,17 @@ def test_fixed_steps(name, solver, monkeypatch):
     assert torch.allclose(found.x, plain.x, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick_one_in(5)
+@pytest.mark.parametrize(("name", "solver"), [(p, s) for p, s in pairs(KERNELS) if p != "pfgm"])
+def test_fixed_steps_in_sigma(name, solver, monkeypatch):
+    """Two kernels more a call: the network's x_t from x/a, and what of the sum no longer is x_t itself."""
+    monkeypatch.setattr(Noise, "like", lambda self, x: torch.full_like(x, 0.5))
+    _, kernels, waits, copies = counted("cuda", name, get_solver(solver, frame="sigma"), NFE)
+    assert kernels <= KERNELS[solver] + 2
+    assert waits <= 0.1
+    assert copies <= 0.13
+
+
 def test_heun_under_the_field_head():
     assert counted("cuda", "pfgm", get_solver("heun"), 6)[1] <= 15
 
