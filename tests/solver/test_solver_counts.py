@@ -15,6 +15,7 @@ from genflow.solver.noise import Noise
 
 KERNELS = {
     "euler": 3, "heun": 3, "midpoint": 3, "rk4": 4, "ddim": 3, "ab2": 5, "ab3": 6, "ab4": 7,
+    "deis": 6, "sde_dpmpp_2m": 7, "sde_dpmpp_3m": 8, "ddim_sde": 5,
     "dpmpp_2m": 5, "dpmpp_3m": 6.5, "unipc": 9, "euler_maruyama": 5, "heun_sde": 5, "edm_churn": 5.5,
     "reverse_diffusion": 5, "ancestral": 5, "pc": 5,
 }  # fmt: skip
@@ -88,6 +89,17 @@ def test_fixed_steps(name, solver, monkeypatch):
     process = get_process(name).for_data(DATA)
     plain = genflow.sample(process, Network(process.extra_channels), solver, 3, nfe=NFE)
     assert torch.allclose(found.x, plain.x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.quick_one_in(5)
+@pytest.mark.parametrize(("name", "solver"), [(p, s) for p, s in pairs(KERNELS) if p != "pfgm"])
+def test_fixed_steps_in_sigma(name, solver, monkeypatch):
+    """Two kernels more a call: the network's x_t from x/a, and what of the sum no longer is x_t itself."""
+    monkeypatch.setattr(Noise, "like", lambda self, x: torch.full_like(x, 0.5))
+    _, kernels, waits, copies = counted("cuda", name, get_solver(solver, frame="sigma"), NFE)
+    assert kernels <= KERNELS[solver] + 2
+    assert waits <= 0.1
+    assert copies <= 0.13
 
 
 def test_heun_under_the_field_head():
