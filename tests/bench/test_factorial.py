@@ -55,7 +55,7 @@ def test_effects_are_the_coefficients_of_least_squares(factors):
 
 def test_shares_are_the_sums_of_squares_of_an_analysis_of_variance():
     values = np.random.default_rng(1).normal(size=(12, 3))
-    keys, columns = centred(FACTORS)
+    _, columns = centred(FACTORS)
     y = values.mean(axis=1) - values.mean()
     found = design(values).shares()
     for name, share in found.items():
