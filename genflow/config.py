@@ -171,11 +171,6 @@ class BenchConfig(TrainedNetworkConfig):
                 raise ConfigError(f"{f.name} is empty; give at least one value")
 
 
-def as_bench(config: BenchConfig, **changes: Any) -> BenchConfig:
-    """The bench of a configuration that has more than a bench, with fields changed."""
-    return BenchConfig(**{**{f.name: getattr(config, f.name) for f in dataclasses.fields(BenchConfig)}, **changes})
-
-
 # ---- leaves ----------------------------------------------------------------------------------------------
 
 
@@ -391,7 +386,6 @@ __all__ = [
     "BenchConfig",
     "ConfigError",
     "TrainConfig",
-    "as_bench",
     "build",
     "check_owners",
     "deciding",
