@@ -169,10 +169,8 @@ def encodings(work: Work) -> list[Row]:
 
     codes: dict[str, list[Tensor]] = {}
     for part in work.benches:
-        for name, seed, process, backbone, data in opened(work, part):
-            if seed > 1 and part == next(iter(work.benches)):
-                continue
-            raw = data.examples("test", torch.arange(min(100, data.count("test"))))
+        for name, _, process, backbone, data in opened(work, part):
+            raw = data.examples("test", torch.arange(min(SIZES[work.scale][0] // 2, data.count("test"))))
             x = data.scaling.encode(raw, torch.Generator().manual_seed(0)).to(next(backbone.parameters()).device)
             found = encode(process, backbone, x, batch_size=100).x.cpu().double().flatten(1)
             codes.setdefault(name, []).append(found / found.square().mean().sqrt())
@@ -185,7 +183,7 @@ def encodings(work: Work) -> list[Row]:
         words = f"codes at unit rms; {len(others) + 1} networks of other seeds or widths"
         rows.append(mean_row(SAME, gaps, words, **fields))
         rows.append(mean_row(OTHER, (first - first.roll(1, 0)).square().mean(1).sqrt(), words, **fields))
-        figure, (left,) = new_axes(4.4, 4.0, 1)
+        figure, left = new_axes(4.4, 4.0)
         left.scatter(first[:40].flatten(), others[0][:40].flatten(), s=3, alpha=0.4)
         left.set(xlabel="code by one network", ylabel="code by another", title=name)
         save_figure(
