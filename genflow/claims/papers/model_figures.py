@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SIZES = {"small": (200, 600), "full": (5000, 20_000)}
 """Samples of each setting, and training steps of the classifier."""
 _CHEAP = ("solver=[heun]", "nfe=[20]")
+_FULL = ("solver=[rk45]",)
 _NOTE = "Published terms. At the small scale digits and the MLPs of pfgm_speed."
 
 # ---- a classifier's gradient -----------------------------------------------------------------------------------------
@@ -142,9 +143,7 @@ gradient = Recipe(
     ),
     parts={
         "small": (Variant("sde_class_gradient_small", "pfgm_speed_small", ("process=[vp_ode, subvp_ode]", *_CHEAP)),),
-        "full": (
-            Variant("sde_class_gradient_full", "sde_cifar10_full", ("process=[vp_ode]", "metric=[fid]", *_CHEAP)),
-        ),
+        "full": (Variant("sde_class_gradient_full", "sde_cifar10_full", ("process=[vp_ode]", *_FULL)),),
     },
     weights={"sde_class_gradient_full": (VP_ODE,)},
     study=guided_samples,
@@ -217,8 +216,15 @@ encoding = Recipe(
             ),
         ),
         "full": (
-            Variant("sde_encoding_full", "sde_cifar10_full", ("process=[vp_ode]", "metric=[fid]", *_CHEAP)),
-            Variant("sde_encoding_ddpm_full", "sde_likelihood_full", ("process=[vp_ode]", *_CHEAP)),
+            Variant("sde_encoding_full", "sde_cifar10_full", ("process=[vp_ode]", *_FULL)),
+            Variant(
+                "sde_encoding_ddpm_full",
+                "sde_cifar10_full",
+                (
+                    *("process=[vp_ode]", *_FULL, "backbone=ddpm"),
+                    "backbone_options={ddpm: {size: cifar10, time_scale: 999, normalise: false}}",
+                ),
+            ),
         ),
     },
     weights={
