@@ -96,7 +96,7 @@ def guided_samples(work: Work) -> list[Row]:
             fields |= {"solver": "heun", "nfe": found.nfe}
             rows.append(mean_row(right_at(weight), hit, words, **fields))
             if seed == 0:
-                shown[f"w = {weight:g}"] = raw[:20].reshape(2, 10, *raw.shape[1:]).numpy()
+                shown[f"w = {weight:g}"] = raw[:10][None].numpy()
     if shown:
         save_rows(work.picture("guided.png", "Samples guided towards 0 to 9"), shown, data.scaling.levels)
     return rows
@@ -245,6 +245,7 @@ NEAREST = "rms from the nearest training image"
 
 def neighbours(work: Work) -> list[Row]:
     """Uncurated samples beside their nearest training images, and how near those are, against test images."""
+    import numpy as np
     import torch
 
     from genflow.report.pictures import save_rows
@@ -267,7 +268,7 @@ def neighbours(work: Work) -> list[Row]:
             pairs = [
                 data.scaling.decode(one).numpy() for one in (drawn.x[:12].cpu(), data.fitting_points()[which[:12]])
             ]
-            shown = {"samples": pairs[0][None], "nearest training images": pairs[1][None]}
+            shown = {"samples above, nearest training images below": np.stack(pairs)}
             save_rows(
                 work.picture(f"nearest_{name}.png", f"First samples of {name} and their neighbours"),
                 shown,
