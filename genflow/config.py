@@ -183,11 +183,6 @@ class BenchConfig(TrainedNetworkConfig):
         check_interval(self.guidance, self.guidance_interval, self.guide)
 
 
-def as_bench(config: BenchConfig, **changes: Any) -> BenchConfig:
-    """The bench of a configuration that has more than a bench, with fields changed."""
-    return BenchConfig(**{**{f.name: getattr(config, f.name) for f in dataclasses.fields(BenchConfig)}, **changes})
-
-
 # ---- leaves ----------------------------------------------------------------------------------------------
 
 
@@ -403,7 +398,6 @@ __all__ = [
     "BenchConfig",
     "ConfigError",
     "TrainConfig",
-    "as_bench",
     "build",
     "check_owners",
     "deciding",

@@ -72,7 +72,7 @@ class DivergenceField:
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():
-            inner = x[:, : self.size].reshape(-1, *self.shape).detach().requires_grad_()
+            inner = self._states(x).detach().requires_grad_()
             velocity = self.field.velocity(inner, t)
             divergence = self._exact(velocity, inner) if self.probe is None else self._estimates(velocity, inner)
         return torch.cat([velocity.detach().flatten(1), divergence], dim=1)
@@ -120,10 +120,22 @@ class DivergenceField:
     def clock(self) -> Clock:
         return self.field.clock
 
+    def prepare(self, t: Tensor, x: Tensor) -> None:
+        """Announces times, of states without the integral; see `Field.prepare`."""
+        self.field.prepare(t, self._states(x))
+
+    def prepare_rows(self, t: Tensor, x: Tensor, beside: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Announces times of each row; see `Field.prepare_rows`."""
+        return self.field.prepare_rows(t, self._states(x), beside)
+
     def keep(self, rows: Tensor) -> None:
         if self.probe is not None:
-            self.probe = self.probe[rows.to(self.probe.device)]
+            places = rows.cpu().nonzero().flatten().to(self.probe.device, non_blocking=True)
+            self.probe = self.probe.index_select(0, places)
         self.field.keep(rows)
+
+    def _states(self, x: Tensor) -> Tensor:
+        return x[:, : self.size].reshape(-1, *self.shape)
 
 
 def _gradient(y: Tensor, x: Tensor, weights: Tensor | None, retain: bool = False) -> Tensor:
@@ -189,8 +201,9 @@ def log_likelihood(
     zeros = torch.zeros(len(x), 1 if drawn is None else int(probes), dtype=x.dtype, device=x.device)
     with computing(backbone):
         solution = solver.solve(field, torch.cat([x.flatten(1), zeros], dim=1), nfe=nfe)
-    latent, change = solution.x[:, :size].reshape(x.shape), solution.x[:, size:].cpu().double()
-    log_prob = process.log_prior(latent.cpu().double()) + change.mean(1)
+    latent, host = solution.x[:, :size].reshape(x.shape), solution.x.cpu().double()
+    change = host[:, size:]
+    log_prob = process.log_prior(host[:, :size].reshape(x.shape)) + change.mean(1)
     start = process.training_interval[0] if t is None else t
     return Likelihood(log_prob, latent, solution.nfe, _probe_error(change, drawn is None), start)
 

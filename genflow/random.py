@@ -269,8 +269,9 @@ many do for 20 degrees of freedom or more, where one is refused once in 200 time
 def chi_square(count: int, df: float, *, generator: torch.Generator) -> Tensor:
     """χ² numbers with `df` degrees of freedom, any number above 0: (count,), float64, on the host.
 
-    With one degree it is the square of a normal number. Else it is twice a Gamma(df/2) number by rejection, whose proposals all come from one draw, so that how many are refused moves
-    no other number. Below 1 it is a Gamma(df/2 + 1) number times U^(2/df).
+    With one degree it is the square of a normal number. Else it is twice a Gamma(df/2) number by rejection, whose
+    proposals all come from one draw, so that how many are refused moves no other number. Below 1 it is a
+    Gamma(df/2 + 1) number times U^(2/df).
 
     Source: Marsaglia & Tsang 2000, "A simple method for generating gamma variables".
     """

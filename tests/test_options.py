@@ -130,7 +130,7 @@ def test_what_the_source_says_is_what_the_class_takes(plural, name):
     source, live = written(entry.target), imported(entry.load())
     assert source is not None
     assert live is not None
-    typed = {k: kind_of(v) for k, v in {**registries()[plural].shared, **source}.items()}
+    typed = {k: kind_of(v) for k, v in {**registries()[plural].shared(entry), **source}.items()}
     assert typed == {k: kind_of(v) for k, v in live.items()}
     assert typed == registries()[plural].kinds(name)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pretended import pretend
 from scipy import stats
 
 import genflow
@@ -84,7 +85,6 @@ def test_the_kernel_of_a_device_gives_the_hosts_numbers_bit_for_bit(kind, dtype,
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_noise_made_on_a_pretended_device_is_the_hosts(kind, monkeypatch):
-    pretend = pytest.importorskip("pretended").pretend
     monkeypatch.setattr("genflow.random.ON_HOST", 0)
     noise, x = Noise(3, range(50)), torch.empty(50, 13)
     want = [noise.like(x) for _ in range(20)]

@@ -78,7 +78,9 @@ def test_tags_agree_with_the_classes(plural):
         if plural == "processes":
             assert entry.tags["mode"] == registry.get(name).mode, name
         if plural == "solvers":
-            assert entry.tags["mode"] == factory.mode, name
+            made = registry.get(name)
+            assert entry.tags["mode"] == made.mode, name
+            assert entry.tags.get("needs", ()) == made.needs, name
             assert entry.tags["budget"] == issubclass(factory, FixedStep), name
         if plural == "metrics":
             assert entry.tags["needs"] == factory.needs, name

@@ -6,7 +6,7 @@ Heads, targets, times and weights need a training each; grids and ends share one
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any, TypeVar
 
@@ -78,6 +78,11 @@ def solver_variants(config: BenchConfig) -> Iterator[tuple[str, dict[str, Any]]]
     for name in config.solver:
         for variant in sampled_variants(config, name):
             yield name, dict(variant.solver_options.get(name, {}))
+
+
+def as_bench(config: BenchConfig, **changes: Any) -> BenchConfig:
+    """The bench of a configuration that has more than a bench, with fields changed."""
+    return BenchConfig(**{**{f.name: getattr(config, f.name) for f in fields(BenchConfig)}, **changes})
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 
 from genflow import estimates as es
-from genflow.bench.axes import SAMPLED, TRAINED, VARIED, differing, variant
+from genflow.bench.axes import SAMPLED, TRAINED, VARIED, as_bench, differing, variant
 from genflow.bench.cells import REAL
 from genflow.bench.tables import Row, Table, estimate
 from genflow.bench.terms import FORMAT, read_tuned, settle
 from genflow.checkpoint import write_file
-from genflow.config import BenchConfig, ConfigError, as_bench, option
+from genflow.config import BenchConfig, ConfigError, option
 from genflow.evaluate.facts import NFE, facts
 from genflow.process.terms import AXES
 from genflow.registry import registries
@@ -213,15 +213,13 @@ def search_table(config: BenchConfig) -> Table | None:
     if config.terms != "tuned" or config.checkpoint or not config.terms_file:
         return None
     content = read_tuned(config.terms_file)
-    chosen, lines = content.get("chosen") or {}, []
-    for name, one in chosen.items():
-        value, margin = (
-            es.text(*(math.nan if one.get(k) is None else one[k] for k in keys))
-            for keys in (("value", "error"), ("margin", "margin_error"))
-        )
-        words = f"{terms.get('solver', '')} {variant(terms, VARIED)}".strip()
+    lines = []
+    for name, one in (content.get("chosen") or {}).items():
+        numbers = {key: math.nan if value is None else value for key, value in one.items()}
+        value = es.text(numbers["value"], numbers["error"])
+        margin = es.text(numbers["margin"], numbers["margin_error"])
         lines.append(
-            [name, words, value, one.get("second") or "–", margin, str(one["settings"]), str(len(one["ties"]))]
+            [name, one["setting"], value, one["second"] or "–", margin, str(one["settings"]), str(len(one["ties"]))]
         )
     if not lines:
         return None

@@ -249,7 +249,7 @@ class AffineProcess(NoiseLevels):
             raise ValueError(self.why_not("score"))
         state = x.value()
         if rule := self.rule(state, t):
-            output = self._regressor(output, state, t)
+            output = self._regressor(output, state, t, rule)
             return [combined(x, output, getattr(rule, name)) for name in names]
         if t.ndim or t.requires_grad or not isinstance(self.prediction, PoissonField) or not self.is_affine:
             return self._computed(names, output, x, t)
@@ -258,9 +258,9 @@ class AffineProcess(NoiseLevels):
         slope = Combination.of(output[:, :-1], per=self.prediction.divisor(output, state, c))
         return [x - self.schedule_at(t)[1] * slope if name == "data" else slope for name in names]
 
-    def _regressor(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    def _regressor(self, output: Tensor, x: Tensor, t: Tensor, rule: Rule) -> Tensor:
         head = self.prediction
-        return head.regressor(output, x, self.at(t, x)) if head.by_state else output
+        return head.regressor(output, x, self.at(t, x), rule.a) if head.by_state else output
 
     def _computed(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
         if "base" not in names:
@@ -271,7 +271,7 @@ class AffineProcess(NoiseLevels):
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
-            return mix(x, self._regressor(output, x, t), rule.velocity)
+            return mix(x, self._regressor(output, x, t, rule), rule.velocity)
         c = self.at(t, x)
         table = getattr(c, "table", None)
         if table is not None and self.prediction.linear:  # announced times, so they are inside
@@ -282,7 +282,7 @@ class AffineProcess(NoiseLevels):
 
     def data_mean(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         if rule := self.rule(x, t):
-            return mix(x, self._regressor(output, x, t), rule.data)
+            return mix(x, self._regressor(output, x, t, rule), rule.data)
         self.check_time(t)
         return self.prediction.decode(output, x, self.at(t, x))[0]
 
@@ -306,7 +306,7 @@ class AffineProcess(NoiseLevels):
         if self.why_not("score"):
             raise ValueError(self.why_not("score"))
         if rule := self.rule(x, t):
-            return mix(x, self._regressor(output, x, t), rule.score)
+            return mix(x, self._regressor(output, x, t, rule), rule.score)
         self.check_time(t)
         c = self.at(t, x)
         return -self.prediction.decode(output, x, c)[1] / c.b

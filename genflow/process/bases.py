@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genflow.placing import place
-from genflow.random import chi_square, normal
+from genflow.random import ON_HOST, Stream, chi_square, made_on, normal
 
 
 class Base(ABC):
@@ -72,9 +71,12 @@ class StudentT(Base):
     df: float = 1.0
 
     def sample(self, shape: tuple[int, ...], *, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        draw = normal(shape, generator=generator, dtype=dtype)
+        place = made_on(generator)
+        few = isinstance(generator, Stream) and math.prod(shape) < ON_HOST  # made on the host, and moved as a whole
+        draw = normal(shape, generator=generator, dtype=dtype, device="cpu" if few else None)
         scale = (chi_square(shape[0], self.df, generator=generator) / self.df).sqrt()
-        return draw / place([scale.to(dtype)], draw.device)[0].reshape(-1, *(1,) * (len(shape) - 1))
+        scale = scale.to(draw.device, dtype, non_blocking=True).reshape(-1, *(1,) * (len(shape) - 1))
+        return (draw / scale).to(place, non_blocking=True)
 
     def log_prob(self, u: Tensor) -> Tensor:
         u, nu = u.flatten(1), self.df

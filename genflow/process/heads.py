@@ -59,8 +59,12 @@ class Head(ABC):
         """The head whose output `regressor` is: this one, unless coefficients depend on x."""
         return self
 
-    def regressor(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        """What velocity, means and score are linear in, beside x, with factors that depend on the time alone."""
+    def regressor(self, output: Tensor, x: Tensor, c: Coefficients, a: float | None = None) -> Tensor:
+        """What velocity, means and score are linear in, beside x, with factors that depend on the time alone.
+
+        Arguments:
+            a: c.a where it is that of all rows and known as a number.
+        """
         return output
 
     def table(self, c: Coefficients, dim: int) -> list[Tensor]:
@@ -317,7 +321,7 @@ class EDMRMS(Head):
     def linear_head(self) -> Head:
         return Data()
 
-    def regressor(self, output: Tensor, x: Tensor, c: Coefficients) -> Tensor:
+    def regressor(self, output: Tensor, x: Tensor, c: Coefficients, a: float | None = None) -> Tensor:
         """X̂, by two numbers a row from the row's mean square; they are found where x is, on the host by numpy."""
         table = getattr(c, "table", None)
         if table is None:
@@ -329,6 +333,8 @@ class EDMRMS(Head):
             noise = torch.maximum(likely, torch.maximum(square + surely, least))
             size = torch.add(more, noise, alpha=self.sigma_data**-2)
             scaled = like_rows((noise / size).sqrt(), x) * output
+            if a is not None:
+                return torch.addcdiv(scaled, x, like_rows(size, x), value=a * dimension(x))
             return torch.addcmul(scaled, like_rows(scale / size, x), x)
         less, least, surely, more, scale = table.numpy()[:5]
         square = squares(x.numpy())

@@ -82,9 +82,9 @@ CATALOG = [
     Entry(
         "deis",
         "genflow.solver.multistep:DEIS",
-        "order 4 at most (tAB: a polynomial in time through noise means, all else exact), one call a step; starts as ab4",
+        "order 3 (tAB2: a polynomial in time through noise means, all else exact), one call a step; order=3 gives 4",
         "Zhang & Chen 2022, arXiv:2204.13902",
-        tags={"mode": "ode", "order": 4, "budget": True, "needs": _DATA},
+        tags={"mode": "ode", "order": 3, "budget": True, "needs": _DATA},
     ),
     Entry(
         "dpmpp_2m",

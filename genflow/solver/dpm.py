@@ -156,9 +156,12 @@ class UniPC(Exponential):
 class StochasticExponential(Exponential):
     """Steps of the SDE with ε = τ times the natural one, of which all but an integral of D is exact.
 
-    With p = 1 + τ and σ = b/a: x_s = (b_s/b_t) (σ_s/σ_t)^τ x_t + a_s ∫ p e^(p (λ − λ_s)) D dλ + b_s sqrt(1 − e^(−2τh)) ξ,
-    h = λ_s − λ_t. In p λ for λ the integral is that of the ODE, so the same polynomials give it. τ = 0 is the ODE. The
-    step to the data's end adds no noise.
+    With p = 1 + τ and h = λ_s − λ_t,
+
+        x_s = (b_s/b_t) e^(−τh) x_t + a_s ∫ p e^(p (λ − λ_s)) D dλ + b_s sqrt(1 − e^(−2τh)) ξ
+
+    In p λ for λ the integral is that of the ODE, so the same polynomials give it. τ = 0 is the ODE. The step to the
+    data's end adds no noise.
 
     Arguments:
         diffusion: τ, the factor on ε.

@@ -70,7 +70,7 @@ class AdamsBashforth(FixedStep):
 
 
 class DEIS(AdamsBashforth):
-    """x_s/a_s = x_t/a_t + ∫ p(τ) dσ(τ), p the polynomial in native time through the last r + 1 noise means N̂ = E[N | x].
+    """x_s/a_s = x_t/a_t + ∫ p dσ, p the polynomial in native time through the last r + 1 noise means N̂ = E[N | x_t].
 
     That is tAB-r: Adams–Bashforth with all but N̂ integrated exactly, from d(x/a)/dσ = N̂ and σ = b/a. It is of order
     r + 1, with the start of Adams–Bashforth, whose Runge–Kutta steps are taken in σ. With frame = "sigma" the
@@ -83,10 +83,10 @@ class DEIS(AdamsBashforth):
     Source: Zhang & Chen 2022, arXiv:2204.13902.
     """
 
-    order = 4
+    order = 3
     needs = ("data", "affine")
 
-    def __init__(self, order: int = 3, grid: Spacing = "process") -> None:
+    def __init__(self, order: int = 2, grid: Spacing = "process") -> None:
         super().__init__(grid)
         require("deis", {"order": (order, order in (1, 2, 3), "1, 2 or 3")})
         self.order = int(order) + 1

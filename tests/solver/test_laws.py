@@ -22,8 +22,10 @@ from genflow.sampling import sample
 from genflow.solver.backend_sde import TorchSDE
 from genflow.solver.base import FixedStep
 from genflow.solver.churn import EDMChurn
+from genflow.solver.dpm import SDEDPMpp2M, SDEDPMpp3M
 from genflow.solver.langevin import langevin_size, langevin_step
 from genflow.solver.noise import Noise
+from genflow.solver.ode import DDIM
 from genflow.solver.predictor import CORRECTORS, NORMS, PREDICTORS, Ancestral, PredictorCorrector, ReverseDiffusion
 from genflow.solver.sde import EulerMaruyama, HeunSDE
 
@@ -135,6 +137,18 @@ LAWS = {
     "reverse_diffusion": (ReverseDiffusion(), 400),
     "ancestral": (Ancestral(), 300),
     "ancestral posterior": (Ancestral("posterior"), 1200),
+    "sde_dpmpp_2m": (SDEDPMpp2M(grid="snr"), 100),
+    "sde_dpmpp_2m(diffusion=0.5)": (SDEDPMpp2M(0.5, grid="snr"), 100),
+    "sde_dpmpp_3m": (SDEDPMpp3M(grid="snr"), 100),
+    "ddim(eta=0.5)": (DDIM(0.5), 500),
+    "ddim_sde": (DDIM(1.0), 1200),
+    **{
+        f"{name} frame=sigma": (made(grid="edm", frame="sigma"), nfe)
+        for name, made, nfe in (
+            *(("euler_maruyama", EulerMaruyama, 500), ("heun_sde", HeunSDE, 500), ("ancestral", Ancestral, 500)),
+            *(("edm_churn", EDMChurn, 300), ("pc", PredictorCorrector, 500), ("sde_dpmpp_2m", SDEDPMpp2M, 100)),
+        )
+    },
     **{
         f"torchsde/{name}": (TorchSDE(name), 200 if drifts == 1 else 400)
         for name, (_, drifts) in TorchSDE.methods.items()

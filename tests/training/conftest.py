@@ -1,11 +1,13 @@
 """Running genflow as a program, with the faults that befall programs."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from warm import Server
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
@@ -20,8 +22,20 @@ class Program:
         folder: Where it runs.
     """
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, server):
+        self.folder, self.server = folder, server
+
+    def warm(self, *words, env=None):
+        """The same as `start`, forked from a process that has imported everything; see `warm`."""
+        return self.server().start(words, self.folder, env or {})
+
+    def ranks(self, *words, count=2):
+        """A team without a launcher: its programs, in the order of their ranks."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        where = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return [self.warm(*words, env={**where, "RANK": str(k), "LOCAL_RANK": str(k)}) for k in range(count)]
 
     def start(self, *words, launcher=(sys.executable, "-m", "genflow"), **more):
         return subprocess.Popen(
@@ -34,8 +48,8 @@ class Program:
             **more,
         )
 
-    def train(self, *words, **more):
-        return self.start("train", *MLP, *words, **more)
+    def train(self, *words, start=None):
+        return (start or self.warm)("train", *MLP, *words)
 
     def until_saved(self, process, root="model"):
         """Waits for the first checkpoint of a run."""
@@ -50,9 +64,23 @@ class Program:
             time.sleep(0.01)
 
 
+@pytest.fixture(scope="session")
+def server():
+    """Starts the process that programs are forked from, when one is asked for."""
+    started = []
+
+    def start():
+        started or started.append(Server(ENVIRONMENT))
+        return started[0]
+
+    yield start
+    for one in started:
+        one.end()
+
+
 @pytest.fixture
-def program(tmp_path):
-    return Program(tmp_path)
+def program(tmp_path, server):
+    return Program(tmp_path, server)
 
 
 class Called:

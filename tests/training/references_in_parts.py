@@ -1,4 +1,4 @@
-"""Run by torchrun: posterior means over references in parts against those over all of them, written to a folder."""
+"""Run by each of two ranks: posterior means over references in parts and over all of them, written to a folder."""
 
 import json
 import sys

@@ -27,7 +27,7 @@ def step_of(root):
 @pytest.mark.slow
 def test_sigterm_saves_says_how_to_go_on_and_the_same_command_finishes_bit_for_bit(called, program, tmp_path):
     words = ("--train-steps", 400, "--train-save-seconds", 0.1, "--train-schedule", "constant")
-    process = program.train(*words)
+    process = program.train(*words, start=program.start)
     program.until_saved(process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,14 +32,20 @@ TORCHRUN = (
 WORDS = ("--process", "pfgm", "--backbone", "mlp", "--train-batch-size", 32, "--out", "pair")
 
 
+def finish(ranks):
+    """Waits for a team that must succeed: what each rank has written to standard output."""
+    said = [rank.communicate() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), said
+    return [out for out, _ in said]
+
+
 @pytest.mark.slow
 def test_two_ranks_follow_one_and_resume_on_another_number_of_them(program, called, tmp_path):
     words = ("train", *WORDS, "--train-log-every", 1, "--train-schedule", "constant")
-    pair = program.start(*words, "--train-steps", 12, launcher=TORCHRUN)
+    pair = program.ranks(*words, "--train-steps", 12)
     code, _, errors = called(*words, "--train-steps", 24, "--out", "one")
     assert code == 0, errors
-    _, errors = pair.communicate(timeout=120)
-    assert pair.returncode == 0, errors
+    finish(pair)
     code, _, errors = called(*words, "--train-steps", 24, "--allow-config-change", "train.steps")
     assert code == 0, errors
     one, two = (
@@ -57,16 +62,14 @@ def test_two_ranks_follow_one_and_resume_on_another_number_of_them(program, call
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_other_with_its_name(program, tmp_path):
-    process = program.start("train", *WORDS, "--train-steps", 100_000, "--train-save-seconds", 0.2, launcher=TORCHRUN)
-    program.until_saved(process, "pair")
-    children = _children(process.pid)
-    assert len(children) == 2
-    victim = next(pid for pid in children if _environment(pid)["RANK"] == "1")
+    first, second = program.ranks("train", *WORDS, "--train-steps", 100_000, "--train-save-seconds", 0.2)
+    program.until_saved(first, "pair")
     began = time.monotonic()
-    os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    second.kill()
+    _, errors = first.communicate(timeout=60)
     assert time.monotonic() - began < 45
-    assert process.returncode != 0
+    assert first.returncode > 0
+    assert second.poll() == -signal.SIGKILL
     assert "rank 1 of 2 is lost" in errors
     assert "Run the same command again" in errors
     genflow.load(tmp_path / "pair")
@@ -131,25 +134,6 @@ def test_sigterm_to_the_launcher_saves_once_and_all_stop_after_the_same_step(pro
     assert (tmp_path / "pair" / "latest").read_text().strip() == f"step-{int(stopped[0]):08d}"
 
 
-def _children(pid):
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    parent = int(file.read().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-            if parent == pid:
-                found.append(int(name))
-    return found
-
-
-def _environment(pid):
-    with open(f"/proc/{pid}/environ") as file:
-        return dict(item.split("=", 1) for item in file.read().split("\0") if "=" in item)
-
-
 class Store:
     """The store that ranks share: counters by name."""
 
@@ -196,12 +180,9 @@ def test_a_rank_takes_its_own_card_before_anything_else_is_asked_of_cuda(monkeyp
     assert asked == ["cuda:0"]
 
 
-def test_two_ranks_average_over_references_of_which_each_makes_half(tmp_path):
-    script = Path(__file__).with_name("references_in_parts.py")
-    launcher = [*TORCHRUN[: TORCHRUN.index("-m", 2)], str(script), str(tmp_path)]
-    here = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(launcher, env=here, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.mark.slow
+def test_two_ranks_average_over_references_of_which_each_makes_half(program, tmp_path):
+    finish(program.ranks(Path(__file__).with_name("references_in_parts.py"), tmp_path))
     for rank in (0, 1):
         for line in json.loads((tmp_path / f"{rank}.json").read_text()):
             assert line["error"] < 2e-6, line  # of numbers up to 1, float32
@@ -238,10 +219,7 @@ def test_two_ranks_draw_the_samples_of_one_bit_for_bit(program, called, tmp_path
     words = ("sample", "--checkpoint", "pair", "--n", 23, "--nfe", 3, "--sample-batch", 5)
     code, out, errors = called(*words, "--out", "one.npz")
     assert code == 0, errors
-    pair = program.start(*words, "--out", "two.npz", launcher=TORCHRUN)
-    printed, errors = pair.communicate(timeout=120)
-    assert pair.returncode == 0, errors
-    assert printed == out.replace("one", "two")
+    assert finish(program.ranks(*words, "--out", "two.npz")) == [out.replace("one", "two"), ""]
     assert np.array_equal(np.load(tmp_path / "one.npz")["x"], np.load(tmp_path / "two.npz")["x"])
 
 
@@ -253,9 +231,7 @@ def test_two_ranks_measure_what_one_does(program, called, tmp_path):
     words = ("evaluate", "--checkpoint", "pair", "--metric", "fd", "--samples", 1000, "--nfe", 2, "--solver", "euler")
     code, _, errors = called(*words, "--out", "one.csv")
     assert code == 0, errors
-    pair = program.start(*words, "--out", "two.csv", launcher=TORCHRUN)
-    _, errors = pair.communicate(timeout=120)
-    assert pair.returncode == 0, errors
+    finish(program.ranks(*words, "--out", "two.csv"))
     one, two = (list(csv.DictReader((tmp_path / f"{n}.csv").open())) for n in ("one", "two"))
     assert len(one) == len(two) == 2
     for ours, theirs in zip(one, two, strict=True):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SIZES = {"small": (200, 600), "full": (5000, 20_000)}
 """Samples of each setting, and training steps of the classifier."""
 _CHEAP = ("solver=[heun]", "nfe=[20]")
+_FULL = ("solver=[rk45]",)
 _NOTE = "Published terms. At the small scale digits and the MLPs of pfgm_speed."
 
 # ---- a classifier's gradient -----------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def guided_samples(work: Work) -> list[Row]:
             fields |= {"solver": "heun", "nfe": found.nfe}
             rows.append(mean_row(right_at(weight), hit, words, **fields))
             if seed == 0:
-                shown[f"w = {weight:g}"] = raw[:20].reshape(2, 10, *raw.shape[1:]).numpy()
+                shown[f"w = {weight:g}"] = raw[:10][None].numpy()
     if shown:
         save_rows(work.picture("guided.png", "Samples guided towards 0 to 9"), shown, data.scaling.levels)
     return rows
@@ -142,9 +143,7 @@ gradient = Recipe(
     ),
     parts={
         "small": (Variant("sde_class_gradient_small", "pfgm_speed_small", ("process=[vp_ode, subvp_ode]", *_CHEAP)),),
-        "full": (
-            Variant("sde_class_gradient_full", "sde_cifar10_full", ("process=[vp_ode]", "metric=[fid]", *_CHEAP)),
-        ),
+        "full": (Variant("sde_class_gradient_full", "sde_cifar10_full", ("process=[vp_ode]", *_FULL)),),
     },
     weights={"sde_class_gradient_full": (VP_ODE,)},
     study=guided_samples,
@@ -169,10 +168,8 @@ def encodings(work: Work) -> list[Row]:
 
     codes: dict[str, list[Tensor]] = {}
     for part in work.benches:
-        for name, seed, process, backbone, data in opened(work, part):
-            if seed > 1 and part == next(iter(work.benches)):
-                continue
-            raw = data.examples("test", torch.arange(min(100, data.count("test"))))
+        for name, _, process, backbone, data in opened(work, part):
+            raw = data.examples("test", torch.arange(min(SIZES[work.scale][0] // 2, data.count("test"))))
             x = data.scaling.encode(raw, torch.Generator().manual_seed(0)).to(next(backbone.parameters()).device)
             found = encode(process, backbone, x, batch_size=100).x.cpu().double().flatten(1)
             codes.setdefault(name, []).append(found / found.square().mean().sqrt())
@@ -185,7 +182,7 @@ def encodings(work: Work) -> list[Row]:
         words = f"codes at unit rms; {len(others) + 1} networks of other seeds or widths"
         rows.append(mean_row(SAME, gaps, words, **fields))
         rows.append(mean_row(OTHER, (first - first.roll(1, 0)).square().mean(1).sqrt(), words, **fields))
-        figure, (left,) = new_axes(4.4, 4.0, 1)
+        figure, left = new_axes(4.4, 4.0)
         left.scatter(first[:40].flatten(), others[0][:40].flatten(), s=3, alpha=0.4)
         left.set(xlabel="code by one network", ylabel="code by another", title=name)
         save_figure(
@@ -219,8 +216,15 @@ encoding = Recipe(
             ),
         ),
         "full": (
-            Variant("sde_encoding_full", "sde_cifar10_full", ("process=[vp_ode]", "metric=[fid]", *_CHEAP)),
-            Variant("sde_encoding_ddpm_full", "sde_likelihood_full", ("process=[vp_ode]", *_CHEAP)),
+            Variant("sde_encoding_full", "sde_cifar10_full", ("process=[vp_ode]", *_FULL)),
+            Variant(
+                "sde_encoding_ddpm_full",
+                "sde_cifar10_full",
+                (
+                    *("process=[vp_ode]", *_FULL, "backbone=ddpm"),
+                    "backbone_options={ddpm: {size: cifar10, time_scale: 999, normalise: false}}",
+                ),
+            ),
         ),
     },
     weights={
@@ -241,6 +245,7 @@ NEAREST = "rms from the nearest training image"
 
 def neighbours(work: Work) -> list[Row]:
     """Uncurated samples beside their nearest training images, and how near those are, against test images."""
+    import numpy as np
     import torch
 
     from genflow.report.pictures import save_rows
@@ -263,7 +268,7 @@ def neighbours(work: Work) -> list[Row]:
             pairs = [
                 data.scaling.decode(one).numpy() for one in (drawn.x[:12].cpu(), data.fitting_points()[which[:12]])
             ]
-            shown = {"samples": pairs[0][None], "nearest training images": pairs[1][None]}
+            shown = {"samples above, nearest training images below": np.stack(pairs)}
             save_rows(
                 work.picture(f"nearest_{name}.png", f"First samples of {name} and their neighbours"),
                 shown,

@@ -22,6 +22,7 @@ CALLS, SECONDS, NETWORK = "calls to the quality", "s/1,000 to the quality", "s/1
 """Names of what is measured, in the rows."""
 FAMILIES = {"PFGM": "pfgm", "VP": "vp", "sub-VP": "subvp", "VE": "ve"}
 ODES, SDES = ("euler", "rk45"), ("euler_maruyama", "pc", "ancestral")
+_FID = "metric=[fid]", "metric_options={fid: {mode: legacy_tensorflow}}"
 _BUDGETS = "nfe=[10, 20, 50, 100, 200, 500, 1000]"
 
 
@@ -82,6 +83,8 @@ def _faster(family: str, factor: float) -> Judge:
     """
 
     def decide(results: Results) -> Verdict:
+        if not results.rows:
+            return unmeasured()
         metric = distance(results)
         own = _of(results.rows, family)
         sde = best_sde(results.rows if family == "pfgm" else own, metric)
@@ -106,6 +109,8 @@ def _faster(family: str, factor: float) -> Judge:
 
 def _poisson_s(results: Results) -> Verdict:
     """The question whose the factor is: PFGM's ODE against VP's, to the same quality."""
+    if not results.rows:
+        return unmeasured()
     metric = distance(results)
     sde = best_sde(results.rows, metric)
     ours, theirs = (
@@ -158,7 +163,7 @@ speed = Recipe(
             Variant(
                 "pfgm_speed_sde_full",
                 "sde_cifar10_full",
-                ("solver=[euler, rk45, euler_maruyama, pc, ancestral]", "metric=[fid]", _BUDGETS),
+                ("solver=[euler, rk45, euler_maruyama, pc, ancestral]", *_FID, _BUDGETS),
             ),
             Variant(
                 "pfgm_speed_ve_full",
@@ -167,7 +172,7 @@ speed = Recipe(
                     "process=[ve_ode, ve_sde]",
                     "process_options={ve: {head: score, sigma_min: 0.02, sigma_max: 100}}",
                     "solver=[euler, rk45, euler_maruyama, pc, ancestral]",
-                    "metric=[fid]",
+                    *_FID,
                     _BUDGETS,
                 ),
             ),

@@ -82,7 +82,7 @@ _ANCESTRAL = {"ve": ", variance: posterior"}
 
 _SUBVP = {
     "small": ("process=[subvp_sde, subvp_ode]",),
-    "full": ("process=[subvp_sde, subvp_ode]", "process_options={}"),
+    "full": ("process=[subvp_sde, subvp_ode]", "process_options={subvp_sde: {}}"),
 }
 _FULL_OPTIONS = {
     "vp": "{levels: 1000}",

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from genflow.bench.axes import VARIED
+from genflow.bench.axes import VARIED, as_bench
 from genflow.bench.checkpoints import settle
 from genflow.bench.pairs import check_names
 from genflow.bench.terms import settle as settle_terms
 from genflow.claims.studies import entry
-from genflow.config import TERMS, BenchConfig, ConfigError, as_bench, build, flatten, option
+from genflow.config import TERMS, BenchConfig, ConfigError, build, flatten, option
 from genflow.registry import registries, unknown
 
 UNREAD = (
