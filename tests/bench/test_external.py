@@ -100,8 +100,13 @@ def test_words_that_name_no_samples_are_refused(places, word, said):
 
 def test_too_few_samples_are_refused_before_training(places):
     config = build(BenchConfig, {**GIVEN, "samples_from": "noise=noise.npz", "samples": 40})
-    with pytest.raises(ValueError, match="noise.npz holds 30 samples, and 40 are measured; give --samples 30"):
+    with pytest.raises(ValueError, match=r"noise\.npz holds 30 samples, and 40 are measured; give --samples 30"):
         Worker(config, lambda: False).check()
+
+
+def table(place):
+    with open(place, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def command(monkeypatch, capsys, words):
@@ -119,7 +124,7 @@ def test_evaluate_measures_samples_of_a_place(places, monkeypatch, capsys):
     code, said = command(monkeypatch, capsys, MEASURE + "--samples real.npy --out x.csv")
     assert code == 0, said
     assert "bpd: not measured, since there is no model" in said
-    rows = list(csv.DictReader(open("x.csv", encoding="utf-8")))
+    rows = table("x.csv")
     own = [row for row in rows if row["process"] == "real"]
     assert {row["terms"] for row in own} == {"external"}
     assert {row["n"] for row in own} == {"60"}
@@ -160,11 +165,39 @@ def test_statistics_are_those_of_the_split_and_give_the_same_distance(places, mo
     measure = "evaluate --samples x.npz --dataset digits --metric fd --metric-options fd.features=identity --out "
     assert command(monkeypatch, capsys, measure + "plain.csv")[0] == 0
     assert command(monkeypatch, capsys, measure + "given.csv --reference s.npz")[0] == 0
-    plain, given = (list(csv.DictReader(open(n, encoding="utf-8"))) for n in ("plain.csv", "given.csv"))
-    for one, two in zip(plain, given, strict=True):
+    plain, given = ({(r["process"], r["metric"]): r for r in table(n)} for n in ("plain.csv", "given.csv"))
+    for process in ("x", "data"):
+        one, two = (found[process, "FD[identity]"] for found in (plain, given))
         assert float(one["value"]) == pytest.approx(float(two["value"]), rel=1e-6)
         assert "the training split (n = 1297)" in one["protocol"]
         assert "s.npz (n = 1297, sha256 " in two["protocol"]
+        assert plain[process, "FD_test[identity]"]["value"] == given[process, "FD_test[identity]"]["value"]
+
+
+def test_what_needs_training_examples_is_not_measured_against_a_file(places, monkeypatch, capsys):
+    digits = genflow.get_dataset("digits")
+    np.savez("x.npz", x=digits.scaling.encode(digits.train[:300]).numpy())
+    assert command(monkeypatch, capsys, "statistics --dataset digits --out s.npz")[0] == 0
+    measure = "evaluate --samples x.npz --dataset digits --metric fd,prdc --metric-options prdc.features=digits "
+    code, said = command(monkeypatch, capsys, measure + "--reference s.npz --out given.csv")
+    assert code == 0, said
+    found = {(r["process"], r["metric"].partition("[")[0]): r for r in table("given.csv")}
+    missing = {metric for (process, metric), row in found.items() if process == "x" and not row["value"]}
+    assert missing == {"KD", "nearer_train", "balance_p", "precision", "recall", "density", "coverage"}
+    assert all("--reference gives a file of statistics" in found["x", metric]["protocol"] for metric in missing)
+    assert all(row["value"] for (process, _), row in found.items() if process == "data")
+    assert "needs single examples of the training split" in said
+    moments, features = extract_moments(digits)
+    limit = frechet_limit(features(digits.train[:300]), moments)
+    assert float(found["x", "FD∞"]["value"]) == pytest.approx(limit.value, rel=1e-6)
+    assert "s.npz" in found["x", "FD∞"]["protocol"]
+    assert "the test split" in found["x", "FD∞_test"]["protocol"]
+
+
+def extract_moments(dataset):
+    space = space_for("own", dataset)
+    rows = space.features(dataset.train[space.first_row(dataset) :]).double()
+    return Statistics(rows.mean(0), rows.T.cov(), len(rows)), space.features
 
 
 @pytest.mark.parametrize(
