@@ -62,17 +62,15 @@ def test_new_plugin_writes_a_package_of_that_name(tmp_path, monkeypatch, capsys)
     files = {str(p.relative_to("my_flow")): p.read_text() for p in Path("my_flow").rglob("*") if p.is_file()}
     assert files == plugin_files("my_flow")
     assert "my_flow/process.py" in files
-    assert not [path for path, text in files.items() if "example" in path + text]
+    assert not [path for path, text in files.items() if re.search("genflow.example", path + text)]
     assert 'name = "my-flow"' in files["pyproject.toml"]
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (
-            "My-Flow",
-            "'My-Flow' is not a name for a Python package; give lower-case letters, digits and _, e.g. my_flow",
-        ),
+        ("My-Flow", "'My-Flow' is not a name for a Python package; give lower-case letters"),
+        ("My-Flow", "e.g. my_flow"),
         ("9x", "e.g. plugin_9x"),
         ("class", "e.g. plugin_class"),
         ("a/b", "e.g. a_b"),

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from genflow.bench.cells import plan
 from genflow.bench.tables import collect, tables
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, ConfigError, build
+from genflow.evaluate.frechet import Statistics, frechet_limit
 from genflow.evaluate.protocol import check_protocols
+from genflow.evaluate.spaces import space_for
 from genflow.report.measures import leaders
 from genflow.report.page import cards, marked
 
@@ -65,7 +68,7 @@ def test_rows_of_a_bench_stand_beside_the_models_and_are_not_ranked(places):
         assert lines["noise"][-1]
         ranked = {table.rows[i][0] for i, _ in marked(table)}
         assert ranked <= {"vp_ode"}
-    assert {card["what"] for card in cards(rows)} <= {"vp_ode", "real data", "floor"}
+    assert {card["what"] for card in cards(rows)} <= {"vp_ode", "real test split"}
     assert {one.first.process for one in leaders(rows)} == {"vp_ode"}
 
 
@@ -100,13 +103,12 @@ def test_words_that_name_no_samples_are_refused(places, word, said):
 
 def test_too_few_samples_are_refused_before_training(places):
     config = build(BenchConfig, {**GIVEN, "samples_from": "noise=noise.npz", "samples": 40})
-    with pytest.raises(ValueError, match=r"noise\.npz holds 30 samples, and 40 are measured; give --samples 30"):
+    with pytest.raises(ValueError, match=r"noise.npz holds 30 samples, and 40 are measured; give --samples 30"):
         Worker(config, lambda: False).check()
 
 
-def table(place):
-    with open(place, encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read(name):
+    return list(csv.DictReader(Path(name).read_text(encoding="utf-8").splitlines()))
 
 
 def command(monkeypatch, capsys, words):
@@ -124,7 +126,7 @@ def test_evaluate_measures_samples_of_a_place(places, monkeypatch, capsys):
     code, said = command(monkeypatch, capsys, MEASURE + "--samples real.npy --out x.csv")
     assert code == 0, said
     assert "bpd: not measured, since there is no model" in said
-    rows = table("x.csv")
+    rows = read("x.csv")
     own = [row for row in rows if row["process"] == "real"]
     assert {row["terms"] for row in own} == {"external"}
     assert {row["n"] for row in own} == {"60"}
@@ -165,7 +167,7 @@ def test_statistics_are_those_of_the_split_and_give_the_same_distance(places, mo
     measure = "evaluate --samples x.npz --dataset digits --metric fd --metric-options fd.features=identity --out "
     assert command(monkeypatch, capsys, measure + "plain.csv")[0] == 0
     assert command(monkeypatch, capsys, measure + "given.csv --reference s.npz")[0] == 0
-    plain, given = ({(r["process"], r["metric"]): r for r in table(n)} for n in ("plain.csv", "given.csv"))
+    plain, given = ({(r["process"], r["metric"]): r for r in read(n)} for n in ("plain.csv", "given.csv"))
     for process in ("x", "data"):
         one, two = (found[process, "FD[identity]"] for found in (plain, given))
         assert float(one["value"]) == pytest.approx(float(two["value"]), rel=1e-6)
@@ -181,20 +183,20 @@ def test_what_needs_training_examples_is_not_measured_against_a_file(places, mon
     measure = "evaluate --samples x.npz --dataset digits --metric fd,prdc --metric-options prdc.features=digits "
     code, said = command(monkeypatch, capsys, measure + "--reference s.npz --out given.csv")
     assert code == 0, said
-    found = {(r["process"], r["metric"].partition("[")[0]): r for r in table("given.csv")}
+    found = {(r["process"], r["metric"].partition("[")[0]): r for r in read("given.csv")}
     missing = {metric for (process, metric), row in found.items() if process == "x" and not row["value"]}
     assert missing == {"KD", "nearer_train", "balance_p", "precision", "recall", "density", "coverage"}
     assert all("--reference gives a file of statistics" in found["x", metric]["protocol"] for metric in missing)
     assert all(row["value"] for (process, _), row in found.items() if process == "data")
     assert "needs single examples of the training split" in said
-    moments, features = extract_moments(digits)
+    moments, features = moments_and_features(digits)
     limit = frechet_limit(features(digits.train[:300]), moments)
     assert float(found["x", "FD∞"]["value"]) == pytest.approx(limit.value, rel=1e-6)
     assert "s.npz" in found["x", "FD∞"]["protocol"]
     assert "the test split" in found["x", "FD∞_test"]["protocol"]
 
 
-def extract_moments(dataset):
+def moments_and_features(dataset):
     space = space_for("own", dataset)
     rows = space.features(dataset.train[space.first_row(dataset) :]).double()
     return Statistics(rows.mean(0), rows.T.cov(), len(rows)), space.features

@@ -56,7 +56,11 @@ def test_levels_become_those_of_a_data_set_with_fewer(tmp_path):
     grey = np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8) * 4
     np.save(tmp_path / "x.npy", grey)
     found, _ = read_samples(tmp_path / "x.npy", digits)
-    assert torch.equal(found, torch.from_numpy(((2 * grey.astype(np.int64) + 1) * 17) // 512).float())
+    assert torch.equal(found, torch.from_numpy((2 * grey.astype(np.int64) + 1) * 17 // 512).float())
+    shown = np.rint(np.arange(17) * 255 / 16).astype(np.uint8)  # as pictures of such levels are written
+    np.save(tmp_path / "x.npy", np.resize(shown, (1, 1, 8, 8)))
+    found, _ = read_samples(tmp_path / "x.npy", digits)
+    assert torch.equal(found.flatten()[:17], torch.arange(17.0))
 
 
 def test_a_table_is_preprocessed_as_the_data_were(tmp_path):

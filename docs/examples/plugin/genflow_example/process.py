@@ -12,7 +12,7 @@ class ExponentialVE(AffineProcess):
 
     Time runs from `t_data` to `t_prior`. Sampling, training targets, likelihood and score follow from the coefficients
     of x_t = a X + b N and their derivatives. The noise levels b/a must reach over those of a bench's controlled terms,
-    0.003 to 160 of the data's standard deviations, unless the bench has --terms published.
+    0.003 to 100 of the data's standard deviations, unless the bench has --terms published.
     """
 
     t_data, t_prior = -6.9, 6.2
