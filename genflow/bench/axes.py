@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from genflow.bench.pairs import Pair
 from genflow.bench.terms import check_given, sampler_options, taken
 from genflow.config import BenchConfig, ConfigError
-from genflow.process.terms import AXES, PUBLISHED, SAMPLER
+from genflow.process.terms import AXES, PUBLISHED
 from genflow.registry import Entry, registries
 
 TRAINED = ("head", "target", "times", "weight")
 """Axes that are options of the process."""
 
-SAMPLED = SAMPLER
+SAMPLED = ("grid", "end")
 """Axes that are options of the solver."""
 
 VARIED = (*TRAINED, *SAMPLED)
