@@ -19,7 +19,14 @@ from genflow.kinds import ANY, Kind, read, structure
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 from genflow.scalars import Scalar, decimal, spelling, switch, whole, word_of
-from genflow.shared_options import NetworkConfig, TrainedNetworkConfig, check_interval, interval_option, option
+from genflow.shared_options import (
+    NetworkConfig,
+    TrainedNetworkConfig,
+    check_interval,
+    interval_option,
+    option,
+    reference_option,
+)
 
 
 class ConfigError(ValueError):
@@ -134,9 +141,7 @@ class BenchConfig(TrainedNetworkConfig):
     samples_from: tuple[str, ...] = option(
         (), "NAME=PLACE or NAME=PLACE:nfe=N of samples that others drew, measured beside the models'"
     )
-    reference: str = option(
-        "", "file of reference statistics (genflow statistics) in place of the training split's", place=True
-    )
+    reference: str = reference_option()
     terms: str = option(
         "controlled",
         "what is equal: controlled (all but path and base), published (each as its paper), tuned (as a search found)",

@@ -12,7 +12,7 @@ from genflow.commands.paths import check_out, make_folder
 from genflow.config import BenchConfig, ConfigError, LikelihoodConfig, NormConfig, Options, build, check_owners, option
 from genflow.places import expand
 from genflow.registry import registries
-from genflow.shared_options import interval_option
+from genflow.shared_options import interval_option, reference_option
 
 if TYPE_CHECKING:
     from genflow.checkpoint import Opened
@@ -29,9 +29,7 @@ class EvaluateConfig(ModelOptions):
         "folder, zip, .npy, .npz, CSV or parquet file, measured in place of a checkpoint's",
     )
     dataset: str = option("", "what samples of a PLACE are compared with", registry="datasets")
-    reference: str = option(
-        "", "file of reference statistics (genflow statistics) in place of the training split's", place=True
-    )
+    reference: str = reference_option()
     solver: str = option("heun", "solver of the samples", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
