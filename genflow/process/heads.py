@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from genflow.process import inverse
 from genflow.process.affine_path import Coefficients
-from genflow.process.shapes import dimension, like_rows, quick_on_host
+from genflow.process.shapes import dimension, like_rows
 
 
 class Head(ABC):
@@ -65,6 +64,10 @@ class Head(ABC):
         Arguments:
             a: c.a where it is that of all rows and known as a number.
         """
+        return output
+
+    def on_host(self, output: Tensor, x: Tensor, a: float, b: float) -> Tensor:
+        """`regressor` at one time of tensors that numpy may read."""
         return output
 
     def table(self, c: Coefficients, dim: int) -> list[Tensor]:
@@ -311,25 +314,32 @@ class EDMRMS(Head):
         return Data()
 
     def regressor(self, output: Tensor, x: Tensor, c: Coefficients, a: float | None = None) -> Tensor:
-        """X̂, by two numbers a row from the row's mean square; they are found where x is, on the host by numpy."""
+        """X̂, by two numbers a row from the row's mean square; they are found where x is."""
         table = getattr(c, "table", None)
         if table is None:
             return self.decode(output, x, c)[0]
-        if not quick_on_host(x, output):
-            norm = length(x)
-            less, least, more, scale = table[:4]
-            noise = torch.maximum(torch.addcmul(less, norm, norm), least)
-            size = torch.add(more, noise, alpha=self.sigma_data**-2)
-            scaled = like_rows((noise / size).sqrt(), x) * output
-            if a is not None:
-                return torch.addcdiv(scaled, x, like_rows(size, x), value=a * dimension(x))
-            return torch.addcmul(scaled, like_rows(scale / size, x), x)
-        less, least, more, scale = table.numpy()[:4]
-        noise = np.maximum(squares(x.numpy()) + less, least)
-        size = noise * self.sigma_data**-2 + more
-        rows = np.stack([scale / size, np.sqrt(noise / size)]).reshape(2, len(x), *(1,) * (x.ndim - 1))
-        skip, out = torch.from_numpy(rows).unbind()
-        return (skip * x).addcmul_(out, output)
+        less, least, more, scale = table[:4]
+        norm = length(x)
+        noise = torch.maximum(torch.addcmul(less, norm, norm), least)
+        size = torch.add(more, noise, alpha=self.sigma_data**-2)
+        scaled = like_rows((noise / size).sqrt(), x) * output
+        if a is not None:
+            return torch.addcdiv(scaled, x, like_rows(size, x), value=a * dimension(x))
+        return torch.addcmul(scaled, like_rows(scale / size, x), x)
+
+    def on_host(self, output: Tensor, x: Tensor, a: float, b: float) -> Tensor:
+        """`regressor` at one time by numpy, which is quicker with a few numbers; see `quick_on_host`."""
+        flat, dim = x.numpy().reshape(len(x), -1), dimension(x)
+        signal, each = dim * (a * self.sigma_data) ** 2, (len(x), *(1,) * (x.ndim - 1))
+        noise = np.einsum("ij,ij->i", flat, flat)
+        noise -= signal
+        np.maximum(noise, dim * b * b, out=noise)
+        size = noise + signal
+        noise /= size
+        np.sqrt(noise, out=noise)
+        np.divide(dim * a * self.sigma_data**2, size, out=size)
+        skip, out = torch.from_numpy(size.reshape(each)), torch.from_numpy(noise.reshape(each))
+        return (skip * x).addcmul_(out, output, value=self.sigma_data)
 
     def table(self, c: Coefficients, dim: int) -> list[Tensor]:
         """For |x|² = N S² of a row: −N a² σ_d², the least N (S² − a² σ_d²), N a², and N a again as a factor of x."""
@@ -359,12 +369,6 @@ class EDMRMS(Head):
         signal = (c.a * self.sigma_data).square()
         noise = torch.maximum(like_rows(x.flatten(1).square().mean(1), x) - signal, c.b.square())
         return noise + signal, noise / (noise + signal)
-
-
-def squares(rows: Any) -> Any:
-    """|row|² of each row (B, *) of numpy's, shape (B,)."""
-    flat = rows.reshape(len(rows), -1)
-    return np.einsum("ij,ij->i", flat, flat)
 
 
 def length(rows: Tensor) -> Tensor:
