@@ -79,6 +79,7 @@ def test_every_solver_has_a_bar():
     assert own == set(KERNELS) | set(ADAPTIVE)
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("name", "solver"), pairs(KERNELS))
 def test_fixed_steps(name, solver, monkeypatch):
     monkeypatch.setattr(Noise, "like", lambda self, x: torch.full_like(x, 0.5))  # a draw on the device is one kernel
@@ -137,6 +138,7 @@ def test_heun_under_the_field_head():
     assert counted("cuda", "pfgm", get_solver("heun"), 6)[1] <= 15
 
 
+@pytest.mark.quick_one_in(3)
 @pytest.mark.parametrize(("name", "solver"), pairs(ADAPTIVE))
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_chosen_steps(kind, name, solver):
