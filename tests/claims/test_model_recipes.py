@@ -37,9 +37,7 @@ def models(monkeypatch):
     monkeypatch.setattr(model_figures, "SIZES", {"small": (10, 10)})
 
     def opened(work, part=None):
-        for name in ("vp_ode", "subvp_ode", "pfgm"):
-            if name == "pfgm" and "gradient" in next(iter(work.benches)):
-                continue
+        for name in ("vp_ode", "subvp_ode" if "gradient" in next(iter(work.benches)) else "pfgm"):
             points = DIGITS.scaling.encode(DIGITS.train[:20], torch.Generator().manual_seed(0))
             process = genflow.get_process(name, head="data").for_data(points)
             for seed in (0, 1):
