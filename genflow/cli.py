@@ -31,6 +31,7 @@ COMMANDS = {
     "average": ("genflow.commands.average", "Write a checkpoint with another average of a run's weights."),
     "sample": ("genflow.commands.sample", "Draw samples from a checkpoint."),
     "evaluate": ("genflow.commands.evaluate", "Measure a checkpoint with the bench's metrics."),
+    "statistics": ("genflow.commands.statistics", "Write reference statistics of a data set's features."),
     "likelihood": ("genflow.commands.likelihood", "Bits per dimension and nats of the test split."),
     "encode": ("genflow.commands.encode", "Carry test examples to the prior's end."),
     "decode": ("genflow.commands.decode", "Carry latents to the data's end."),
@@ -42,6 +43,7 @@ COMMANDS = {
     "report": ("genflow.commands.report", "Write tables, plots and page of a finished bench again, or compare two."),
     "list": ("genflow.commands.list", "List processes, backbones, solvers, datasets and metrics."),
     "weights": ("genflow.commands.weights", "Manage the weight files that distances need and that do not ship."),
+    "new-plugin": ("genflow.commands.new_plugin", "Write an installable package with a process, a solver, a metric."),
     "doctor": ("genflow.commands.doctor", "Say what this installation has."),
 }
 """Command -> module that defines it under the name `<command>_command`, and its line in the help."""
@@ -56,7 +58,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), f"{cmd_name}_command")
+        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), f"{cmd_name.replace('-', '_')}_command")
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -19,7 +19,7 @@ from genflow.kinds import ANY, Kind, read, structure
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 from genflow.scalars import Scalar, decimal, spelling, switch, whole, word_of
-from genflow.shared_options import NetworkConfig, TrainedNetworkConfig, option
+from genflow.shared_options import NetworkConfig, TrainedNetworkConfig, check_interval, interval_option, option
 
 
 class ConfigError(ValueError):
@@ -131,6 +131,12 @@ class BenchConfig(TrainedNetworkConfig):
     solver_options: Options = option({}, "NAME.OPTION=VALUE of a solver", registry="solvers")
     dataset_options: Options = option({}, "NAME.OPTION=VALUE of the data set", registry="datasets")
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
+    samples_from: tuple[str, ...] = option(
+        (), "NAME=PLACE or NAME=PLACE:nfe=N of samples that others drew, measured beside the models'"
+    )
+    reference: str = option(
+        "", "file of reference statistics (genflow statistics) in place of the training split's", place=True
+    )
     terms: str = option(
         "controlled",
         "what is equal: controlled (all but path and base), published (each as its paper), tuned (as a search found)",
@@ -150,6 +156,11 @@ class BenchConfig(TrainedNetworkConfig):
     train: TrainConfig = field(default_factory=TrainConfig)
     norm: NormConfig = field(default_factory=NormConfig)
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+    guidance: float = option(1.0, "guidance of the samples; other than 1 takes two calls where it acts", least=0)
+    guidance_interval: tuple[float, ...] = interval_option()
+    guide: tuple[str, ...] = option(
+        (), "folders of weaker checkpoints to guide away from, each for the processes of its path", place=True
+    )
     sample_batch: int = option(
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )
@@ -169,6 +180,7 @@ class BenchConfig(TrainedNetworkConfig):
         for f in dataclasses.fields(self):
             if getattr(self, f.name) == () and f.default:
                 raise ConfigError(f"{f.name} is empty; give at least one value")
+        check_interval(self.guidance, self.guidance_interval, self.guide)
 
 
 # ---- leaves ----------------------------------------------------------------------------------------------

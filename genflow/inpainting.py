@@ -20,6 +20,7 @@ from genflow.devices import computing, device_of
 from genflow.former import moved
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
+from genflow.process.guidance import Guidance
 from genflow.process.shapes import dimension, over
 from genflow.sampling import Labels, check_pair, class_labels, draw_prior
 from genflow.solver.base import FixedStep, check_finite
@@ -142,7 +143,7 @@ class Replacement:
         n: int,
         *,
         labels: Labels = None,
-        guidance: float = 1.0,
+        guidance: float | Guidance = 1.0,
     ) -> Solution:
         """n samples for each row of the known part: x of shape (B, n, *), and their NFE; labels as in `inpaint`."""
         check_control(process)
@@ -228,7 +229,7 @@ def inpaint(
     how: Replacement | None = None,
     *,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Samples that agree with x wherever mask is true.
 
@@ -280,7 +281,7 @@ def colourise(
     weights: Sequence[float] = GREY,
     *,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Colour images whose weighted mean of the channels is `grey`.
 
@@ -328,7 +329,7 @@ def constrain(
     how: Replacement | None = None,
     *,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Samples x with A x = y.
 

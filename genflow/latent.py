@@ -15,6 +15,7 @@ from genflow.devices import computing, device_of
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing
+from genflow.process.guidance import Guidance
 from genflow.process.shapes import in_float64
 from genflow.sampling import Labels, check_pair, class_labels
 from genflow.solver.adaptive import RK45
@@ -38,7 +39,7 @@ def encode(
     nfe: int | None = None,
     batch_size: int = 500,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Latents of data: where the ODE carries x, from the data's end of the safe interval to the prior's.
 
@@ -74,7 +75,7 @@ def decode(
     nfe: int | None = None,
     batch_size: int = 500,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Data of latents (B, *): the ODE from the prior's end to the data's; arguments and errors as in `encode`."""
     make = _Fields(lambda known: process.field(backbone, labels=known, guidance=guidance), labels, backbone)
@@ -168,7 +169,7 @@ def round_trip(
     nfe: int | None = None,
     batch_size: int = 500,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> RoundTrip:
     """How far decode(encode(x)) is from x; arguments as in `encode`, nfe that of each direction.
 
@@ -261,7 +262,7 @@ def interpolate(
     nfe: int | None = None,
     batch_size: int = 500,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Examples between pairs of data: both are encoded, their latents joined by a path, its points decoded.
 
@@ -303,7 +304,7 @@ def interpolate_latents(
     nfe: int | None = None,
     batch_size: int = 500,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Solution:
     """Examples between pairs of latents (B, *): `blend` decoded, (B, count, *); the rest is as in `interpolate`."""
     latents = blend(first, second, count, kind)

@@ -15,6 +15,7 @@ from genflow.process.base import Process
 from genflow.process.clock import Clock
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
+from genflow.process.guidance import Guidance
 from genflow.sampling import Labels, class_labels
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Solver
@@ -102,6 +103,13 @@ class DivergenceField:
     def cost(self) -> int:
         return self.field.cost
 
+    @property
+    def even_cost(self) -> bool:
+        return self.field.even_cost
+
+    def calls_at(self, t: Tensor) -> Tensor:
+        return self.field.calls_at(t)
+
     def grid(self, steps: int, *, training: bool = False, spacing: Spacing = "process") -> Tensor:
         if self.t is None:
             return self.field.grid(steps, training=True, spacing=spacing).flip(0)
@@ -152,7 +160,7 @@ def log_likelihood(
     seed: int = 0,
     first_index: int = 0,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Likelihood:
     """Log density of states x at time t under the process's ODE.
 

@@ -21,6 +21,7 @@ from genflow.distributed import Team
 from genflow.memory import MemoryExhaustedError, check_room, is_out_of_memory
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
+from genflow.process.guidance import Guidance
 from genflow.random import Stream, by_row
 from genflow.solver.base import NonFiniteError, Solver
 from genflow.solver.fields import Observer, Solution
@@ -77,7 +78,7 @@ def sample(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     temperature: float = 1.0,
     observer: Observer | None = None,
     on_batch: Callable[[int], None] | None = None,
@@ -192,7 +193,7 @@ class _Draw:
     process: Process
     backbone: BackboneLike
     solver: Solver
-    numbers: tuple[int | None, int, float, float]
+    numbers: tuple[int | None, int, float | Guidance, float]
     shape: Sequence[int]
     device: torch.device
     dtype: torch.dtype
@@ -287,7 +288,7 @@ def rectify(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     labels: Labels = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> PairedDataset:
     """n pairs of a draw of the base and the sample that a trained model makes of it.
 

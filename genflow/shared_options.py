@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,21 @@ def option(default: Any, help: str, *, above: float | None = None, least: float 
     if isinstance(default, dict | list):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def interval_option() -> Any:
+    """The option `guidance_interval` of a command."""
+    return option((), "LOW,HIGH: noise levels σ in data units between which guidance acts; elsewhere w is 1", least=0)
+
+
+def check_interval(guidance: float, interval: Sequence[float], guide: object) -> None:
+    """Raises ValueError for an interval that is none, or parts of guidance where there is no guidance."""
+    if interval and (len(interval) != 2 or interval[0] >= interval[1]):
+        shown = ",".join(f"{level:g}" for level in interval)
+        raise ValueError(f"guidance_interval = {shown} is not an interval; give LOW,HIGH with LOW below HIGH")
+    for name, given in {"guidance_interval": interval, "guide": guide}.items():
+        if given and guidance == 1:
+            raise ValueError(f"{name} was given, but guidance = 1 is none; give --guidance W, e.g. 2")
 
 
 PRECISION_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

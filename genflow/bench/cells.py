@@ -25,14 +25,17 @@ from genflow.bench.axes import (
     variant,
     varied,
 )
+from genflow.bench.checkpoints import guide_of
 from genflow.bench.contents import contents, listing
+from genflow.bench.external import EXTERNAL, externals
 from genflow.bench.pairs import Pair, check_names, pairs
 from genflow.bench.pairs import lacking as lacking
 from genflow.bench.terms import sampler_options, settle, terms_of
 from genflow.config import BenchConfig, deciding
 from genflow.evaluate.facts import OWN_NFE as OWN_NFE
 from genflow.evaluate.facts import cost, needs, settings
-from genflow.evaluate.weight_files import stamp
+from genflow.evaluate.weight_files import sha256, stamp
+from genflow.places import expand
 from genflow.registry import Entry, registries
 
 REAL = "data"
@@ -42,6 +45,7 @@ CODE = {
     "train": ("process", "backbone", "data", "solver/base.py", "training"),
     "sample": ("solver", "sampling.py"),
     "model": ("process", "backbone", "data", "solver/base.py", "checkpoint"),
+    "external": ("data", "bench/external.py"),
     "metric": ("evaluate", "likelihood.py", "solver", "sampling.py", "data"),
 }
 """Source that a kind of cell depends on, besides what its parents depend on."""
@@ -83,7 +87,7 @@ class Cell:
         """The trained network that it makes or reads; "" for a measurement of samples or of real data."""
         if self.kind == "train":
             return self.key
-        reads = self.kind == "sample" or self.spec["of"] == "model"
+        reads = self.kind == "sample" or self.spec.get("of") == "model"
         return (self.folder or "".join(self.parents)) if reads else ""
 
     @property
@@ -126,12 +130,26 @@ def plan(config: BenchConfig) -> list[Cell]:
     fitting = list(pairs(config))
     check_axes(config, fitting)
     cells: list[Cell] = [_metric_cell(config, m, None, {"process": REAL, "seed": 0}) for m in metrics]
+    for seed in config.seed[:1]:
+        cells += _external_cells(config, metrics, seed)
     for seed in config.seed:
         for one in trained_variants(config):
             models = _finished(one, fitting, seed) if config.checkpoint else _trained(one, fitting, seed)
             cells += _seed_cells(one, metrics, models, seed)
     axes, known = varied(config), {cell.key: cell for cell in cells}
     return [replace(cell, labels={**cell.labels, "variant": variant(cell.labels, axes)}) for cell in known.values()]
+
+
+def _external_cells(config: BenchConfig, metrics: Sequence[Entry], seed: int) -> Iterator[Cell]:
+    """Samples that others drew, and their measurements."""
+    for one in externals(config, config.process):
+        spec = {"content": one.content, "samples": config.samples, "nfe": one.nfe, "dataset": _data_spec(config)}
+        labels = {"process": one.name, "solver": "", "nfe": one.nfe, "seed": seed, "terms": EXTERNAL, "backbone": ""}
+        given = Cell("external", spec, labels, cost=1.0, folder=one.place)
+        yield given
+        for metric in metrics:
+            if needs(metric) == "samples":
+                yield _metric_cell(config, metric, given, labels)
 
 
 @dataclass(frozen=True)
@@ -266,12 +284,22 @@ def _sample_cell(config: BenchConfig, model: _Model, nfe: int | None, seed: int)
         "samples": config.samples,
         "seed": seed,
         **({"sample_batch": config.sample_batch} if _shares_batch(config, model) else {}),
+        **guidance_spec(config, model.process),
         **model.identity,
     }
     labels = {**model.labels, "solver": model.solver.name, "nfe": nfe}
     labels |= sampler_labels(config, model.process, model.solver)
     cost = float(config.samples * (nfe or OWN_NFE))
     return Cell("sample", spec, labels, model.parents, cost, model.folder)
+
+
+def guidance_spec(config: BenchConfig, process: Entry) -> dict[str, Any]:
+    """How samples are guided, where they are; of the guide its hash counts, not its place."""
+    if config.guidance == 1:
+        return {}
+    guide = guide_of(config, process)
+    interval = list(config.guidance_interval) or None
+    return {"guidance": {"weight": config.guidance, "interval": interval, "guide": guide and guide.content}}
 
 
 def _shares_batch(config: BenchConfig, model: _Model) -> bool:
@@ -291,13 +319,15 @@ def _metric_cell(
     """A measurement of samples, of a model where there are none, or of real data where there is no model."""
     spec: dict[str, Any] = {"metric": metric.name, "class": _origin(metric), "dataset": _data_spec(config)}
     spec |= {"seed": labels["seed"], "preset": dict(model.process.preset) if model else {}}
-    spec["of"] = "real data" if model is None else "model" if sampled is None else "samples"
+    spec["of"] = "samples" if sampled else "real data" if model is None else "model"
     section = metric.tags.get("section", "")
     own = asdict(settings(config, metric.name)) if section else {}
     options = {**metric.preset, **config.metric_options.get(metric.name, {})}
     options = {k: v for k, v in options.items() if k not in own}
     spec |= stamp(options, config.inception if "weights" in metric.tags else None)
-    if model is None and needs(metric) == "samples":
+    if config.reference:
+        spec |= {"reference": sha256(expand(config.reference))}
+    if spec["of"] == "real data" and needs(metric) == "samples":
         spec |= {"samples": config.samples}  # real data are measured at their number
     if model is None or sampled is not None:
         return Cell("metric", _plain(spec), labels, (sampled.key,) if sampled else (), 1.0)

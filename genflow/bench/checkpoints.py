@@ -152,6 +152,20 @@ def matching(config: BenchConfig) -> list[tuple[Finished, list[str]]]:
     return pairs
 
 
+def guide_of(config: BenchConfig, process: Entry) -> Finished | None:
+    """The weaker checkpoint that guides samples of a process; None where no guides are given.
+
+    Raises:
+        ConfigError: None of those given, or more than one, is of the process's family.
+    """
+    found = [open_finished(path) for path in config.guide]
+    own = [one for one in found if one.family == process.family]
+    if found and len(own) != 1:
+        given = ", ".join(f"{one.path} ({one.process})" for one in found)
+        raise ConfigError(f"guide: {len(own)} of {given} guide '{process.name}'; give one checkpoint of its path")
+    return own[0] if own else None
+
+
 def labels(pairs: Sequence[tuple[Finished, Sequence[str]]]) -> dict[tuple[str, str], str]:
     """What tables call each (path, process): the process, or the folder where two checkpoints are of that process."""
     shared = {name for i, (_, names) in enumerate(pairs) for _, more in pairs[:i] for name in names if name in more}

@@ -19,6 +19,7 @@ from typing import Any
 from genflow import estimates as es
 from genflow.bench.axes import differing
 from genflow.bench.cells import REAL
+from genflow.bench.external import EXTERNAL
 from genflow.bench.tables import Row, Table, estimate
 from genflow.evaluate.facts import MODEL, NFE, facts, title
 
@@ -159,7 +160,8 @@ def _worded(judgement: es.Judgement, p: float) -> str:
 def designs(rows: Sequence[Row]) -> list[Design]:
     """The designs of a bench that varies axes: one for each metric with a better direction and each of its terms, or,
     where solvers do not go with all processes and grids, one for each solver. Empty where no axis is varied."""
-    own = [row for row in rows if row["process"] != REAL and row["value"] is not None and math.isfinite(row["value"])]
+    drawn = [row for row in rows if row["process"] != REAL and row.get("terms") != EXTERNAL]
+    own = [row for row in drawn if row["value"] is not None and math.isfinite(row["value"])]
     axes = differing(own)
     if not axes:
         return []

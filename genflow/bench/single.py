@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import genflow
-from genflow.bench.cells import REAL
+from genflow.bench.cells import REAL, guidance_spec
+from genflow.bench.external import EXTERNAL, External, read
+from genflow.bench.guides import guidance_of
 from genflow.bench.store import Store
-from genflow.bench.worker import Tick, Worker
+from genflow.bench.worker import Tick, Worker, pack
 from genflow.config import BenchConfig, ConfigError
 from genflow.data.base import Dataset
 from genflow.distributed import ALONE, Team
@@ -64,6 +68,7 @@ class SingleWorker(Worker):
             batch_size=self.config.sample_batch,
             device=self.config.device,
             labels=labels,
+            guidance=guidance_of(self.config, spec, self.network),
             on_batch=lambda done: self._tick(done / count, tick),
         )
 
@@ -88,6 +93,7 @@ class SingleWorker(Worker):
         if any(metrics[m].needs == "samples" for m in able):
             options = config.solver_options.get(config.solver[0], {})
             spec = {"solver": config.solver[0], "options": options, "nfe": budget, "samples": config.samples}
+            spec |= guidance_spec(config, registries()["processes"].entry(name))
             cell = {"spec": {**spec, "seed": seed}, "labels": sampled}
             self.memory.held[""] = self._draw(cell, (0, config.samples), tick)
         found = []
@@ -99,3 +105,34 @@ class SingleWorker(Worker):
                 files = self._metric({"spec": spec, "labels": labels, "parents": [""]}, tick)
                 found += [row | {"entry": metric} for row in json.loads(files["rows.json"])]
         return found
+
+
+def measure_external(
+    config: BenchConfig, given: External, dataset: Dataset, check: Callable[[BenchConfig], None]
+) -> list[dict[str, Any]]:
+    """Rows of samples that others drew, all of them, and of real data.
+
+    Arguments:
+        config: A bench whose metrics are measured; `samples` is set to the number that there are.
+        given: The samples.
+        dataset: What they are compared with.
+        check: Refuses, before anything is measured, what the metrics cannot be measured on.
+    """
+    raw, words = read(given, dataset, None)
+    if len(raw) < 2:
+        raise ConfigError(f"{given.place} holds {len(raw)} sample; at least 2 are needed")
+    config = replace(config, samples=len(raw))
+    check(config)
+    worker, seed = Worker(config, lambda: False), config.seed[0]
+    worker.dataset = dataset
+    worker.store = memory = _Memory()
+    facts = json.dumps({"nfe": given.nfe, "seconds": 0.0, "labels": words}).encode()
+    memory.held[""] = {"samples.npz": pack({"raw": raw.numpy()}), "facts.json": facts}
+    own = {"process": given.name, "solver": "", "nfe": given.nfe, "seed": seed, "terms": EXTERNAL, "backbone": ""}
+    found = []
+    for metric in config.metric:
+        for what, labels in (("real data", {"process": REAL, "seed": seed}), ("samples", own)):
+            cell = {"spec": {"metric": metric, "seed": seed, "of": what}, "labels": labels, "parents": [""]}
+            rows = json.loads(worker._metric(cell, lambda share, note: None)["rows.json"])
+            found += [row | {"entry": metric, "terms": labels.get("terms", "")} for row in rows]
+    return found

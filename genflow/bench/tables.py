@@ -10,6 +10,7 @@ from typing import Any
 
 from genflow.bench.axes import VARIED, words_of_rows
 from genflow.bench.cells import REAL, Cell
+from genflow.bench.external import EXTERNAL
 from genflow.bench.store import Store
 from genflow.bench.terms import settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig
@@ -106,17 +107,19 @@ class Table:
 def tables(rows: Sequence[Row], mixed: bool = False) -> list[Table]:
     """All tables of the rows, as their metrics ask: against NFE, shared, of models, and a list of the rest.
 
-    Rows of different terms are in tables of their own, since they are not to be ranked together.
+    Rows of different terms are in tables of their own, since they are not to be ranked together; samples that others
+    drew (external terms) are in all of them, and are not ranked.
 
     Arguments:
         rows: Rows of results.csv.
         mixed: Put rows of different terms into one table.
     """
     known = [row for row in rows if not is_missing(row)]
-    stated = _unique(row.get("terms") for row in known if row["process"] != REAL)
+    stated = _unique(r.get("terms") for r in known if r["process"] != REAL and r.get("terms") != EXTERNAL)
+    stated = stated or _unique(r.get("terms") for r in known if r["process"] != REAL)
     found = []
     for terms in [stated] if mixed or not stated else [[one] for one in stated]:
-        group = [row for row in known if row["process"] == REAL or row.get("terms") in terms]
+        group = [row for row in known if row["process"] == REAL or row.get("terms") in (*terms, EXTERNAL)]
         own = [r for r in group if r["process"] != REAL]
         made = [*quality_tables(group), *column_tables(group)]
         made += [model_table([r for r in own if r["metric"] == metric]) for metric in _metrics(own, MODEL)]
@@ -151,7 +154,7 @@ def unmeasured_table(rows: Sequence[Row]) -> Table | None:
     for metric, why in _unique((row["metric"], reason(row)) for row in found):
         of = _unique(row["process"] for row in found if (row["metric"], reason(row)) == (metric, why))
         lines.append([", ".join(of), metric, why])
-    caption = "The same command measures it once the data or weights are here."
+    caption = "Where data or weights are missing, the same command measures it once they are here."
     return Table("Not measured here", ["process", "metric", "reason"], lines, caption)
 
 
@@ -277,13 +280,15 @@ def by_setting(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
 
 def _quality_line(found: Sequence[Row], pair: tuple[str, str], budgets: list[int], adaptive: bool) -> list[str]:
     own = [r for r in found if (r["process"], r["solver"]) == pair]
-    line = [*pair]
+    line = [pair[0], EXTERNAL if own[0].get("terms") == EXTERNAL else pair[1]]
     for budget in budgets:
         cell = [r for r in own if r["budget"] == budget]
         line.append(str(estimate(cell)) if cell else "")
     if adaptive:
         free = [r for r in own if r["budget"] is None]
-        line.append(f"{estimate(free)} (NFE {short(of_rows(free, 'nfe').value)})" if free else "")
+        calls = of_rows(free, "nfe").value if free else math.nan
+        spent = f" (NFE {short(calls)})" if math.isfinite(calls) else ""
+        line.append(f"{estimate(free)}{spent}" if free else "")
     return line
 
 

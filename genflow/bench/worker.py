@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 import genflow
-from genflow.bench import shards
+from genflow.bench import external, shards
 from genflow.bench.axes import solver_variants, trained_variants
 from genflow.bench.cells import REAL
-from genflow.bench.checkpoints import content_of
+from genflow.bench.checkpoints import content_of, open_finished
 from genflow.bench.data import UnavailableData, data_of
+from genflow.bench.guides import check_guides, guidance_of, words_of_guidance
 from genflow.bench.store import UNAVAILABLE, Store
 from genflow.bench.terms import settle
 from genflow.checkpoint import CheckpointError, describe, save, with_places, write_folder
@@ -47,6 +48,10 @@ Tick = Callable[[float, str], None]
 
 OUT_OF_REACH = (NotMeasurable, WeightsError, DataError)
 """Errors that keep one metric from being measured here, and nothing else."""
+
+
+SAMPLED = ("labels", "guidance", "end")
+"""Facts of samples that are part of a number's protocol."""
 
 
 class Stopped(Exception):
@@ -97,10 +102,15 @@ class Worker:
                     f"checkpoint: {folder} makes samples of shape {tuple(backbone.shape)}, and examples of "
                     f"'{config.dataset}' have {tuple(self.dataset.shape)}; give the data set it was trained on"
                 )
+        for folder in config.checkpoint:
+            check_guides(config, genflow.load(folder), folder, open_finished(folder).family, self.network)
         variants = () if config.checkpoint else tuple(trained_variants(config))
         for variant, name in product(variants, config.process):
-            _, backbone = self.fresh(name, variant)
+            process, backbone = self.fresh(name, variant)
             check_data(self.dataset, getattr(backbone, "classes", 0))
+            check_guides(config, (process, backbone), name, registries()["processes"].entry(name).family, self.network)
+        for one in external.externals(config):
+            external.read(one, self.dataset, config.samples)
         check_metrics(config, self.dataset)
 
     def _measure_of(self, name: str) -> Metric:
@@ -248,6 +258,13 @@ class Worker:
         whole["stopped"] = sum(f.get("stopped", 0) for f in facts)
         return {"samples.npz": pack({"raw": np.concatenate(raw)}), "facts.json": json.dumps(whole).encode()}
 
+    def _external(self, cell: dict[str, Any], tick: Tick) -> dict[str, bytes]:
+        """Samples that others drew, as those of a cell."""
+        (one,) = (e for e in external.externals(self.config) if e.name == cell["labels"]["process"])
+        raw, words = external.read(one, self.dataset, cell["spec"]["samples"])
+        facts = {"nfe": one.nfe, "seconds": 0.0, "labels": words}
+        return {"samples.npz": pack({"raw": raw.numpy()}), "facts.json": json.dumps(facts).encode()}
+
     def _draw(self, cell: dict[str, Any], part: shards.Part, tick: Tick) -> dict[str, bytes]:
         """The samples of a cell from one number to another."""
         process, backbone = self._model(cell)
@@ -262,6 +279,7 @@ class Worker:
         facts |= {"labels": words} if words else {}
         ending = words_of(cell["spec"]["options"])
         facts |= {"end": ending} if ending else {}
+        facts |= {"guidance": words_of_guidance(cell["spec"])} if "guidance" in cell["spec"] else {}
         facts |= {"stopped": int(solution.stopped.sum())} if solution.stopped is not None else {}
         return {"samples.npz": pack({"raw": raw}), "facts.json": json.dumps(facts).encode()}
 
@@ -295,6 +313,7 @@ class Worker:
             batch_size=self.config.sample_batch,
             device=self.config.device,
             labels=labels,
+            guidance=guidance_of(self.config, spec, self.network),
             on_batch=drawn,
             first_index=part[0],
         )
@@ -341,7 +360,8 @@ class Worker:
         self, row: dict[str, Any], labels: dict[str, Any], sampled: dict[str, Any], seconds: float
     ) -> dict[str, Any]:
         """A row of results.csv: what was measured, with the cell's labels where the metric gives none."""
-        network = "" if labels["process"] == REAL else Execution(**self.config.network).words
+        own = labels["process"] == REAL or labels.get("terms") == external.EXTERNAL
+        network = "" if own else Execution(**self.config.network).words
         return {
             "process": labels["process"],
             "backbone": "" if labels["process"] == REAL else labels.get("backbone", self.config.backbone),
@@ -354,7 +374,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], sampled.get("labels"), sampled.get("end"), network))),
+            "protocol": "; ".join(filter(None, (row["protocol"], *(sampled.get(k) for k in SAMPLED), network))),
             "seconds": seconds,
             "network_seconds": sampled.get("network_seconds"),
             "stopped": sampled.get("stopped") or None,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from genflow.checkpoint import Opened
     from genflow.data.base import Dataset
+    from genflow.process.guidance import Guidance
     from genflow.solver.base import Solver
 
 
@@ -58,6 +59,31 @@ def open_model(config: ModelOptions) -> Opened:
     run = trained_network(opened.backbone, Execution(**config.network), config.device)
     vars(opened)["backbone"] = run  # in the place of the network that it keeps after reading
     return opened
+
+
+def guidance_of(config: Any, opened: Opened) -> Guidance:
+    """The guidance that --guidance, --guidance-interval and --guide ask for.
+
+    Raises:
+        CheckpointError: The guide is not a checkpoint, or a damaged one.
+        ConfigError: It makes something else, or its path is another one.
+    """
+    from genflow.checkpoint import open_checkpoint
+    from genflow.devices import Execution, trained_network
+    from genflow.process.guidance import Guidance, Guide, check_same_path
+
+    interval, guide = config.guidance_interval or None, None
+    if config.guide:
+        weaker = open_checkpoint(config.guide)
+        if weaker.shape != opened.shape:
+            raise ConfigError(f"guide: {config.guide} makes {weaker.shape}, {opened.path} {opened.shape}")
+        try:
+            check_same_path(opened.process, weaker.process)
+        except ValueError as error:
+            raise ConfigError(f"guide: {config.guide}: {error}") from None
+        network = trained_network(weaker.backbone, Execution(**config.network), config.device)
+        guide = Guide(weaker.process, network)
+    return Guidance(config.guidance, interval, guide)
 
 
 def open_solver(name: str, options: Options, nfe: int) -> tuple[Solver, int | None]:
@@ -179,7 +205,7 @@ def label_numbers(word: str, opened: Opened, n: int, own: Tensor | None, missing
     return class_labels([0] * n if own is None else own[:n], n, opened.classes, "--label")
 
 
-def say_labels(label: str, guidance: float, opened: Opened) -> str:
+def say_labels(label: str, guidance: float | str, opened: Opened) -> str:
     """What a line of output says of --label and --guidance."""
     if label == "none":
         return ""
@@ -188,4 +214,4 @@ def say_labels(label: str, guidance: float, opened: Opened) -> str:
         number = class_number(label, opened)
         name = opened.class_names[number] if number < opened.classes else label
         kind = f"class {name}" + (f" (number {number})" if name != str(number) else "")
-    return f", {kind}, guidance {guidance:g}"
+    return f", {kind}, {guidance}" if isinstance(guidance, str) else f", {kind}, guidance {guidance:g}"

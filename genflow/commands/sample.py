@@ -10,6 +10,7 @@ from genflow.commands.loaded import (
     DATASET_OPTIONS_HELP,
     ConditionedOptions,
     class_number,
+    guidance_of,
     open_data,
     open_model,
     say_labels,
@@ -19,6 +20,7 @@ from genflow.commands.loaded import (
 from genflow.commands.options import config_command
 from genflow.commands.paths import check_out
 from genflow.config import ConfigError, Options, check_owners, option
+from genflow.shared_options import check_interval, interval_option
 
 LOG = logging.getLogger("genflow")
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from genflow.checkpoint import Opened
     from genflow.distributed import Team
     from genflow.process.base import Process
+    from genflow.process.guidance import Guidance
     from genflow.solver.fields import Solution
 
 
@@ -39,9 +42,15 @@ class SampleConfig(ConditionedOptions):
     solver: str = option("heun", "solver", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     label: str = option("none", "class to draw: its name or number, all (each class in turn), or none")
+    guidance_interval: tuple[float, ...] = interval_option()
+    guide: str = option("", "folder of a weaker checkpoint to guide away from, in place of no class", place=True)
     temperature: float = option(1.0, "factor on the prior's draw", above=0)
     dataset_options: Options = option({}, DATASET_OPTIONS_HELP, registry="datasets")
     out: str = option("samples.png", "file to write: .png for a picture, .npz for data units", place=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(self.guidance, self.guidance_interval, self.guide)
 
 
 def run_sampling(config: SampleConfig) -> str:
@@ -55,12 +64,15 @@ def run_sampling(config: SampleConfig) -> str:
     if out.suffix == ".png":
         check_picture(opened)
     process = opened.sampler(open_data(opened, config.dataset_options) if config.dataset_options else None)
+    how = guidance_of(config, opened)
     with open_team(config.device) as team:
-        solution = draw(config, team, process, opened.backbone, labels)
+        solution = draw(config, team, process, opened.backbone, labels, how)
         if not team.leads:
             return ""
     write_samples(out, opened, solution.x, {} if labels is None else {"labels": labels})
-    kind = say_labels(config.label, config.guidance, opened)
+    kind = say_labels(config.label, how.words if how.interval or how.guide else config.guidance, opened)
+    if config.label == "none" and how.words:
+        kind = f", {how.words}"
     if config.temperature != 1:
         kind += f", temperature {config.temperature:g}"
     short = 0 if solution.stopped is None else int(solution.stopped.sum())
@@ -90,7 +102,9 @@ def check_picture(opened: Opened) -> None:
     opened.known_scaling()
 
 
-def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labels: Any) -> Solution:
+def draw(
+    config: SampleConfig, team: Team, process: Process, backbone: Any, labels: Any, guidance: Guidance
+) -> Solution:
     """The samples, drawn by all ranks."""
     import genflow
     from genflow.sampling import sample_together
@@ -107,7 +121,7 @@ def draw(config: SampleConfig, team: Team, process: Process, backbone: Any, labe
         batch_size=config.sample_batch,
         device=config.device,
         labels=labels,
-        guidance=config.guidance,
+        guidance=guidance,
         temperature=config.temperature,
     )
 
@@ -120,4 +134,6 @@ sample_command = config_command(
     "genflow sample --checkpoint runs/pfgm --n 64 --nfe 20 --out samples.png",
     "genflow sample --checkpoint runs/pfgm --solver rk45 --out samples.npz",
     "genflow sample --checkpoint runs/pets --label cats --guidance 2 --out cats.png",
+    "genflow sample --checkpoint runs/pets --label cats --guidance 2 --guidance-interval 0.2,5",
+    "genflow sample --checkpoint runs/pfgm --guidance 2 --guide runs/pfgm_short",
 )

@@ -6,7 +6,7 @@ gives.
 
 Where things are: `base` and `order` say what a data set is; `toy`, `paired`, `digits`; `own_images`, of which
 `image_files` are read from `sources` and `image_arrays` are mapped; `small_images`, `imagenet32`, `large_images`;
-`sklearn_tables`, `maf_tables` (on `table_files`); `downloads` finds and fetches published files.
+`sklearn_tables`, `maf_tables` (on `table_files`), `own_table`; `downloads` finds and fetches published files.
 """
 
 from __future__ import annotations
@@ -136,6 +136,16 @@ CATALOG = [
         "",
         split="a tenth held out, or test_path",
         files="--dataset-options images.path=PLACE",
+    ),
+    _stored(
+        "tabular",
+        "table",
+        "own_table:OwnTable",
+        "your own: a CSV, parquet, .npy or .npz file",
+        "",
+        split="a tenth held out, or test_path",
+        preprocessing="standardised by the training rows",
+        files="--dataset-options table.path=PLACE",
     ),
     _table(
         "power",

@@ -94,7 +94,7 @@ def _stored(place: Path, classes: bool) -> ArrayPart:
         found = _members(place) if zipfile.is_zipfile(place) else {"images": _mapped(place)}
     if not classes and (unused := [name for name in LABELS if name in found]):
         note(f"{shown(place)}: the array {unused[0]} is not used; classes=true makes classes of it")
-    images = _channels_first(_only_images(found, place), place)
+    images = channels_first(_only_images(found, place), place)
     return ArrayPart(images, _classes(found, len(images), place) if classes else None)
 
 
@@ -139,7 +139,7 @@ def _only_images(found: Mapping[str, np.ndarray], place: Path) -> np.ndarray:
     return array
 
 
-def _channels_first(array: np.ndarray, place: Path) -> np.ndarray:
+def channels_first(array: np.ndarray, place: Path) -> np.ndarray:
     """(n, channels, height, width), by the axis that has 1 or 3 entries."""
     if array.ndim == 3:
         return array[:, None]

@@ -148,13 +148,15 @@ def numbers(frame: Any, place: object) -> np.ndarray:
     return table
 
 
-def moments(known: np.ndarray, place: object, columns: Sequence[int], ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def moments(
+    known: np.ndarray, place: object, columns: Sequence[object], ddof: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column, by which a table is standardised.
 
     Arguments:
         known: Rows that they are of, (n, columns).
         place: Where the table is from.
-        columns: The columns' numbers there, for messages.
+        columns: The columns' numbers or names there, for messages.
         ddof: 0 for the deviation of a population, 1 for that of a sample.
 
     Raises:

@@ -18,7 +18,7 @@ from genflow.evaluate.facts import Number
 from genflow.evaluate.features import Space, extract
 from genflow.evaluate.frechet import Gaussian, frechet, moments_of
 from genflow.evaluate.protocol import MISSING
-from genflow.evaluate.reference import reference
+from genflow.evaluate.reference import reference, statistics_of
 from genflow.evaluate.weight_files import WeightsError
 from genflow.process.base import Process
 from genflow.process.field import BackboneLike
@@ -85,8 +85,16 @@ class Context:
 
     @cached_property
     def real(self) -> Gaussian:
-        """Moments of the training split in that space, without the rows that trained its extractor."""
-        return reference(self.dataset, "train", self.space)[0]
+        """Moments of the reference in that space."""
+        return self.against(self.space)[0]
+
+    def against(self, space: Space) -> tuple[Gaussian, str]:
+        """What samples are compared with, and its description: a file of statistics where one was given, else the
+        training split without the rows that trained the space's extractor."""
+        if self.config.reference:
+            return statistics_of(self.config.reference, space)
+        found = reference(self.dataset, "train", space)[0]
+        return found, f"the training split (n = {found.n})"
 
     @property
     def real_size(self) -> int:

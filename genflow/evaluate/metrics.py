@@ -84,9 +84,10 @@ class NormMetric(Metric):
         given = context.config.solver_options.get(cfg.solver, {})
         frame = words_of(given, plain_end=True)
         where_to = (" to its plain end" if not Ending.of(given).is_default else "") + (f" ({frame})" if frame else "")
+        real, source = context.against(context.space)
         words = (
-            f"Fréchet distance in float64 to the training split (n = {context.real.n}), {context.space.about}, "
-            "one block of n" + rank_note(n, len(context.real.mean)) + bias_note(n)
+            f"Fréchet distance in float64 to {source}, {context.space.about}, "
+            "one block of n" + rank_note(n, len(real.mean)) + bias_note(n)
         )
         title = context.space.title("FD")
         for factor, raw in study.pushed.items():

@@ -50,7 +50,7 @@ def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False
     """Refuses a comparison of numbers of one metric that were made in different ways.
 
     Rows are compared within a metric by data set, number of samples and protocol. Rows of real data, rows without a
-    number, and pushed paths (whose protocol says where each process was pushed) are left out.
+    number, samples that others drew, and pushed paths (whose protocol says where each process was pushed) are left out.
 
     Arguments:
         rows: Rows of results.csv.
@@ -62,6 +62,8 @@ def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False
     first: dict[str, str] = {}
     for row in rows:
         if allow_mixed or row["process"] == "data" or is_missing(row) or "@" in row["metric"]:
+            continue
+        if row.get("terms") == "external":  # shown beside the others, and ranked with none
             continue
         own = f"{row['dataset']}, n = {row['n']}, {row['protocol']}"
         other = first.setdefault(row["metric"], own)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +24,10 @@ from genflow.evaluate.checks import NotMeasurable
 from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import GROUPS, Gaussian, frechet, frechet_limit, moments_of, resplits
 from genflow.evaluate.kernels import cubic_kernel, kernel_distance, mmd
-from genflow.evaluate.manifold import manifold, nearer_share, nearest
+from genflow.evaluate.manifold import Manifold, manifold, nearer_share, nearest
 from genflow.evaluate.passes import Seen, feature_pass
-from genflow.evaluate.protocol import bias_note, rank_note
-from genflow.evaluate.reference import first_chunks, published, reference
+from genflow.evaluate.protocol import MISSING, bias_note, rank_note
+from genflow.evaluate.reference import first_chunks, reference, statistics_of
 from genflow.evaluate.spaces import check_features, check_mode, space_for, unfitting
 from genflow.evaluate.weight_files import WeightsError
 from genflow.places import expand
@@ -73,6 +74,18 @@ class Compared:
         return reference(self.context.dataset, "train", self.space, keep=self.keep)
 
     @cached_property
+    def against(self) -> tuple[Gaussian, str]:
+        """Moments that take the place of the training split's, and their description; see `Context.against`."""
+        if self.from_file:
+            return self.context.against(self.space)
+        return self.train[0], f"the training split (n = {self.train[0].n})"
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a file of statistics, which holds no single examples, takes the place of the training split."""
+        return bool(self.context.config.reference)
+
+    @cached_property
     def test(self) -> tuple[Gaussian, Tensor]:
         """The same of the test split."""
         return reference(self.context.dataset, "test", self.space, keep=self.keep)
@@ -84,13 +97,25 @@ class Compared:
         return statistics.fmean(values), error, len(values)
 
     def resplit(self, n: int, m: int) -> tuple[float, float, str]:
-        """Bounds and words of what n real examples get against m others."""
+        """Bounds and words of what n real examples get against m others; none for samples."""
+        if not self.is_real:
+            return math.nan, math.nan, ""
         (_, train), (_, test) = self.train, self.test
         n, m = min(n, len(test)), min(m, len(train) + len(test) - n)
         found = resplits(train, test, n, m, torch.Generator().manual_seed(self.context.seed))
         low, high = next_interval(found)
         words = f"; [ ] holds 95 % of random splits of all these real examples into {n} and {m}, from {len(found)}"
         return max(low, 0.0), high, words
+
+    def without_rows(self, *kinds: str) -> list[Measured]:
+        """Rows in place of numbers that need single training examples, with the reason; none for real data."""
+        if self.is_real:
+            return []
+        why = (
+            f"{MISSING}it needs single examples of the training split, and --reference gives a file of statistics in "
+            "its place; leave the file out"
+        )
+        return [Measured(self.space.title(kind), math.nan, len(self.own), why) for kind in kinds]
 
 
 class QualityMetric(Metric):
@@ -146,7 +171,14 @@ class QualityMetric(Metric):
         return {"train": real, "test": count, "samples": count}
 
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
-        return unfitting(self.features, dataset)
+        reason = unfitting(self.features, dataset)
+        if config.reference and not reason and {"fid", "fd", "limit"} & set(self.measures) and not self.published:
+            with suppress(WeightsError, NotMeasurable):  # the row says so in place of a number
+                statistics_of(config.reference, self._space(config, dataset))
+        return reason
+
+    def _space(self, config: BenchConfig, dataset: Dataset) -> Space:
+        return space_for(self.features, dataset, mode=self.mode, inception=config.inception, device=config.device)
 
     def measure(self, context: Context) -> Result:
         assert context.samples is not None
@@ -161,11 +193,8 @@ class QualityMetric(Metric):
 
     def _result(self, context: Context, chunks: Callable[[], Iterator[Tensor]], n: int, what: str) -> Result:
         """Rows, or for each measure a row with the reason why there is no number."""
-        config = context.config
         try:
-            space = space_for(
-                self.features, context.dataset, mode=self.mode, inception=config.inception, device=config.device
-            )
+            space = self._space(context.config, context.dataset)
             if "is" in self.measures and space.logits is None:
                 raise NotMeasurable(f"the features '{space.name}' have no classes, so there is no class score")
         except (WeightsError, NotMeasurable) as error:
@@ -192,11 +221,11 @@ class QualityMetric(Metric):
 
     def _fd(self, of: Compared) -> list[Measured]:
         """The mean over blocks of one size for samples and real data, so that the distance's bias is the same."""
-        size, real = self._block(of), of.train[0]
+        size, (real, source) = self._block(of), of.against
         value, error, blocks = of.block_distance(real, of.own, size)
-        low, high, words = of.resplit(size, real.n) if of.is_real else (math.nan, math.nan, "")
+        low, high, words = (math.nan, math.nan, "") if of.from_file else of.resplit(size, real.n)
         protocol = (
-            f"Fréchet distance in float64 between {of.what} and the training split (n = {real.n}), {of.space.about}, "
+            f"Fréchet distance in float64 between {of.what} and {source}, {of.space.about}, "
             f"samples decoded to the data's own units; mean and standard error over {blocks} "
             f"block{'s' * (blocks > 1)} of n" + rank_note(size, len(real.mean)) + bias_note(size) + words
         )
@@ -210,7 +239,7 @@ class QualityMetric(Metric):
         own, what = (of.train[1], "training examples") if of.is_real else (of.own, of.what)
         size, real = min(self._block(of), len(own)), of.test[0]
         value, error, blocks = of.block_distance(real, own, size)
-        low, high, words = of.resplit(size, real.n) if of.is_real else (math.nan, math.nan, "")
+        low, high, words = of.resplit(size, real.n)
         protocol = (
             f"Fréchet distance of {what} to the test split (n = {real.n}), {blocks} block{'s' * (blocks > 1)} of n"
             + words
@@ -220,20 +249,27 @@ class QualityMetric(Metric):
     def _limit(self, of: Compared) -> list[Measured]:
         """To both splits; nothing where there are too few examples for the line in 1/n."""
         own, found = of.own[: self.keep], []
-        for kind, split, (_, real) in (("FD∞", "training", of.train), ("FD∞_test", "test", of.test)):
-            if min(len(own), len(real)) < max(2 * own.shape[1], 2 * GROUPS):
+        train: tuple[str, Tensor | Gaussian] = ("the training split", of.train[1])
+        if of.from_file:
+            train = (of.against[1], of.against[0])
+        for kind, (source, real) in (("FD∞", train), ("FD∞_test", ("the test split", of.test[1]))):
+            sides = [len(own), len(real)] if isinstance(real, Tensor) else [len(own)]
+            if min(sides) < max(2 * own.shape[1], 2 * GROUPS):
                 continue
-            other = of.train[1] if of.is_real and split == "test" else own
+            other = of.train[1] if of.is_real and kind == "FD∞_test" else own
             limit = frechet_limit(other, real)
+            both = "on both sides by lines in 1/n: {} and {}" if isinstance(real, Tensor) else "by a line in 1/n: {}"
             protocol = (
-                f"Fréchet distance to the {split} split, extrapolated to infinitely many examples on both sides by "
-                f"lines in 1/n: {len(other)} and {len(real)}, and all but one {GROUPS}th of them; error by jackknife"
+                f"Fréchet distance to {source}, extrapolated to infinitely many examples "
+                f"{both.format(len(other), *sides[1:])}, and all but one {GROUPS}th of them; error by jackknife"
             )
             found.append(Measured(of.space.title(kind), limit.value, len(other), protocol, limit.error))
         return found
 
     def _nearer(self, of: Compared) -> list[Measured]:
         """Real data are the second half of the test split beside the first, and as many training examples."""
+        if of.from_file:
+            return of.without_rows("nearer_train")
         train, test, own = of.train[1], of.test[1], of.own[: self.keep]
         if of.is_real:
             half = len(test) // 2
@@ -253,7 +289,7 @@ class QualityMetric(Metric):
     def _pictures(self, of: Compared) -> dict[str, np.ndarray]:
         """The first samples and their nearest training examples, (2, k, *shape), raw; none of vectors."""
         data, raw = of.context.dataset, of.context.samples
-        if len(data.shape) != 3 or raw is None:
+        if len(data.shape) != 3 or raw is None or of.from_file:
             return {}
         every = reference(data, "train", of.space, keep=self.keep, every=True)[1]
         rows = nearest(of.own[:SHOWN], every)[1]
@@ -264,6 +300,8 @@ class QualityMetric(Metric):
         logits, classes = of.space.logits, of.context.dataset.classes
         if logits is None or not classes:
             return []
+        if of.from_file:
+            return of.without_rows("balance_p")
         own, real = (logits(f.float()).argmax(1).bincount(minlength=classes).tolist() for f in (of.own, of.train[1]))
         if len(own) != classes:  # another data set's
             return []
@@ -276,9 +314,8 @@ class QualityMetric(Metric):
     def _fid(self, of: Compared) -> list[Measured]:
         real, source = self._reference(of)
         n, dim = of.seen.moments.n, of.seen.moments.dim
-        low, high, words = math.nan, math.nan, ""
-        if of.is_real and not self.published:
-            low, high, words = of.resplit(n, real.n)
+        from_file = self.published or of.from_file
+        low, high, words = (math.nan, math.nan, "") if from_file else of.resplit(n, real.n)
         protocol = (
             f"Fréchet distance in float64 between {of.what} and {source}, {of.space.about}"
             + rank_note(n, dim)
@@ -289,12 +326,8 @@ class QualityMetric(Metric):
         return [Measured(of.space.title("FD"), value, n, protocol, low=low, high=high)]
 
     def _reference(self, of: Compared) -> tuple[Gaussian, str]:
-        """The moments of the reference, and its description."""
-        if self.published:
-            moments, digest = published(expand(self.published))
-            size = f"n = {moments.n}, " if moments.n else ""
-            return moments, f"{Path(self.published).name} ({size}sha256 {digest[:12]})"
-        return of.train[0], f"the training split (n = {of.train[0].n})"
+        """The moments of the reference, and its description; the metric's own file goes before the bench's."""
+        return statistics_of(self.published, of.space) if self.published else of.against
 
     def _bias(self, of: Compared, real: Gaussian, n: int) -> str:
         """The note on small n, with the distance of as many real examples, or of all where there are fewer."""
@@ -308,6 +341,8 @@ class QualityMetric(Metric):
         return bias_note(n, frechet(real, held), count)
 
     def _kid(self, of: Compared) -> list[Measured]:
+        if of.from_file:
+            return of.without_rows("KD")
         real, own = of.train[1], of.own[: self.keep]
         between = (
             f"unbiased MMD² with the kernel (x·y/d + 1)³ between {of.what} and the training split "
@@ -333,6 +368,8 @@ class QualityMetric(Metric):
         return [Measured(of.space.title("CS"), float(scores.mean()), of.seen.moments.n, protocol, spread)]
 
     def _prdc(self, of: Compared) -> list[Measured]:
+        if of.from_file:
+            return of.without_rows(*Manifold._fields)
         real, own = of.train[1], of.own[: self.keep]
         found = manifold(real, own, self.neighbours)
         protocol = (

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from genflow.data.base import Dataset
 from genflow.evaluate.features import Space
 from genflow.evaluate.frechet import Factor, Gaussian, Statistics, moments_of
 from genflow.evaluate.passes import feature_pass
+from genflow.places import expand
 
 FORMAT = 3
 
@@ -134,6 +136,24 @@ def published(path: Path) -> tuple[Gaussian, str]:
     return Statistics(mean, cov, int(arrays["n"]) if "n" in arrays else 0), sha256(path)
 
 
+def statistics_of(place: str, space: Space) -> tuple[Gaussian, str]:
+    """Statistics of a file for a feature space, and their description.
+
+    Raises:
+        ValueError: As `published`, or they are of other features.
+    """
+    path = expand(place)
+    if not path.is_file():
+        raise ValueError(f"reference: {place} is not a file; write one with `genflow statistics`")
+    moments, digest = published(path)
+    with np.load(path, allow_pickle=False) as file:
+        own = str(file["features"]) if "features" in file.files else ""
+    if own and own != space.digest:
+        raise ValueError(f"reference: the statistics {place} are of other features than {space.about}; write them anew")
+    size = f"n = {moments.n}, " if moments.n else ""
+    return moments, f"{path.name} ({size}sha256 {digest[:12]})"
+
+
 def _published_arrays(path: Path) -> dict[str, Tensor]:
     """mu and sigma, or pool_3, and n where it is there."""
     try:
@@ -150,7 +170,8 @@ def _published_arrays(path: Path) -> dict[str, Tensor]:
     return arrays
 
 
-def save_published(path: Path, moments: Gaussian) -> None:
-    """Writes mu, sigma and n, as other tools read them."""
+def save_published(path: Path, moments: Gaussian, **about: str) -> None:
+    """Writes mu, sigma and n, as other tools read them, and words beside them (`features`: the space's digest)."""
     cov = moments.rows.T @ moments.rows if isinstance(moments, Factor) else moments.cov
-    np.savez_compressed(path, mu=moments.mean.numpy(), sigma=cov.numpy(), n=moments.n)
+    facts: dict[str, Any] = {name: np.array(words) for name, words in about.items()}
+    np.savez_compressed(path, mu=moments.mean.numpy(), sigma=cov.numpy(), n=moments.n, **facts)

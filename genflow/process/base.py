@@ -17,6 +17,7 @@ from genflow.process.affine_path import Coefficients
 from genflow.process.clock import CLOCKS, Clock
 from genflow.process.field import BackboneLike, Field
 from genflow.process.grids import Spacing, times
+from genflow.process.guidance import Guidance
 from genflow.process.linear import Combination
 from genflow.process.memory import Memory, RowNumbers, crosses
 from genflow.process.moments import Moments
@@ -306,7 +307,7 @@ class Process(Moments, ABC):
 
     # ---- sampling ----------------------------------------------------------------------------------------
 
-    def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float = 1.0) -> Field:
+    def field(self, backbone: BackboneLike, *, labels: Tensor | None = None, guidance: float | Guidance = 1.0) -> Field:
         """What a solver integrates: this process under one backbone, for given class labels; see `Field`."""
         return Field(self, backbone, labels, guidance)
 

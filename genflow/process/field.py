@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genflow.process.clock import Clock, Timed
 from genflow.process.grids import Spacing, times
-from genflow.process.guidance import NO_CLASS, check_guidance, guided
+from genflow.process.guidance import NO_CLASS, Guidance, guided
 from genflow.process.linear import Combination
 
 BackboneLike = Callable[..., Tensor]
@@ -53,6 +53,7 @@ class Readable(Timed, Protocol):
     def diffusion_at(self, t: Tensor) -> Tensor: ...
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def schedule_at(self, t: Tensor) -> tuple[float, float]: ...
+    def noise_ratio(self, t: Tensor) -> Tensor: ...
     def recall(self, key: Hashable, make: Callable[[], Any]) -> Any: ...
     def why_not(self, capability: str) -> str | None: ...
     def end_time(self, noise: float) -> float: ...
@@ -71,56 +72,125 @@ class Field:
         process: Gives everything but the network.
         backbone: The network.
         labels: Class of each row, shape (B,), or None for no class.
-        guidance: Weight w of classifier-free guidance; see `genflow.process.guidance`. 1 is the plain conditional
-            field, 0 the unconditional one; anything else takes two calls an evaluation.
+        guidance: Weight w, or more; see `genflow.process.guidance`. 1 is the plain conditional field, 0 that of the
+            weaker network; anything else takes two calls an evaluation where guidance acts.
     """
 
     def __init__(
-        self, process: Readable, backbone: BackboneLike, labels: Tensor | None = None, guidance: float = 1.0
+        self,
+        process: Readable,
+        backbone: BackboneLike,
+        labels: Tensor | None = None,
+        guidance: float | Guidance = 1.0,
     ) -> None:
-        check_guidance(guidance, labels, getattr(backbone, "classes", 0))
+        how = Guidance.of(guidance)
+        how.check(process, labels, getattr(backbone, "classes", 0))
         self.process, self.backbone = process, backbone
-        self.labels = None if labels is None or guidance == 0.0 else labels
-        self.guidance = float(guidance) if self.labels is not None else 1.0
+        unconditional = how.weight == 0.0 and how.interval is None and how.guide is None
+        self.labels = None if labels is None or unconditional else labels
+        self.guided_by = how if self.labels is not None or how.guide else Guidance()
+        self.guidance = float(self.guided_by.weight)
         self.evaluations = 0
         self.end: float | None = None
         self.noiseless_end = True
         self._last: float | None = None
+        self._counts_only = False
         self._wants_noise_level = wants_noise_level(backbone)
 
     @property
     def cost(self) -> int:
-        """Backbone calls per sample of one evaluation: 2 under guidance, else 1."""
-        return 1 if self.guidance == 1.0 else 2
+        """Most backbone calls per sample of one evaluation: 2 under guidance, else 1."""
+        return 1 if self.guidance in (0.0, 1.0) else 2
+
+    @property
+    def even_cost(self) -> bool:
+        """Whether every evaluation takes `cost` calls: not where guidance acts on an interval."""
+        return self.cost == 1 or self.guided_by.interval is None
+
+    def is_guided(self, t: Tensor) -> bool | Tensor:
+        """Whether guidance acts at native times; a mask (B,) on the host where it acts on some of them."""
+        if self.guidance == 1.0 or self.guided_by.interval is None:
+            return self.guidance != 1.0
+        low, high = self.guided_by.interval
+        sigma = self.process.noise_ratio(t.detach().to("cpu", torch.float64))
+        acts = (sigma > low) & (sigma <= high)
+        return acts if bool(acts.any()) and not bool(acts.all()) else bool(acts.any())
+
+    def calls_at(self, t: Tensor) -> Tensor:
+        """Backbone calls per sample of an evaluation at native times, int64, of t's shape on the host."""
+        acts = torch.as_tensor(self.is_guided(t)).expand(t.shape)
+        return 1 + (self.cost - 1) * acts.long()
+
+    def counting(self) -> Self:
+        """A copy that calls no network: all that is read of it is 0, and it counts the calls."""
+        fresh = copy.copy(self)
+        fresh._counts_only, fresh.evaluations = True, 0
+        return fresh
 
     def output(self, x: Tensor, t: Tensor, *, unlabelled: bool = False) -> Tensor:
-        """The backbone's output at x (B, *) and native time t () or (B,): shape (B, * with extra channels)."""
-        self.evaluations += x.shape[0]
-        condition = self.process.condition_like(t, x, noise_level=self._wants_noise_level)
-        inputs = [self.process.network_input(x, t), condition.expand(x.shape[0])]
-        if self.labels is not None:
-            inputs.append(torch.full_like(self.labels, NO_CLASS) if unlabelled else self.labels)
-        return self.backbone(*inputs)
+        """The backbone's output at x (B, *) and native time t () or (B,): shape (B, * with extra channels).
 
-    def _read(self, readings: Sequence[Callable[..., Tensor]], x: Tensor, *times: Tensor) -> list[Tensor]:
-        """What each reading (output, x, *times) -> tensor finds, guided, in one evaluation at the first time."""
-        output = self.output(x, times[0])
-        given = [read(output, x, *times) for read in readings]
-        if self.cost == 1:
+        Arguments:
+            unlabelled: Ask the weaker network: the guide's, or the same one without labels.
+        """
+        self.evaluations += x.shape[0]
+        guide = self.guided_by.guide if unlabelled else None
+        process, backbone = guide or (self.process, self.backbone)
+        noise_level = wants_noise_level(backbone) if guide else self._wants_noise_level
+        condition = process.condition_like(t, x, noise_level=noise_level)
+        inputs = [process.network_input(x, t), condition.expand(x.shape[0])]
+        if self.labels is not None and (guide is None or bool(getattr(backbone, "classes", 0))):
+            inputs.append(torch.full_like(self.labels, NO_CLASS) if unlabelled and not guide else self.labels)
+        return backbone(*inputs)
+
+    def _evaluate(self, take: Callable[[Any, Tensor], list[Any]], x: Tensor, t: Tensor, acts: bool) -> list[Any]:
+        """What `take` (process, output) finds, guided where guidance acts; one evaluation."""
+        if acts and self.guidance == 0.0:
+            return self._weaker(take, x, t)
+        given = take(self.process, self.output(x, t))
+        if not acts:
             return given
-        output = self.output(x, times[0], unlabelled=True)
-        return [guided(read(output, x, *times), g, self.guidance) for read, g in zip(readings, given, strict=True)]
+        return [guided(f, g, self.guidance) for f, g in zip(self._weaker(take, x, t), given, strict=True)]
+
+    def _weaker(self, take: Callable[[Any, Tensor], list[Any]], x: Tensor, t: Tensor) -> list[Any]:
+        guide = self.guided_by.guide
+        return take(guide.process if guide else self.process, self.output(x, t, unlabelled=True))
+
+    def _read(self, names: Sequence[str], x: Tensor, *times: Tensor) -> list[Tensor]:
+        """What the process's methods of these names find of an output, guided, in one evaluation at the first time."""
+        if self._counts_only:
+            self.evaluations += int(self.calls_at(times[0]).expand(len(x)).sum())
+            return [torch.zeros_like(x) for _ in names]
+        acts = self.is_guided(times[0])
+        if isinstance(acts, Tensor):
+            return self._read_in_parts(acts, names, x, *times)
+
+        def take(process: Any, output: Tensor) -> list[Tensor]:
+            return [getattr(process, name)(output, x, *times) for name in names]
+
+        return self._evaluate(take, x, times[0], acts)
+
+    def _read_in_parts(self, acts: Tensor, names: Sequence[str], x: Tensor, *times: Tensor) -> list[Tensor]:
+        """The same where guidance acts on some rows (mask) only: these take both calls, the others one."""
+        found = [torch.zeros_like(x) for _ in names]
+        for rows in (acts, ~acts):
+            own, places = self.rows(rows), rows.nonzero().flatten()
+            before, here = own.evaluations, places.to(x.device)
+            part = own._read(names, x[here], *(t[places.to(t.device)] if t.ndim else t for t in times))
+            self.evaluations += own.evaluations - before
+            found = [whole.index_put((here,), new) for whole, new in zip(found, part, strict=True)]
+        return found
 
     def read(self, names: Sequence[str], x: Combination, t: Tensor) -> list[Combination]:
         """ "velocity", "score" or "data" at (x, t), by name, as sums that a step adds to; one evaluation.
 
         A subclass that gives one of these methods its own meaning is read by the methods.
         """
-        given = self.process.terms(names, self.output(x.value(), t), x, t)
-        if self.cost == 1:
-            return given
-        without = self.process.terms(names, self.output(x.value(), t, unlabelled=True), x, t)
-        return [(1 - self.guidance) * f + self.guidance * g for f, g in zip(without, given, strict=True)]
+        acts = self.is_guided(t)
+        if isinstance(acts, Tensor) or self._counts_only:
+            methods = ["data_mean" if name == "data" else name for name in names]
+            return [Combination.of(v) for v in self._read(methods, x.value(), t)]
+        return self._evaluate(lambda p, output: p.terms(names, output, x, t), x.value(), t, bool(acts))
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -137,24 +207,24 @@ class Field:
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the sampling ODE, shape (B, *)."""
-        return self._read([self.process.velocity], x, t)[0]
+        return self._read(["velocity"], x, t)[0]
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Gradient of log p_t, shape (B, *)."""
-        return self._read([self.process.score], x, t)[0]
+        return self._read(["score"], x, t)[0]
 
     def data(self, x: Tensor, t: Tensor) -> Tensor:
         """E[X | x_t = x], shape (B, *)."""
-        return self._read([self.process.data_mean], x, t)[0]
+        return self._read(["data_mean"], x, t)[0]
 
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Both from one evaluation."""
-        velocity, score = self._read([self.process.velocity, self.process.score], x, t)
+        velocity, score = self._read(["velocity", "score"], x, t)
         return velocity, score
 
     def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x at s from x at t with its posterior means held fixed, shape (B, *); one evaluation."""
-        return self._read([self.process.ddim_step], x, t, s)[0]
+        return self._read(["ddim_step"], x, t, s)[0]
 
     def frozen_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The old name of `ddim_step`."""

@@ -9,6 +9,7 @@ from itertools import product
 
 from genflow import estimates as es
 from genflow.bench.cells import REAL
+from genflow.bench.external import EXTERNAL
 from genflow.bench.tables import Row, by_setting
 from genflow.bench.tables import estimate as estimate_of
 from genflow.evaluate.facts import Number, facts, title
@@ -57,6 +58,7 @@ def setting(rows: Sequence[Row]) -> Setting:
 def measured(rows: Iterable[Row], metric: str) -> list[Setting]:
     """One for each process, solver and budget that has a number."""
     own = [r for r in rows if r["metric"] == metric and r["process"] != REAL and r["value"] is not None]
+    own = [r for r in own if r.get("terms") != EXTERNAL]  # they are shown and not ranked
     return [one for one in map(setting, by_setting(own).values()) if math.isfinite(one.value)]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from genflow import __version__
 from genflow.bench.cells import REAL, Cell
+from genflow.bench.external import EXTERNAL
 from genflow.bench.store import Store
 from genflow.bench.tables import Row, Table, real_of, real_text
 from genflow.config import BenchConfig, flatten, leaves
@@ -145,11 +146,16 @@ def marked(table: Table) -> set[tuple[int, int]]:
     sign, found = table.sign, set()
     for column, name in enumerate(table.header):
         if sign and name.startswith(("NFE ", "own NFE")):
-            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if not is_real(row[0])}
+            values = {i: _leading(row[column]) for i, row in enumerate(table.rows) if is_ranked(row)}
             known = {i: v for i, v in values.items() if v is not None}
             if len(known) > 1:
                 found.add((min(known, key=lambda i: sign * known[i]), column))
     return found
+
+
+def is_ranked(row: Sequence[str]) -> bool:
+    """Whether a line of a table is a process that genflow sampled, not real data or samples of others."""
+    return not is_real(row[0]) and row[1] != EXTERNAL
 
 
 def _leading(text: str) -> float | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genflow.bench.cells import REAL
+from genflow.bench.external import EXTERNAL
 from genflow.bench.tables import Row, Table, estimate
 from genflow.estimates import Estimate, interval, mean, of_rows, short
 from genflow.evaluate.facts import facts, title
@@ -152,7 +153,8 @@ def calls_words(found: Estimate, curve: Curve) -> str:
 
 def curves_of(rows: Sequence[Row], metric: str) -> list[Curve]:
     """Every sampler's curve of a metric."""
-    own = [r for r in rows if r["metric"] == metric and r["process"] != REAL and r["nfe"] and r["value"] is not None]
+    drawn = [r for r in rows if r["process"] != REAL and r.get("terms") != EXTERNAL]
+    own = [r for r in drawn if r["metric"] == metric and r["nfe"] and r["value"] is not None]
     pairs = dict.fromkeys((r["process"], r["solver"]) for r in own)
     return [curve_of([r for r in own if (r["process"], r["solver"]) == pair]) for pair in pairs]
 

@@ -14,7 +14,7 @@ from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows
 from genflow.solver.base import NonFiniteError, Solver, StepUnderflowError
 from genflow.solver.ending import NO_FINISH, Finish
-from genflow.solver.fields import FieldLike, How, Observer, Solution, announce
+from genflow.solver.fields import FieldLike, How, Observer, Solution, announce, calls_at
 
 Vector = np.ndarray[Any, Any]
 """One number per group, on the host."""
@@ -212,9 +212,8 @@ class Embedded(Solver):
     def _begin(self, field: FieldLike, x: Tensor, start: float, end: float, groups: int) -> _State:
         s, sign = np.full(groups, start), math.copysign(1.0, end - start)
         slopes = x.new_empty(len(self.tableau.error), *x.shape)
-        (t,), (rate,), _ = self._announced(
-            field, x, field.clock.from_clock(torch.tensor([[start]], dtype=torch.float64)), s[:1]
-        )
+        t0 = field.clock.from_clock(torch.tensor([[start]], dtype=torch.float64))
+        (t,), (rate,), _ = self._announced(field, x, t0, s[:1])
         slopes = self._slope(field, x, t, rate, slopes, 0)
         k = slopes[0]
         size, speed = on_host(self._norms(groups, self._scaled(x, x, x), self._scaled(k, x, x)))
@@ -229,8 +228,9 @@ class Embedded(Solver):
         h1 = np.where(np.isfinite(steepest), h1, 1e-3 * h0)  # the probe has left the field's domain
         h = np.minimum(np.minimum(100 * h0, h1), abs(end - start))
         rows = self.tableau.rows(x) if self.control == "batch" else []
+        spent = np.zeros(groups, int) + calls_at(field, t0[0]) + calls_at(field, inner[0])
         no = np.zeros(groups, dtype=bool)
-        return _State(s, sign * h, x, slopes, np.full(groups, 2 * field.cost), no, rows, no)
+        return _State(s, sign * h, x, slopes, spent, no, rows, no)
 
     def _advance(self, field: FieldLike, now: _State, end: float, observer: Observer | None) -> _State:
         """One attempted step of every row still travelling."""
@@ -246,7 +246,7 @@ class Embedded(Solver):
         error = self._moved(now, slopes, length, len(tableau.times), None)
         errors = self._norms(len(h), self._scaled(error, now.x, x))[0]
         err = on_host(errors)
-        calls = now.calls + len(tableau.times) * field.cost
+        calls = now.calls + calls_at(field, t).sum(0)
         stuck = self._check(field, now, h, err, calls)
         lost = ~np.isfinite(err)  # a trial step that left the field's domain is rejected
         if lost.any() and not lost.all() and slopes.requires_grad:

@@ -14,7 +14,7 @@ from genflow.checks import is_count, is_positive, require
 from genflow.process.shapes import like_rows
 from genflow.solver.base import NonFiniteError, Solver, StepUnderflowError
 from genflow.solver.ending import NO_FINISH, Finish
-from genflow.solver.fields import FieldLike, How, Solution
+from genflow.solver.fields import FieldLike, How, Solution, calls_at
 
 
 class Slope:
@@ -33,7 +33,7 @@ class Slope:
             raise StepUnderflowError(
                 f"no end in sight at t = {float(t):g} after {self.calls} calls; raise the tolerance or max_nfe"
             )
-        self.calls += 1
+        self.calls += int(calls_at(self.field, t))
         rate = self.sign * self.field.clock.rate(t).to(x.device, x.dtype)
         slope = like_rows(rate, x) * self.field.velocity(x, t)
         if not bool(slope.isfinite().all()):
@@ -84,7 +84,7 @@ class Backend(Solver):
         final = torch.cat([self.integrate(slope, x[k : k + 1]) for k, slope in enumerate(slopes)])
         if observer:
             observer(final, float(times[-1]))
-        calls = field.cost * torch.tensor([slope.calls for slope in slopes])
+        calls = torch.tensor([slope.calls for slope in slopes])
         return Solution(final, float(calls.double().mean()), nfe_per_sample=calls)
 
 

@@ -6,8 +6,9 @@ import copy
 import inspect
 import math
 from abc import ABCMeta, abstractmethod
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, Unpack, cast
 
+import torch
 from torch import Tensor
 
 from genflow.checks import require
@@ -15,7 +16,7 @@ from genflow.former import moved
 from genflow.process.grids import Spacing, check_spacing
 from genflow.solver import FRAMES
 from genflow.solver.ending import NO_FINISH, Ending, Finish
-from genflow.solver.fields import FieldLike, How, Observer, Solution, announce
+from genflow.solver.fields import FieldLike, How, Observer, Solution, announce, calls_at
 from genflow.solver.frames import SigmaField
 from genflow.solver.noise import Noise
 
@@ -186,6 +187,33 @@ class FixedStep(Solver):
             return whole[:-1]
         return self.plan(evaluations - 1)
 
+    def affordable(self, field: FieldLike, nfe: int, finish: Finish) -> list[int]:
+        """Calls of each step that spend a budget: exactly, or, where guidance acts on an interval, so that one more
+        evaluation would not fit.
+
+        Raises:
+            ValueError: The budget is too small for one evaluation.
+        """
+        if getattr(field, "even_cost", True):
+            return self.planned(nfe // field.cost, finish)
+        fits, most = max(1, nfe // 2), nfe + 1
+        while most - fits > 1:  # half of the budget always fits
+            middle = (fits + most) // 2
+            fits, most = (middle, most) if self._network_calls(field, middle, finish) <= nfe else (fits, middle)
+        if self._network_calls(field, fits, finish) > nfe:
+            raise ValueError(f"nfe = {nfe} is too small: an evaluation under guidance takes 2 calls")
+        return self.planned(fits, finish)
+
+    def _network_calls(self, field: FieldLike, evaluations: int, finish: Finish) -> int:
+        """Network calls per sample of a solve with so many evaluations, counted without the network."""
+        plan = self.planned(evaluations, finish)
+        times, counting = self.times(field, len(plan)), cast(Any, field).counting()
+        solver = self.begin(counting, times) if plan else self
+        x, noise = torch.zeros(1, 1, dtype=torch.float64), Noise(0, [0])
+        for i, calls in enumerate(plan):
+            x = solver.step(counting, x, times[i], times[i + 1], noise, calls)
+        return counting.evaluations + (int(calls_at(field, times[-1])) if finish.mean else 0)
+
     def planned_steps(self, steps: int, finish: Finish) -> list[int]:
         """Calls of each step on a grid of that many steps, the mean's not among them."""
         whole = self.plan_steps(steps + 1) if finish.joined else []
@@ -197,14 +225,12 @@ class FixedStep(Solver):
             raise ValueError("give either nfe or grid, one of the two")
         if nfe is not None and nfe < 1:
             raise ValueError(f"nfe = {nfe} is not allowed; give a whole number above 0")
-        if nfe is not None and nfe % field.cost:
+        if nfe is not None and nfe % field.cost and getattr(field, "even_cost", True):
             raise ValueError(
                 f"nfe = {nfe} is odd, but guidance spends {field.cost} calls an evaluation; give an even one"
             )
         plan = (
-            self.planned_steps(len(grid) - 1, finish)
-            if grid is not None
-            else self.planned((nfe or 1) // field.cost, finish)
+            self.planned_steps(len(grid) - 1, finish) if grid is not None else self.affordable(field, nfe or 1, finish)
         )
         times = self.times(field, len(plan)) if grid is None else grid
         before, solver = field.evaluations, self.begin(field, times) if plan else self

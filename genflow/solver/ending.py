@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genflow.checks import is_positive, require
 from genflow.solver import ENDS
-from genflow.solver.fields import FieldLike, How, Solution
+from genflow.solver.fields import FieldLike, How, Solution, calls_at
 
 
 class Traveller(Protocol):
@@ -183,7 +183,7 @@ class Finish:
     def _finished(self, field: EndableField, part: Solution, t: Tensor) -> Solution:
         """The solution with its samples ended, but for those that were left short: they are at times of their own."""
         if part.stopped is None or not bool(part.stopped.any()):
-            return self._counted(field, replace(part, x=self.end(field, part.x, t)), None)
+            return self._counted(field, replace(part, x=self.end(field, part.x, t)), None, t)
         done = ~part.stopped
         rows = done.to(part.x.device)
         x = part.x.clone()
@@ -191,7 +191,7 @@ class Finish:
             own = field.rows(done)
             x[rows] = self.end(own, part.x[rows], t)
             field.evaluations = own.evaluations
-        return self._counted(field, replace(part, x=x), done)
+        return self._counted(field, replace(part, x=x), done, t)
 
     def end(self, field: EndableField, x: Tensor, t: Tensor) -> Tensor:
         """What comes out for the states x at the last time."""
@@ -199,15 +199,15 @@ class Finish:
             return field.data(x, t)
         return field.in_data_units(x, t) if self.scaled else x
 
-    def _counted(self, field: EndableField, part: Solution, done: Tensor | None) -> Solution:
+    def _counted(self, field: EndableField, part: Solution, done: Tensor | None, t: Tensor) -> Solution:
         """With the calls of the mean."""
         if not self.mean:
             return part
         share = 1.0 if done is None else float(done.double().mean())
-        each = part.nfe_per_sample
+        each, cost = part.nfe_per_sample, int(calls_at(cast(FieldLike, field), t))
         if each is not None:
-            each = each + field.cost * (1 if done is None else done.to(each.device, each.dtype))
-        return replace(part, nfe=part.nfe + field.cost * share, nfe_per_sample=each)
+            each = each + cost * (1 if done is None else done.to(each.device, each.dtype))
+        return replace(part, nfe=part.nfe + cost * share, nfe_per_sample=each)
 
 
 NO_FINISH = Finish()

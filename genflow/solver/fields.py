@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,6 +90,13 @@ def recalled(field: FieldLike, key: Hashable, make: Callable[[], Any]) -> Any:
     """What a solver needs of a grid, made once where the field keeps it; the key holds all that it depends on."""
     asked = getattr(field, "recall", None)
     return asked(key, make) if asked else make()
+
+
+def calls_at(field: FieldLike, t: Tensor) -> Any:
+    """Network calls per sample of an evaluation at native times, whole numbers (numpy) of t's shape."""
+    if getattr(field, "even_cost", True):
+        return np.full(t.shape, field.cost)
+    return cast(Any, field).calls_at(t).numpy()
 
 
 def scheduled(field: FieldLike, owner: object) -> Scheduled:

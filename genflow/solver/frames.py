@@ -9,9 +9,10 @@ Source: Karras et al. 2022, arXiv:2206.00364, where σ(t) = t and s(t) = 1.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -48,6 +49,21 @@ class SigmaField:
     @property
     def cost(self) -> int:
         return self.field.cost
+
+    @property
+    def even_cost(self) -> bool:
+        return getattr(self.field, "even_cost", True)
+
+    def calls_at(self, sigma: Tensor) -> Tensor:
+        """Network calls per sample of an evaluation at each σ, int64, of sigma's shape; see `Field.calls_at`."""
+        times = torch.stack([self.native(value) for value in sigma.reshape(-1)])
+        return cast(Any, self.field).calls_at(times.reshape(sigma.shape))
+
+    def counting(self) -> Self:
+        """A copy that calls no network; see `Field.counting`."""
+        fresh = copy.copy(self)
+        fresh.field = cast(Any, self.field).counting()
+        return fresh
 
     # ---- between the frames --------------------------------------------------------------------------------
 

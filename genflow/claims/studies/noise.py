@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -44,15 +44,15 @@ class NoisyField(Field):
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         if self.carrier == "drift":
-            (v,) = super()._read([self.process.velocity], x, t)
+            (v,) = super()._read(["velocity"], x, t)
             return v + self._error(v)
-        v, mean = super()._read([self.process.velocity, self.process.data_mean], x, t)
+        v, mean = super()._read(["velocity", "data_mean"], x, t)
         c = self.path.at(t, x)
         return v + (c.da - c.db * c.a / c.b) * self._error(mean)
 
     def base(self, x: Tensor, t: Tensor) -> Tensor:
         """N̂ = (x − a X̂)/b, the drift of x/a in σ = b/a."""
-        (mean,) = super()._read([self.process.data_mean], x, t)
+        (mean,) = super()._read(["data_mean"], x, t)
         c = self.path.at(t, x)
         noise = (x - c.a * mean) / c.b
         return noise + (self._error(noise) if self.carrier == "drift" else -c.a / c.b * self._error(mean))
@@ -66,7 +66,7 @@ class NoisyField(Field):
     def keep(self, rows: Tensor) -> None:
         raise ValueError("noise in the drift follows its samples; choose a fixed-step solver")
 
-    def _read(self, readings: Sequence[Callable[..., Tensor]], x: Tensor, *times: Tensor) -> list[Tensor]:
+    def _read(self, names: Sequence[str], x: Tensor, *times: Tensor) -> list[Tensor]:
         raise ValueError("noise is in the drift, which this solver does not read alone; choose euler, heun or rk4")
 
 
