@@ -134,9 +134,7 @@ class BenchConfig(TrainedNetworkConfig):
     samples_from: tuple[str, ...] = option(
         (), "NAME=PLACE or NAME=PLACE:nfe=N of samples that others drew, measured beside the models'"
     )
-    reference: str = option(
-        "", "file of reference statistics (genflow statistics) in place of the training split's", place=True
-    )
+    reference: str = option("", "file of reference statistics in place of the training split's", place=True)
     terms: str = option(
         "controlled",
         "what is equal: controlled (all but path and base), published (each as its paper), tuned (as a search found)",
@@ -158,9 +156,7 @@ class BenchConfig(TrainedNetworkConfig):
     bpd: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     guidance: float = option(1.0, "guidance of the samples; other than 1 takes two calls where it acts", least=0)
     guidance_interval: tuple[float, ...] = interval_option()
-    guide: tuple[str, ...] = option(
-        (), "folders of weaker checkpoints to guide away from, each for the processes of its path", place=True
-    )
+    guide: tuple[str, ...] = option((), "weaker checkpoints to guide away from, each for its path", place=True)
     sample_batch: int = option(
         250, "samples at a time; changes them only under options like rk45.control=batch and pc.norms=batch", least=1
     )

@@ -23,6 +23,11 @@ def interval_option() -> Any:
     return option((), "LOW,HIGH: noise levels σ in data units between which guidance acts; elsewhere w is 1", least=0)
 
 
+def reference_option() -> Any:
+    """The option `reference` of a command."""
+    return option("", "file of reference statistics (genflow statistics) in place of the training split's", place=True)
+
+
 def check_interval(guidance: float, interval: Sequence[float], guide: object) -> None:
     """Raises ValueError for an interval that is none, or parts of guidance where there is no guidance."""
     if interval and (len(interval) != 2 or interval[0] >= interval[1]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genflow.commands.loaded import DATASET_OPTIONS_HELP, ModelOptions, open_data, open_model, open_solver
 from genflow.commands.options import config_command
@@ -10,7 +12,10 @@ from genflow.commands.paths import check_out, make_folder
 from genflow.config import BenchConfig, ConfigError, LikelihoodConfig, NormConfig, Options, build, check_owners, option
 from genflow.places import expand
 from genflow.registry import registries
-from genflow.shared_options import interval_option
+from genflow.shared_options import interval_option, reference_option
+
+if TYPE_CHECKING:
+    from genflow.checkpoint import Opened
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,7 @@ class EvaluateConfig(ModelOptions):
         "folder, zip, .npy, .npz, CSV or parquet file, measured in place of a checkpoint's",
     )
     dataset: str = option("", "what samples of a PLACE are compared with", registry="datasets")
-    reference: str = option(
-        "", "file of reference statistics (genflow statistics) in place of the training split's", place=True
-    )
+    reference: str = reference_option()
     solver: str = option("heun", "solver of the samples", registry="solvers")
     nfe: int = option(20, "backbone calls per sample (fixed-step solvers)", least=1)
     metric_options: Options = option({}, "NAME.OPTION=VALUE of a metric", registry="metrics")
@@ -43,6 +46,37 @@ class EvaluateConfig(ModelOptions):
     guidance_interval: tuple[float, ...] = interval_option()
     guide: tuple[str, ...] = option((), "folder of a weaker checkpoint to guide away from", place=True)
     out: str = option("evaluation.csv", "file to write, .csv, one row per number with its protocol", place=True)
+
+
+def _bench(config: EvaluateConfig, opened: Opened, samples: int, out: Path) -> BenchConfig:
+    """The bench of one model that measures it."""
+    assert opened.data is not None  # or it could not be opened
+    name = opened.data["name"]
+    return BenchConfig(
+        terms="published",
+        process=(opened.name,),
+        backbone=opened.about["backbone"]["name"],
+        dataset=name,
+        dataset_options={name: {**opened.data["options"], **config.dataset_options.get(name, {})}},
+        solver=(config.solver,),
+        nfe=(config.nfe,),
+        seed=(config.seed,),
+        samples=samples,
+        reference=config.reference,
+        metric=config.metric,
+        solver_options=config.solver_options,
+        metric_options=config.metric_options,
+        inception=config.inception,
+        norm=config.norm,
+        bpd=config.bpd,
+        sample_batch=config.sample_batch,
+        guidance=config.guidance,
+        guidance_interval=config.guidance_interval,
+        guide=config.guide,
+        device=config.device,
+        **config.network,
+        out=str(out.parent),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,33 +112,7 @@ def run_evaluate(config: EvaluateConfig) -> str:
     open_solver(config.solver, own, config.nfe)
     opened = open_model(config)
     data = open_data(opened, config.dataset_options)
-    assert opened.data is not None  # or it could not be opened
-    name = opened.data["name"]
-    bench = BenchConfig(
-        terms="published",
-        process=(opened.name,),
-        backbone=opened.about["backbone"]["name"],
-        dataset=name,
-        dataset_options={name: {**opened.data["options"], **config.dataset_options.get(name, {})}},
-        solver=(config.solver,),
-        nfe=(config.nfe,),
-        seed=(config.seed,),
-        samples=samples,
-        reference=config.reference,
-        metric=config.metric,
-        solver_options=config.solver_options,
-        metric_options=config.metric_options,
-        inception=config.inception,
-        norm=config.norm,
-        bpd=config.bpd,
-        sample_batch=config.sample_batch,
-        guidance=config.guidance,
-        guidance_interval=config.guidance_interval,
-        guide=config.guide,
-        device=config.device,
-        **config.network,
-        out=str(out.parent),
-    )
+    bench = _bench(config, opened, samples, out)
     check_metrics(bench, data)
     opened.warn_of_other(data)
     process = opened.sampler(data)
