@@ -220,15 +220,16 @@ def _line(one: Effect) -> list[str]:
 
 def _caption(design: Design, effects: Sequence[Effect]) -> str:
     factors = "; ".join(f"{name} {', '.join(map(str, levels))}" for name, levels in design.factors.items())
-    meant = es.meaning(one.change for one in effects)
+    seeds, over = len(effects[0].change.values), effects[0].change.over
     sizes = "; ".join(f"{name} {share:.0%}" for name, share in design.shares().items())
     tests = sum(not math.isnan(one.p) for one in effects)
     return (
         f"A balanced design of {len(design.cells)} settings: {factors}. A main effect is the change from the first "
         "level, averaged over all other factors; an interaction is by how much one factor's change differs between two "
         "levels of the other. "
-        + (f"{meant}, paired by seed; intervals are of each effect alone; p by Student's t with Holm's correction for "
-           f"{tests} effects. " if meant else "One training seed: the changes have no error and no verdict. ")
+        + (f"± is one standard error, of the mean over {seeds} {over}, paired by seed; intervals are of each effect "
+           f"alone; p by Student's t with Holm's correction for {tests} effects. "
+           if seeds else "One seed: the changes have no error and no verdict. ")
         + f"Share of the variation between settings: {sizes}; the rest is of three factors and more. "
         "Solvers that choose their own steps are left out."
     )  # fmt: skip

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         "genflow bench --config configs/digits.yaml --out runs/mine",
         "genflow bench --train-steps 200 --samples 100 --nfe 5,10 --dry-run --calibrate",
         "genflow bench --checkpoint runs/pfgm,runs/vp --out runs/measured",
+        "genflow bench --head edm_rms,data --grid edm,snr --seed 0,1,2",
         "genflow bench --only 'pfgm:*:35' --force",
         "genflow bench --scheduler tcp://host:8786 --device cuda",
         "genflow bench --cluster slurm:queue=gpu,time=4h,gpus=1 --device cuda --jobs 8",

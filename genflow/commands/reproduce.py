@@ -55,6 +55,11 @@ ROOT = Path("runs/reproduce")
 )
 @click.option("--train", is_flag=True, help="Full scale: train where published files are missing.")
 @click.option(
+    "--terms",
+    metavar="TERMS",
+    help="What the benches hold equal: published (default), controlled, or tuned (with --set terms_file=FILE).",
+)
+@click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the configurations; may be repeated."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be run, what is missing, and stop.")
@@ -66,6 +71,7 @@ def reproduce_command(
     cells: Path,
     published: Path,
     train: bool,
+    terms: str | None,
     changes: tuple[str, ...],
     dry_run: bool,
 ) -> int:
@@ -77,6 +83,7 @@ def reproduce_command(
     if name is None:
         raise ConfigError("give the name of a recipe; `genflow reproduce --list` shows them")
     recipe = get_recipe(name)
+    changes += (f"terms={terms}",) if terms else ()
     settings = Settings(scale, out or ROOT / name, cells, published, train, changes)
     check_folder(settings.out)
     check_folder(settings.shared)

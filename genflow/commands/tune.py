@@ -18,7 +18,7 @@ from genflow.commands.options import config_options, examples, resolve
     help="Search each process's best settings in one space for all, and measure the winners on other seeds.\n\n"
     + examples(
         "genflow tune --process pfgm,vp_ode --out runs/tune",
-        "genflow tune --head edm_rms,noise --grid edm,snr --solver heun,dpmpp_2m --calls 10 --seeds 3",
+        "genflow tune --head edm_rms,data --grid edm,snr --solver heun,dpmpp_2m --calls 10 --seeds 3",
         "genflow bench --terms tuned --terms-file runs/tune/tuned.yaml --process pfgm,vp_ode --nfe 5,10,20",
     )
     + "\nThe space is solver x grid x end, and head x target x times x weight where they are given. The folder gets "

@@ -40,7 +40,7 @@ from genflow.process.noise_levels import NoiseLevels
 from genflow.process.oracles import DataLaw, Oracle, make_oracle
 from genflow.process.posterior import Shard, posterior_mean
 from genflow.process.rules import Rule, combined, linear_rules, mix
-from genflow.process.shapes import dimension, in_float64, like_rows, over
+from genflow.process.shapes import dimension, in_float64, like_rows, over, quick_on_host
 from genflow.process.weighting import DATA_WEIGHTS
 
 OBJECTIVES = ("own", "stable")
@@ -260,7 +260,11 @@ class AffineProcess(NoiseLevels):
 
     def _regressor(self, output: Tensor, x: Tensor, t: Tensor, rule: Rule) -> Tensor:
         head = self.prediction
-        return head.regressor(output, x, self.at(t, x), rule.a) if head.by_state else output
+        if not head.by_state:
+            return output
+        if quick_on_host(x, output):
+            return head.on_host(output, x, rule.a, rule.b)
+        return head.regressor(output, x, self.at(t, x), rule.a)
 
     def _computed(self, names: Sequence[str], output: Tensor, x: Combination, t: Tensor) -> list[Combination]:
         if "base" not in names:

@@ -46,6 +46,7 @@ class ClassifierField(Field):
         if process.why_not("score"):
             raise ValueError(process.why_not("score"))
         super().__init__(process, backbone)
+        self.affine = process
         self.classifier, self.towards, self.weight = classifier, towards, float(weight)
 
     def gradient(self, x: Tensor, t: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class ClassifierField(Field):
         return self.weight * found
 
     def velocity_and_score(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        (velocity, score), pull, c = super().velocity_and_score(x, t), self.gradient(x, t), self.process.at(t, x)
+        (velocity, score), pull, c = super().velocity_and_score(x, t), self.gradient(x, t), self.affine.at(t, x)
         return velocity + (c.da * c.b / c.a - c.db) * c.b * pull, score + pull
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
@@ -69,11 +70,11 @@ class ClassifierField(Field):
         return self.velocity_and_score(x, t)[1]
 
     def data(self, x: Tensor, t: Tensor) -> Tensor:
-        c = self.process.at(t, x)
+        c = self.affine.at(t, x)
         return super().data(x, t) + c.b**2 / c.a * self.gradient(x, t)
 
     def ddim_step(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        c, end, data = self.process.at(t, x), self.process.at(s, x), self.data(x, t)
+        c, end, data = self.affine.at(t, x), self.affine.at(s, x), self.data(x, t)
         return end.a * data + end.b * (x - c.a * data) / c.b
 
     def keep(self, rows: Tensor) -> None:

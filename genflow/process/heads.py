@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor
 from genflow.former import moved
 from genflow.process import inverse
 from genflow.process.affine_path import Coefficients
-from genflow.process.shapes import dimension, like_rows, quick_on_host
+from genflow.process.shapes import dimension, like_rows
 
 
 class Head(ABC):
@@ -65,6 +65,10 @@ class Head(ABC):
         Arguments:
             a: c.a where it is that of all rows and known as a number.
         """
+        return output
+
+    def on_host(self, output: Tensor, x: Tensor, a: float, b: float) -> Tensor:
+        """`regressor` at one time of tensors that numpy may read."""
         return output
 
     def table(self, c: Coefficients, dim: int) -> list[Tensor]:
@@ -322,34 +326,40 @@ class EDMRMS(Head):
         return Data()
 
     def regressor(self, output: Tensor, x: Tensor, c: Coefficients, a: float | None = None) -> Tensor:
-        """X̂, by two numbers a row from the row's mean square; they are found where x is, on the host by numpy."""
+        """X̂, by two numbers a row from the row's mean square; they are found where x is."""
         table = getattr(c, "table", None)
         if table is None:
             return self.decode(output, x, c)[0]
-        if not quick_on_host(x, output):
-            less, least, surely, more, scale = table[:5]
-            square = length(x).square()
-            likely = torch.minimum(square + less, self.MOST**2 * least)
-            noise = torch.maximum(likely, torch.maximum(square + surely, least))
-            size = torch.add(more, noise, alpha=self.sigma_data**-2)
-            scaled = like_rows((noise / size).sqrt(), x) * output
-            if a is not None:
-                return torch.addcdiv(scaled, x, like_rows(size, x), value=a * dimension(x))
-            return torch.addcmul(scaled, like_rows(scale / size, x), x)
-        less, least, surely, more, scale = table.numpy()[:5]
-        square = squares(x.numpy())
-        likely = np.minimum(square + less, self.MOST**2 * least)
-        noise = np.maximum(likely, np.maximum(square + surely, least))
-        size = noise * self.sigma_data**-2 + more
-        rows = np.stack([scale / size, np.sqrt(noise / size)]).reshape(2, len(x), *(1,) * (x.ndim - 1))
-        skip, out = torch.from_numpy(rows).unbind()
-        return (skip * x).addcmul_(out, output)
+        less, least, most, surely, more, scale = table[:6]
+        norm = length(x)
+        likely = torch.clamp(torch.addcmul(less, norm, norm), least, most)
+        noise = torch.maximum(likely, torch.addcmul(surely, norm, norm))
+        size = torch.add(more, noise, alpha=self.sigma_data**-2)
+        scaled = like_rows((noise / size).sqrt(), x) * output
+        if a is not None:
+            return torch.addcdiv(scaled, x, like_rows(size, x), value=a * dimension(x))
+        return torch.addcmul(scaled, like_rows(scale / size, x), x)
+
+    def on_host(self, output: Tensor, x: Tensor, a: float, b: float) -> Tensor:
+        """`regressor` at one time by numpy, which is quicker with a few numbers; see `quick_on_host`."""
+        flat, dim = x.numpy().reshape(len(x), -1), dimension(x)
+        signal, each, least = dim * (a * self.sigma_data) ** 2, (len(x), *(1,) * (x.ndim - 1)), dim * b * b
+        square = np.einsum("ij,ij->i", flat, flat)
+        noise = np.clip(square - signal, least, self.MOST**2 * least)
+        np.maximum(noise, square - dim * (a * self.largest_rms) ** 2, out=noise)
+        size = noise + signal
+        noise /= size
+        np.sqrt(noise, out=noise)
+        np.divide(dim * a * self.sigma_data**2, size, out=size)
+        skip, out = torch.from_numpy(size.reshape(each)), torch.from_numpy(noise.reshape(each))
+        return (skip * x).addcmul_(out, output, value=self.sigma_data)
 
     def table(self, c: Coefficients, dim: int) -> list[Tensor]:
-        """In terms of |x|² of a row: −N a² σ_d², the least N b², −N a² M², N a², and N a again as a factor of x."""
+        """In terms of |x|² of a row: −N a² σ_d², the least and the most of N b², −N a² M², N a², and a factor of x."""
         signal, a = dim * c.a[:, 0].square(), dim * c.a[:, 0]
         least, surely = dim * c.b[:, 0].square(), -(self.largest_rms**2) * signal
-        return [-(self.sigma_data**2) * signal, least, surely, signal, a, *Data().table(c, dim)]
+        head = [-(self.sigma_data**2) * signal, least, self.MOST**2 * least, surely, signal, a]
+        return [*head, *Data().table(c, dim)]
 
     def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
         return self.encode(data, c.a * data + c.b * base, c)
@@ -372,19 +382,13 @@ class EDMRMS(Head):
         """S², and its share that is noise, 1 − a² σ_d²/S², shaped to multiply x."""
         signal = (c.a * self.sigma_data).square()
         level, square = c.b.square(), like_rows(x.flatten(1).square().mean(1), x)
-        certain = torch.maximum(square - (c.a * self.largest_rms).square(), level)
-        noise = torch.maximum(torch.minimum(square - signal, self.MOST**2 * level), certain)
+        likely = torch.clamp(square - signal, level, self.MOST**2 * level)
+        noise = torch.maximum(likely, square - (c.a * self.largest_rms).square())
         return noise + signal, noise / (noise + signal)
 
     def residual(self, output: Tensor, target: Tensor, c: Coefficients) -> Tensor:
         size = target.flatten(1).square().mean(1, keepdim=True).sqrt()
         return super().residual(output, target, c) / (size / self.USUAL).clamp_min(1)
-
-
-def squares(rows: Any) -> Any:
-    """|row|² of each row (B, *) of numpy's, shape (B,)."""
-    flat = rows.reshape(len(rows), -1)
-    return np.einsum("ij,ij->i", flat, flat)
 
 
 def length(rows: Tensor) -> Tensor:

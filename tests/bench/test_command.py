@@ -267,7 +267,7 @@ def test_closed_streams_are_no_error(cached, line):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp437"])
 def test_a_terminal_of_another_encoding_gets_what_it_can_show(cached, encoding):
     done = shell(cached, "", PYTHONIOENCODING=encoding)
-    assert (done.returncode, without_device(done.stderr)) == (0, b"")
+    assert (done.returncode, without_device(done.stderr.decode(encoding))) == (0, "")
     text = done.stdout.decode(encoding)
     assert "against NFE" in text
     assert "vp_ode | heun" in text

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -94,10 +95,10 @@ def test_second_run_only_reads_and_imports_no_torch(finished):
         "bad = sorted(heavy & set(sys.modules))\n"
         "sys.exit(code or (f'imported {bad}' if bad else 0))"
     )
-    started = time.monotonic()
+    before_it = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run([sys.executable, "-c", probe], cwd=finished, env=ENV, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 10  # 2 s on an idle machine; the benchmark measures that
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before_it < 4  # whatever else the machine does
     assert "FD[digits] against NFE" in done.stdout
     after = {p: p.stat().st_mtime_ns for p in (finished / "runs").rglob("*") if p.is_file() and p.name != ".lock"}
     assert after == before

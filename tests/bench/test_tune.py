@@ -131,7 +131,8 @@ def test_the_command_runs_both_stages_and_goes_on_where_it_stopped(tmp_path, mon
 def row(solver, value, seed=FIRST_SEED, process="a", grid="edm", metric="FD[digits]", entry="fd"):
     axes = {"head": "noise", "target": "own", "times": "clock", "weight": "unit", "grid": grid, "end": "none"}
     return {**axes, "process": process, "solver": solver, "value": value, "seed": seed, "metric": metric,
-            "entry": entry, "stderr": None, "n": 9, "budget": 10, "nfe": 10.0, "training": seed, "of": "samples"}  # fmt: skip
+            "entry": entry, "stderr": None, "n": 9, "budget": 10, "nfe": 10.0, "training": seed,
+            "of": "samples"}  # fmt: skip
 
 
 def test_the_best_is_chosen_with_margin_and_ties():

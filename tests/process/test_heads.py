@@ -265,3 +265,22 @@ def test_old_names_of_the_ddim_step_and_of_the_conditioning_still_work():
     net = genflow.get_backbone("mlp", shape=(2,), extra_channels=0)
     net.told = "noise_level"
     assert net.conditioning == net.told == "noise_level"
+
+
+@pytest.mark.parametrize("name", ["vp_ode", "pfgm", "si_linear"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quick_readings_of_edm_rms_are_those_of_its_formula(name, dtype):
+    process = genflow.get_process(name, head="edm_rms", frame="sigma").for_data(torch.randn(50, 3, 4))
+    low, high = process.to_clock(torch.tensor(process.safe_interval, dtype=torch.float64)).tolist()
+    x, output = torch.randn(5, 3, 4, dtype=dtype), torch.randn(5, 3, 4, dtype=dtype)
+    for share in (0.05, 0.5, 0.95):
+        t = process.from_clock(torch.tensor(low + share * (high - low), dtype=torch.float64))
+        rows = t.expand(5).clone()
+        c = process.at(rows, x.double())
+        data, base = process.prediction.decode(output.double(), x.double(), c)
+        want = {"velocity": c.da * data + c.db * base, "data_mean": data}
+        for reading, value in want.items():
+            size = float(value.abs().max())
+            for state, time in ((x, t), (x, rows), (x.clone().requires_grad_(), t)):
+                found = getattr(process, reading)(output, state, time).detach().double()
+                assert float((found - value).abs().max()) <= (1e-4 if dtype == torch.float32 else 1e-12) * size

@@ -287,6 +287,7 @@ def tolerances(work: Work) -> list[Row]:
         def solve(tolerance: float, process: Any = process, oracle: Any = oracle, start: Tensor = start) -> Any:
             solver = RK45(tolerance, tolerance, max_nfe=100_000)
             found = solver.solve(process.field(oracle), start)
+            assert found.nfe_per_sample is not None
             return found.x, found.nfe_per_sample.double()
 
         best, _ = solve(TOLERANCES[-1] / 10)

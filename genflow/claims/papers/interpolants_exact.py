@@ -66,7 +66,7 @@ def interpolant(name: str = "si_linear", **options: Any) -> Interpolant:
     import genflow
 
     process: Any = genflow.get_process(name, **{"mode": "sde", **options})
-    return process  # type: ignore[no-any-return]
+    return process
 
 
 def drawn_kl(process: Any, backbone: Any, solver: Any, count: int, nfe: int) -> tuple[Estimate, float]:
@@ -133,7 +133,7 @@ def against_epsilon(work: Work) -> list[Row]:
 
 SHAPES = ("none", "brownian", "quadratic", "sin_squared")
 FEW = (5, 10, 20)
-KINDS = {
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "one-sided linear": ("si_linear", {"head": "data"}),
     "one-sided trigonometric": ("si_trig", {"head": "data"}),
     "one-sided VP": ("vp_sde", {"head": "data"}),

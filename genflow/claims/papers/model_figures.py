@@ -52,7 +52,7 @@ def noisy_classifier(process: Process, data: Dataset, steps: int, seed: int = 0)
     net = nn.Sequential(nn.Linear(size + 2, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, classes))
 
     def logits(x: Tensor, t: Tensor) -> Tensor:
-        c = process.at(t, x)  # type: ignore[attr-defined]
+        c = process.at(t, x)
         level = (c.b / c.a).log().reshape(-1, 1).expand(len(x), 1).to(x)
         unit = x.flatten(1) / (c.a**2 + c.b**2).sqrt().reshape(-1, 1).to(x)
         found: Tensor = net(torch.cat([unit, level / 4, torch.tanh(level)], 1))

@@ -20,14 +20,16 @@ from genflow.report.speed import MARGIN, Curve, best_sde, calls_words, curves_of
 
 CALLS, SECONDS, NETWORK = "calls to the quality", "s/1,000 to the quality", "s/1,000 in the network"
 """Names of what is measured, in the rows."""
-FAMILIES = {"PFGM": "pfgm", "VP": "vp", "sub-VP": "subvp", "VE": "ve"}
+FAMILIES = {what: (f"{name}_ode", f"{name}_sde") for what, name in (("VP", "vp"), ("sub-VP", "subvp"), ("VE", "ve"))}
+FAMILIES = {"PFGM": ("pfgm", ""), **FAMILIES}
+"""Names of each process by its ODE and by its SDE, where it has one."""
 ODES, SDES = ("euler", "rk45"), ("euler_maruyama", "pc", "ancestral")
 _FID = "metric=[fid]", "metric_options={fid: {mode: legacy_tensorflow}}"
 _BUDGETS = "nfe=[10, 20, 50, 100, 200, 500, 1000]"
 
 
-def _of(rows: Sequence[Row], family: str) -> list[Row]:
-    return [one for one in rows if one["process"] in (family, f"{family}_ode", f"{family}_sde")]
+def _of(rows: Sequence[Row], names: tuple[str, str]) -> list[Row]:
+    return [one for one in rows if one["process"] in names]
 
 
 def speeds(work: Work) -> list[Row]:
@@ -76,7 +78,7 @@ def _fastest(curves: Sequence[Curve], target: Estimate) -> tuple[Curve, Estimate
     return min(found, key=lambda pair: (pair[1].value, min(v.value for v in pair[0].values)))
 
 
-def _faster(family: str, factor: float) -> Judge:
+def _faster(names: tuple[str, str], factor: float) -> Judge:
     """Claims that an ODE needs `factor` times fewer calls than the best SDE sampler to the quality of the latter.
 
     PFGM is compared with the best SDE sampler of all, the others with the best of their own.
@@ -86,8 +88,8 @@ def _faster(family: str, factor: float) -> Judge:
         if not results.rows:
             return unmeasured()
         metric = distance(results)
-        own = _of(results.rows, family)
-        sde = best_sde(results.rows if family == "pfgm" else own, metric)
+        own = _of(results.rows, names)
+        sde = best_sde(own if names[1] else results.rows, metric)
         odes = [one for one in curves_of(own, metric) if one.name.split(", ")[1] in ODES]
         if sde is None or not odes:
             return unmeasured("an ODE or an SDE sampler: not measured")
@@ -114,8 +116,8 @@ def _poisson_s(results: Results) -> Verdict:
     metric = distance(results)
     sde = best_sde(results.rows, metric)
     ours, theirs = (
-        [one for one in curves_of(_of(results.rows, name), metric) if one.name.split(", ")[1] in ODES]
-        for name in ("pfgm", "vp")
+        [one for one in curves_of(_of(results.rows, FAMILIES[name]), metric) if one.name.split(", ")[1] in ODES]
+        for name in ("PFGM", "VP")
     )
     if sde is None or not ours or not theirs:
         return unmeasured("PFGM, VP or an SDE sampler: not measured")
@@ -139,20 +141,20 @@ speed = Recipe(
             ("seconds of 1,000 samples", SECONDS),
             ("of these in the network", NETWORK),
         )
-        for what, family in FAMILIES.items()
-        for process, solvers in ((f"{family}_ode" if family != "pfgm" else family, ODES), (f"{family}_sde", SDES))
-        if process != "pfgm_sde"
+        for what, names in FAMILIES.items()
+        for process, solvers in zip(names, (ODES, SDES), strict=True)
+        if process
         for solver in solvers
     ),
     claims=(
         *(
             Claim(
                 f"{what}'s ODE needs at most a tenth of the calls of "
-                f"{'the best SDE sampler' if family == 'pfgm' else 'its own best SDE sampler'} to come within a tenth "
+                f"{'its own best SDE sampler' if names[1] else 'the best SDE sampler'} to come within a tenth "
                 "of its distance.",
-                _faster(family, 10),
+                _faster(names, 10),
             )
-            for what, family in FAMILIES.items()
+            for what, names in FAMILIES.items()
         ),
         Claim("The factor is Poisson flow's: PFGM's ODE needs fewer calls for it than VP's ODE.", _poisson_s),
     ),
