@@ -442,10 +442,10 @@ def test_bench_trains_and_samples_by_class_and_says_so(tmp_path, monkeypatch):
     for cell in cells:
         worker.run(cell.to_json(), lambda share, note: None)
     rows = [row for c in cells if c.kind == "metric" for row in json.loads(worker.store.files(c.key)["rows.json"])]
-    told = {(row["process"], row["metric"]): row["protocol"].rpartition("; ")[2] for row in rows}
-    assert told["vp_ode", "FD[digits]"] == "the classes of the samples are those of the training examples in turn"
-    assert told["vp_ode", "bits/dim"] == "no class is given"
-    assert "class" not in told["data", "FD[digits]"]
+    told = {(row["process"], row["metric"]): row["protocol"].split("; ") for row in rows}
+    assert "the classes of the samples are those of the training examples in turn" in told["vp_ode", "FD[digits]"]
+    assert told["vp_ode", "bits/dim"][-1] == "no class is given"
+    assert not [words for words in told["data", "FD[digits]"] if "class of" in words or "classes of" in words]
     key = next(c.key for c in cells if c.kind == "train")
     assert genflow.load(worker.store.folder(key))[1].classes == 10
     assert told_labels[0].tolist() == [*worker.dataset.labels("train"), *worker.dataset.labels("train")[:3]]
