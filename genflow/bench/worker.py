@@ -33,7 +33,7 @@ from genflow.data.downloads import DataError
 from genflow.devices import Execution, check_device, network_clock, trained_network
 from genflow.evaluate.base import Context, Measured, Metric, Result, rows_as_dicts
 from genflow.evaluate.checks import NotMeasurable, check_metrics
-from genflow.evaluate.protocol import MISSING
+from genflow.evaluate.protocol import MISSING, is_missing
 from genflow.evaluate.weight_files import WeightsError
 from genflow.memory import MemoryExhaustedError
 from genflow.process.base import Process
@@ -362,6 +362,7 @@ class Worker:
         """A row of results.csv: what was measured, with the cell's labels where the metric gives none."""
         own = labels["process"] == REAL or labels.get("terms") == external.EXTERNAL
         network = "" if own else Execution(**self.config.network).words
+        words = () if is_missing(row) else (*(sampled.get(k) for k in SAMPLED), network)  # a reason stands alone
         return {
             "process": labels["process"],
             "backbone": "" if labels["process"] == REAL else labels.get("backbone", self.config.backbone),
@@ -374,7 +375,7 @@ class Worker:
             "stderr": row["stderr"],
             "n": row["n"],
             "seed": labels["seed"],
-            "protocol": "; ".join(filter(None, (row["protocol"], *(sampled.get(k) for k in SAMPLED), network))),
+            "protocol": "; ".join(filter(None, (row["protocol"], *words))),
             "seconds": seconds,
             "network_seconds": sampled.get("network_seconds"),
             "stopped": sampled.get("stopped") or None,
