@@ -31,7 +31,7 @@ from genflow.solver.langevin import langevin_step
 from genflow.solver.noise import Noise
 from genflow.solver.sde import EulerMaruyama
 
-WORKING = "euler_maruyama, heun_sde, reverse_diffusion, ancestral or edm_churn"
+WORKING = "euler_maruyama, heun_sde, reverse_diffusion, ancestral, ddim_sde, sde_dpmpp_2m, sde_dpmpp_3m or edm_churn"
 """Solvers of this package that `Replacement` takes, for its messages."""
 
 Project = Callable[[Tensor], Tensor]

@@ -19,6 +19,7 @@ from genflow.process.guidance import Guidance
 from genflow.sampling import Labels, class_labels
 from genflow.solver.adaptive import RK45
 from genflow.solver.base import Solver
+from genflow.solver.fields import announce
 from genflow.solver.noise import Noise
 
 TRACES = ("hutchinson", "exact")
@@ -122,11 +123,15 @@ class DivergenceField:
 
     def prepare(self, t: Tensor, x: Tensor) -> None:
         """Announces times, of states without the integral; see `Field.prepare`."""
-        self.field.prepare(t, self._states(x))
+        announce(self.field, t, self._states(x))
 
     def prepare_rows(self, t: Tensor, x: Tensor, beside: Tensor) -> tuple[list[Tensor], Tensor]:
         """Announces times of each row; see `Field.prepare_rows`."""
-        return self.field.prepare_rows(t, self._states(x), beside)
+        asked = getattr(self.field, "prepare_rows", None)
+        if asked is None:
+            return list(t), beside.to(x.device, x.dtype)
+        found: tuple[list[Tensor], Tensor] = asked(t, self._states(x), beside)
+        return found
 
     def keep(self, rows: Tensor) -> None:
         if self.probe is not None:

@@ -362,11 +362,9 @@ class EDMRMS(Head):
         return [*head, *Data().table(c, dim)]
 
     def encode_pair(self, data: Tensor, base: Tensor, c: Coefficients) -> Tensor:
-        return self.encode(data, c.a * data + c.b * base, c)
-
-    def encode(self, mean: Tensor, x: Tensor, c: Coefficients) -> Tensor:
-        size, share = self._size(x, c)
-        return (mean - c.a * self.sigma_data**2 / size * x) / (self.sigma_data * share.sqrt())
+        size, share = self._size(c.a * data + c.b * base, c)
+        noise = (share * size).sqrt()  # n, times a
+        return (noise / self.sigma_data * data - c.a * self.sigma_data * (c.b / noise) * base) / size.sqrt()
 
     def decode(self, output: Tensor, x: Tensor, c: Coefficients) -> tuple[Tensor, Tensor]:
         size, share = self._size(x, c)

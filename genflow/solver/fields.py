@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict, cast
+from typing import Any, Literal, Protocol, TypedDict, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def announce(field: FieldLike, times: Tensor, x: Tensor) -> None:
         prepare(times, x)
 
 
-def has_schedule(field: FieldLike) -> bool:
+def has_schedule(field: object) -> TypeGuard[Scheduled]:
     """Whether a field has the methods of `Scheduled`; asked at every step, so it does not ask `typing`."""
     return all(hasattr(field, name) for name in ("data", "score", "schedule", "why_not"))
 

@@ -143,9 +143,8 @@ def is_noiseless_end(field: FieldLike, s: Tensor) -> bool:
 
 def noise_variance(field: FieldLike, t: Tensor) -> float:
     """b² at t where x_t = a X + b N, else 0."""
-    if not has_schedule(field) or field.why_not("affine"):  # type: ignore[attr-defined]
-        return 0.0
-    return schedule_at(field, t)[1] ** 2
+    refused = field.why_not("affine") if has_schedule(field) else "it gives no a and b"
+    return 0.0 if refused else schedule_at(field, t)[1] ** 2
 
 
 def share_of_time(field: FieldLike, t: Tensor) -> float:

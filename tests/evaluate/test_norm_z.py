@@ -60,7 +60,7 @@ def context(name, **more):
 
 @pytest.mark.parametrize("name", ["pfgm", "vp_ode"])
 def test_the_metric_reports_every_number_with_its_protocol(name):
-    result = NormMetric().measure(context(name))
+    result = NormMetric().measure(context(name, samples=300))
     found = {r.metric: r for r in result.rows}
     assert set(found) == {
         "norm_spread[train]", "norm_spread[path]", "norm_tied[train]", "norm_tied[path]",

@@ -76,7 +76,8 @@ def test_training_targets_say_the_draws_they_are_made_of(name):
         if head == "field":  # its target is an average, of no single pair
             continue
         mode = {"mode": "ode"} if head == "velocity" and process.mode == "sde" else {}
-        made = genflow.get_process(name, head=head, **mode)
+        largest = {"largest_rms": 4.0} if head == "edm_rms" else {}
+        made = genflow.get_process(name, head=head, **mode, **largest)
         x, noise = normal(20, 4, 3), made.base_like(normal(21, 4, 3), torch.Generator().manual_seed(3))
         pairs = made.pairs(x, noise, inner(made))
         data, base = made.prediction.decode(pairs.target, pairs.x_t, made.at(pairs.t, x))

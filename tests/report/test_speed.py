@@ -111,7 +111,7 @@ def test_the_table_has_calls_seconds_and_its_reference():
     calls = float(lines["vp_ode, heun"][1].partition(" ")[0])
     assert float(lines["vp_ode, heun"][2]) == pytest.approx(1000 * calls * 1e-3, rel=0.02)
     assert float(lines["vp_ode, heun"][3]) == pytest.approx(1000 * calls * 8e-4, rel=0.02)
-    assert lines["vp_ode, rk45"][1] == "at most 60"
+    assert lines["vp_ode, rk45"][1].startswith("at most 60")
 
 
 def test_without_a_curve_there_is_no_table():

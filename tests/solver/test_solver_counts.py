@@ -142,7 +142,7 @@ def test_heun_under_the_field_head():
 @pytest.mark.parametrize(("name", "solver"), pairs(ADAPTIVE))
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_chosen_steps(kind, name, solver):
-    made = get_solver(solver, rtol=2e-3, atol=2e-3)  # many steps, beside which the first one's choice is little
+    made = get_solver(solver, rtol=1e-3, atol=1e-3)  # many steps, beside which the first one's choice is little
     _, kernels, waits, copies = counted(kind, name, made, None)
     field = FIELD if get_process(name).prediction.linear is False else 0
     stages = len(made.tableau.times)

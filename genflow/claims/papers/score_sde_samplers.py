@@ -14,6 +14,8 @@ from genflow.estimates import Estimate
 
 PREDICTORS = (("ancestral", "ancestral"), ("reverse diffusion", "reverse_diffusion"))
 FAMILIES = (("VP", "vp"), ("sub-VP", "subvp"), ("VE", "ve"))
+_BASED_ON = {"vp": "vp", "subvp": "vp", "ve": "ve"}
+"""Whose configuration file a family's bench begins with."""
 _NCSNPP, _DDPM = (score_sde(f, f"{f[:2]}_sde", f"{f[:2]}_ode") for f in ("ve/cifar10_ncsnpp", "vp/ddpm/cifar10"))
 _SUBVP_DDPM = score_sde("subvp/cifar10_ddpm_continuous", "subvp_sde", "subvp_ode")
 _README_PC = {
@@ -65,8 +67,9 @@ def _pc_parts(scale: str) -> tuple[str | Variant, ...]:
     norms = ", snr: 0.16, norms: batch" if scale == "full" else ""
     parts: list[str | Variant] = []
     for _, family in FAMILIES:
-        base = f"sde_pc_{'ve' if family == 've' else 'vp'}_{scale}"
-        parts.append(base if family != "subvp" else Variant(f"sde_pc_subvp_{scale}", base, _SUBVP[scale]))
+        base = f"sde_pc_{_BASED_ON[family]}_{scale}"
+        own = f"sde_pc_{family}_{scale}"
+        parts.append(base if base == own else Variant(own, base, _SUBVP[scale]))
         for variant, predictor in (("ancestral", "ancestral"), ("corrector", "none"), ("flow", "probability_flow")):
             changes = [f"process=[{family}_sde]", "solver=[pc]"]
             more = _ANCESTRAL.get(family, "") if variant == "ancestral" else ""
