@@ -17,7 +17,8 @@ import yaml
 from genflow import estimates as es
 from genflow.bench.axes import SAMPLED, TRAINED, VARIED, as_bench, differing, variant
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, Table, estimate
+from genflow.bench.rows import Row
+from genflow.bench.tables import Table, estimate
 from genflow.bench.terms import FORMAT, read_tuned, settle
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, ConfigError, option

@@ -8,7 +8,8 @@ from inline_workers import run
 from genflow.bench.axes import named_rows, words_of_rows
 from genflow.bench.cells import plan
 from genflow.bench.choose import prepare
-from genflow.bench.tables import collect, terms_table, to_csv
+from genflow.bench.rows import collect, to_csv
+from genflow.bench.tables import terms_table
 from genflow.bench.terms import settle
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, ConfigError, build

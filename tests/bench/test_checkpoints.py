@@ -11,7 +11,8 @@ from genflow.bench import checkpoints
 from genflow.bench.checkpoints import labels, open_finished, settle
 from genflow.bench.choose import prepare
 from genflow.bench.data import UnavailableData
-from genflow.bench.tables import collect, tables
+from genflow.bench.rows import collect
+from genflow.bench.tables import tables
 from genflow.bench.worker import Worker
 from genflow.checkpoint import MANIFEST, describe, save
 from genflow.config import ConfigError

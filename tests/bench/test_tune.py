@@ -8,7 +8,7 @@ from inline_workers import TINY, run, start
 from genflow import estimates as es
 from genflow.bench.cells import plan
 from genflow.bench.choose import prepare
-from genflow.bench.tables import collect
+from genflow.bench.rows import collect
 from genflow.bench.terms import read_tuned, settle
 from genflow.bench.tune import FIRST_SEED, TuneConfig, choose, report_of, search_of, search_table, write_tuned
 from genflow.config import ConfigError, build
