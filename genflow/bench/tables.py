@@ -14,7 +14,7 @@ from genflow.bench.terms import settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig
 from genflow.estimates import Estimate, chance, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
-from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
+from genflow.evaluate.protocol import FD_WORDS, FRAMED, in_caption, is_missing, reason, without_frame
 from genflow.registry import registries
 
 
@@ -140,13 +140,18 @@ def _ways(rows: Sequence[Row]) -> str:
     """How the rows of one metric were measured, and at what n; where they differ, each way with its rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        way = f"{in_caption(row['protocol'])}; n = {row['n']}"
+        way = f"{in_caption(without_frame(row['protocol']))}; n = {row['n']}"
         found.setdefault(way, []).append(" ".join(str(row[k]) for k in ("process", "solver") if row[k]))
     if len(found) < 2:
-        return "".join(found)
-    return f"Measured in {len(found)} ways. " + ". ".join(
-        f"{', '.join(_unique(names))}: {way}" for way, names in found.items()
-    )
+        return "".join(found) + _framed(rows)
+    each = ". ".join(f"{', '.join(_unique(names))}: {way}" for way, names in found.items())
+    return f"Measured in {len(found)} ways. {each}{_framed(rows)}"
+
+
+def _framed(rows: Sequence[Row]) -> str:
+    """The solvers that took their steps in the frame of σ."""
+    names = _unique(row["solver"] for row in rows if FRAMED in row["protocol"])
+    return f"{FRAMED} of {', '.join(names)}" if names else ""
 
 
 def _short(rows: Sequence[Row]) -> str:

@@ -186,7 +186,7 @@ def test_a_bench_over_axes_runs_and_its_files_have_them(tiny):
     assert prepare(config).todo == []
     rows = collect(work.store, work.cells)
     written = list(csv.DictReader(to_csv(rows).splitlines()))
-    own = [line for line in written if line["process"] == "vp_ode"]
+    own = [line for line in written if (line["process"], line["metric"]) == ("vp_ode", "FD[identity]")]
     assert sorted((line["head"], line["grid"]) for line in own) == [
         (head, grid) for head in ("edm_rms", "noise") for grid in ("edm", "snr")
     ]
