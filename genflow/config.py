@@ -178,6 +178,11 @@ class BenchConfig(TrainedNetworkConfig):
                 raise ConfigError(f"{f.name} is empty; give at least one value")
         check_interval(self.guidance, self.guidance_interval, self.guide)
 
+    @property
+    def reference_file(self) -> str:
+        """The file whose statistics take the place of the training split's; "" for none."""
+        return self.reference
+
 
 # ---- leaves ----------------------------------------------------------------------------------------------
 

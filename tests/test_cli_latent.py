@@ -242,7 +242,8 @@ def test_bits_per_dim_alone_loads_no_features(genflow, monkeypatch):
     def load(*_):
         raise AssertionError("a feature extractor was loaded")
 
-    monkeypatch.setattr("genflow.evaluate.spaces.space_for", load)
+    for module in ("spaces", "quality"):
+        monkeypatch.setattr(f"genflow.evaluate.{module}.space_for", load)
     done(genflow("evaluate --checkpoint vp --metric bpd --bpd-examples 2 --out e.csv"))
     with pytest.raises(AssertionError, match="was loaded"):
         genflow("evaluate --checkpoint vp --metric fd --samples 4 --nfe 2 --out e.csv")

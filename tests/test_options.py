@@ -236,7 +236,8 @@ CLASSES = {c.__name__: c for _, c in configurations()}
 @pytest.mark.parametrize(("owner", "path"), PLACES)
 def test_home_is_put_in_wherever_a_path_is_given(owner, path, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = CLASSES[owner]
+    config, needed = CLASSES[owner], {"guidance": "2"} if path == "guide" else {}
+    lines = "".join(f"\n{name}: {value}" for name, value in needed.items())
     for given, said in {
         "~/x": f"{tmp_path}/x",
         "~": str(tmp_path),
@@ -244,9 +245,9 @@ def test_home_is_put_in_wherever_a_path_is_given(owner, path, tmp_path, monkeypa
         "a/~": "a/~",
         "~nobody-here/x": None,
     }.items():
-        typed = getattr(resolve(config, None, {path: given})[0], path)
-        read = getattr(from_yaml(tmp_path, f"{path}: {quoted(given)}", config), path)
-        bare = getattr(from_yaml(tmp_path, f"{path}: {given}", config), path)
+        typed = getattr(resolve(config, None, {path: given, **needed})[0], path)
+        read = getattr(from_yaml(tmp_path, f"{path}: {quoted(given)}{lines}", config), path)
+        bare = getattr(from_yaml(tmp_path, f"{path}: {given}{lines}", config), path)
         expected = said or given
         assert {str(v) for v in (typed, read, bare)} <= {expected, str((expected,))}
 

@@ -82,7 +82,8 @@ def solver_variants(config: BenchConfig) -> Iterator[tuple[str, dict[str, Any]]]
 
 def as_bench(config: BenchConfig, **changes: Any) -> BenchConfig:
     """The bench of a configuration that has more than a bench, with fields changed."""
-    return BenchConfig(**{**{f.name: getattr(config, f.name) for f in fields(BenchConfig)}, **changes})
+    given = {f.name: getattr(config, f.name) for f in fields(BenchConfig)}
+    return BenchConfig(**{**given, "reference": config.reference_file, **changes})
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from genflow import estimates as es
 from genflow.bench.axes import differing
 from genflow.bench.cells import REAL
 from genflow.bench.external import EXTERNAL
-from genflow.bench.tables import Row, Table, estimate
+from genflow.bench.rows import Row
+from genflow.bench.tables import Table, estimate
 from genflow.evaluate.facts import MODEL, NFE, facts, title
 
 SIGNIFICANT = "differs from 0"

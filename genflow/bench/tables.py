@@ -1,87 +1,21 @@
-"""From rows to results.csv and tables.md. Imports no torch."""
+"""From rows to tables.md. Imports no torch."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from genflow.bench.axes import VARIED, words_of_rows
-from genflow.bench.cells import REAL, Cell
+from genflow.bench.axes import words_of_rows
+from genflow.bench.cells import REAL
 from genflow.bench.external import EXTERNAL
-from genflow.bench.store import Store
+from genflow.bench.rows import Row
 from genflow.bench.terms import settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig
 from genflow.estimates import Estimate, chance, meaning, of_rows, short
 from genflow.evaluate.facts import LIST, MODEL, NFE, SHARED, axis, facts, headline, title, words
-from genflow.evaluate.protocol import FD_WORDS, in_caption, is_missing, reason
+from genflow.evaluate.protocol import FD_WORDS, FRAMED, in_caption, is_missing, reason, without_frame
 from genflow.registry import registries
-
-COLUMNS = (
-    "process",
-    "backbone",
-    "dataset",
-    "solver",
-    "nfe",
-    "metric",
-    "value",
-    "stderr",
-    "n",
-    "seed",
-    "protocol",
-    "seconds",
-    "stopped",
-    "terms",
-    "low",
-    "high",
-    "network_seconds",
-    *VARIED,
-)
-"""Of results.csv. `stopped`: how many samples the solver left short of the data's end; empty for none. `terms`: see
-`genflow.process.terms`; rows of files without it have published ones. `low`, `high`: the bounds of an interval at 95 %,
-which the protocol explains, where the metric gives one. `network_seconds`: those of `seconds` that the samples' solver
-spent in the network. Last the axes of `genflow.bench.axes`."""
-
-Row = dict[str, Any]
-
-
-def collect(store: Store, cells: Iterable[Cell]) -> list[Row]:
-    """Every measured row, in the order of the cells, with the catalogue name of its metric (`entry`), what it was
-    measured `of`, and which `training` it is from."""
-    known = {cell.key: cell for cell in cells}
-    return [
-        row
-        | {
-            "entry": cell.spec["metric"],
-            **{key: cell.labels.get(key, "") for key in ("terms", *VARIED)},
-            "of": "samples" if "solver" in cell.labels else "model",
-            "training": training(row, next(filter(None, (one.folder for one in _line_of(cell, known))), "")),
-        }
-        for cell in known.values()
-        if cell.kind == "metric"
-        for row in store.rows(cell.key)
-    ]
-
-
-def _line_of(cell: Cell, known: Mapping[str, Cell]) -> list[Cell]:
-    return [cell, *(known[key] for key in cell.parents if key in known)]
-
-
-def training(row: Row, checkpoint: str = "") -> Any:
-    """Which training a row is from: its checkpoint, or its seed; None for real data. The seeds of one checkpoint are
-    draws of one training."""
-    return None if row["process"] == REAL else checkpoint or row["seed"]
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """results.csv: one row per measured number; numbers in full precision."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 class Table:
@@ -206,13 +140,18 @@ def _ways(rows: Sequence[Row]) -> str:
     """How the rows of one metric were measured, and at what n; where they differ, each way with its rows."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        way = f"{in_caption(row['protocol'])}; n = {row['n']}"
+        way = f"{in_caption(without_frame(row['protocol']))}; n = {row['n']}"
         found.setdefault(way, []).append(" ".join(str(row[k]) for k in ("process", "solver") if row[k]))
     if len(found) < 2:
-        return "".join(found)
-    return f"Measured in {len(found)} ways. " + ". ".join(
-        f"{', '.join(_unique(names))}: {way}" for way, names in found.items()
-    )
+        return "".join(found) + _framed(rows)
+    each = ". ".join(f"{', '.join(_unique(names))}: {way}" for way, names in found.items())
+    return f"Measured in {len(found)} ways. {each}{_framed(rows)}"
+
+
+def _framed(rows: Sequence[Row]) -> str:
+    """The solvers that took their steps in the frame of σ."""
+    names = _unique(row["solver"] for row in rows if FRAMED in row["protocol"])
+    return f"{FRAMED} of {', '.join(names)}" if names else ""
 
 
 def _short(rows: Sequence[Row]) -> str:

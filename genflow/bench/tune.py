@@ -17,7 +17,8 @@ import yaml
 from genflow import estimates as es
 from genflow.bench.axes import SAMPLED, TRAINED, VARIED, as_bench, differing, variant
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, Table, estimate
+from genflow.bench.rows import Row
+from genflow.bench.tables import Table, estimate
 from genflow.bench.terms import FORMAT, read_tuned, settle
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, ConfigError, option
@@ -108,16 +109,26 @@ class Choice:
     ties: list[str]
 
 
+def deciding(rows: Sequence[Row]) -> str:
+    """The number that settings are chosen by: the first of samples with a table and a better direction.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    own = (row for row in rows if row["process"] != REAL)
+    metric = next((row["metric"] for row in own if facts(row).sign and facts(row).table == NFE), None)
+    if metric is None:
+        raise ConfigError("no metric of samples was measured that has a better direction; give one, e.g. --metric fd")
+    return str(metric)
+
+
 def choose(rows: Sequence[Row]) -> dict[str, Choice]:
     """The best setting of each process on the first metric that has a better direction.
 
     Raises:
         ConfigError: Nothing can be chosen by: no such metric, or no number of a process.
     """
-    own = [row for row in rows if row["process"] != REAL]
-    metric = next((row["metric"] for row in own if facts(row).sign and facts(row).table == NFE), None)
-    if metric is None:
-        raise ConfigError("no metric of samples was measured that has a better direction; give one, e.g. --metric fd")
+    own, metric = [row for row in rows if row["process"] != REAL], deciding(rows)
     found, axes = {}, differing(own)
     for process in dict.fromkeys(row["process"] for row in own):
         groups: dict[tuple[str, ...], list[Row]] = {}
@@ -154,8 +165,7 @@ def write_tuned(file: Path, search: BenchConfig, rows: Sequence[Row]) -> None:
         search: The bench that tried the settings.
         rows: What it measured.
     """
-    config, choices = settle(search)[0], choose(rows)
-    metric = next(row["metric"] for row in rows if row["process"] != REAL and facts(row).sign)
+    config, choices, metric = settle(search)[0], choose(rows), deciding(rows)
     content = {
         "terms": FORMAT,
         "search": _space(config, choices, metric),

@@ -379,8 +379,8 @@ class Worker:
             "seconds": seconds,
             "network_seconds": sampled.get("network_seconds"),
             "stopped": sampled.get("stopped") or None,
-            "low": row["low"],
-            "high": row["high"],
+            "low": row.get("low"),
+            "high": row.get("high"),
         }
 
     def _tick(self, share: float, tick: Tick) -> None:

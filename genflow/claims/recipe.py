@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.claim import Claim
 from genflow.claims.results import Results
 

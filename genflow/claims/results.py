@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.estimates import Estimate, of_rows
 
 EXACT = "exact field"

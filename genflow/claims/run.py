@@ -18,10 +18,10 @@ import numpy as np
 
 from genflow.bench.cells import Cell, code_digest
 from genflow.bench.choose import BenchPlan, prepare
+from genflow.bench.rows import Row, collect
 from genflow.bench.runner import CellError, Report, Runner, Start
 from genflow.bench.start import start_workers
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, collect
 from genflow.checkpoint import write_file
 from genflow.claims.parts import Part, Settings, absences, open_parts
 from genflow.claims.recipe import Bench, Recipe, Study, Weights, Work

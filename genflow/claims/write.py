@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import COLUMNS, Row
+from genflow.bench.rows import COLUMNS, Row
 from genflow.checkpoint import write_file
 from genflow.claims.claim import Verdict, family, summary
 from genflow.claims.recipe import Comparison, Recipe, Work

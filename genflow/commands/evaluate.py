@@ -90,8 +90,9 @@ def run_evaluate(config: EvaluateConfig) -> str:
     """Measures, writes the table, and returns what to print, "" on ranks that do not."""
     from tqdm import tqdm
 
+    from genflow.bench.rows import to_csv
     from genflow.bench.single import SingleWorker
-    from genflow.bench.tables import tables, to_csv
+    from genflow.bench.tables import tables
     from genflow.checkpoint import write_file
     from genflow.distributed import open_team
     from genflow.evaluate.checks import check_metrics
@@ -134,8 +135,9 @@ def _measure_place(config: EvaluateConfig) -> str:
     """The same for samples that are at a place already."""
     import genflow
     from genflow.bench.external import External
+    from genflow.bench.rows import to_csv
     from genflow.bench.single import measure_external
-    from genflow.bench.tables import tables, to_csv
+    from genflow.bench.tables import tables
     from genflow.checkpoint import write_file
     from genflow.evaluate.checks import check_metrics
     from genflow.evaluate.facts import needs

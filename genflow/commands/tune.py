@@ -33,8 +33,8 @@ def tune_command(
     config_file: Path | None, dry_run: bool, keep_going: bool, time_limit: str | None, **given: Any
 ) -> int:
     from genflow.bench.cells import plan
+    from genflow.bench.rows import collect
     from genflow.bench.store import Store
-    from genflow.bench.tables import collect
     from genflow.bench.tune import report_of, search_of, write_tuned
 
     config, origin = resolve(TuneConfig, config_file, given)

@@ -91,8 +91,8 @@ class Context:
     def against(self, space: Space) -> tuple[Gaussian, str]:
         """What samples are compared with, and its description: a file of statistics where one was given, else the
         training split without the rows that trained the space's extractor."""
-        if self.config.reference:
-            return statistics_of(self.config.reference, space)
+        if self.config.reference_file:
+            return statistics_of(self.config.reference_file, space)
         found = reference(self.dataset, "train", space)[0]
         return found, f"the training split (n = {found.n})"
 

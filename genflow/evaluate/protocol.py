@@ -14,6 +14,10 @@ FD_WORDS = "; FD: "
 OVER_DIRECTIONS = "; ± over directions only"
 """In the protocol of a sliced distance: what the column `stderr` is. ± in tables is another error, see `in_caption`."""
 
+FRAMED = "; frame: sigma"
+"""In a protocol, the words on the frame of a solver's steps. Solvers that choose their own steps and SDE solvers
+without the option have none, so numbers are compared without them, as solvers are."""
+
 SMALL = 10_000
 """With fewer samples than this, a Fréchet distance's protocol mentions its upward bias."""
 
@@ -33,6 +37,11 @@ def in_caption(protocol: str) -> str:
     return protocol.replace(OVER_DIRECTIONS, "")
 
 
+def without_frame(protocol: str) -> str:
+    """A protocol without the frame of the solver's steps, which is a setting of the solver."""
+    return protocol.replace(FRAMED, "")
+
+
 def bias_note(n: int, floor: float | None = None, floor_n: int = 0) -> str:
     """Words on the upward bias of a Fréchet distance at small n, with that of real data; "" at large n."""
     if n >= SMALL:
@@ -49,7 +58,7 @@ def rank_note(n: int, dim: int) -> str:
 def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False) -> None:
     """Refuses a comparison of numbers of one metric that were made in different ways.
 
-    Rows are compared within a metric by data set, number of samples and protocol. Rows of real data, rows without a
+    Rows are compared within a metric by data set, number of samples and protocol but for the solver's frame. Rows of real data, rows without a
     number, samples that others drew, and pushed paths (whose protocol says where each process was pushed) are left out.
 
     Arguments:
@@ -65,7 +74,7 @@ def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False
             continue
         if row.get("terms") == "external":  # shown beside the others, and ranked with none
             continue
-        own = f"{row['dataset']}, n = {row['n']}, {row['protocol']}"
+        own = f"{row['dataset']}, n = {row['n']}, {without_frame(row['protocol'])}"
         other = first.setdefault(row["metric"], own)
         if own != other:
             raise ValueError(

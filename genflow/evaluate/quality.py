@@ -83,7 +83,7 @@ class Compared:
     @property
     def from_file(self) -> bool:
         """Whether a file of statistics, which holds no single examples, takes the place of the training split."""
-        return bool(self.context.config.reference)
+        return bool(self.context.config.reference_file)
 
     @cached_property
     def test(self) -> tuple[Gaussian, Tensor]:
@@ -172,9 +172,9 @@ class QualityMetric(Metric):
 
     def why_not_data(self, config: BenchConfig, dataset: Dataset) -> str | None:
         reason = unfitting(self.features, dataset)
-        if config.reference and not reason and {"fid", "fd", "limit"} & set(self.measures) and not self.published:
+        if config.reference_file and not reason and {"fid", "fd", "limit"} & set(self.measures) and not self.published:
             with suppress(WeightsError, NotMeasurable):  # the row says so in place of a number
-                statistics_of(config.reference, self._space(config, dataset))
+                statistics_of(config.reference_file, self._space(config, dataset))
         return reason
 
     def _space(self, config: BenchConfig, dataset: Dataset) -> Space:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from genflow.bench.cells import REAL, Cell, lacking
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.config import BenchConfig
 from genflow.evaluate.facts import facts
 from genflow.evaluate.protocol import is_missing

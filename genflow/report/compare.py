@@ -16,7 +16,8 @@ from typing import Any
 
 from genflow.bench.axes import VARIED, named_rows
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, Table, by_setting, to_markdown, training
+from genflow.bench.rows import Row, training
+from genflow.bench.tables import Table, by_setting, to_markdown
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, ConfigError, flatten
 from genflow.estimates import FAILS, HOLDS, Estimate, Judgement, chance, holm, judge, least_seen, short, text, together

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from genflow.bench.cells import REAL
-from genflow.bench.tables import Row, estimate, real_name, star
+from genflow.bench.rows import Row
+from genflow.bench.tables import estimate, real_name, star
 from genflow.estimates import of_rows, short
 from genflow.evaluate.facts import SHARED, Number, axis, facts
 from genflow.report.palette import GREY

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.factorial import Design
+from genflow.bench.rows import Row
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, by_setting, estimate
+from genflow.bench.tables import by_setting, estimate
 from genflow.config import BenchConfig
 from genflow.estimates import meaning
 from genflow.evaluate.facts import MODEL, NFE, axis, facts, headline, settings, title

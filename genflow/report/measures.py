@@ -10,7 +10,8 @@ from itertools import product
 from genflow import estimates as es
 from genflow.bench.cells import REAL
 from genflow.bench.external import EXTERNAL
-from genflow.bench.tables import Row, by_setting
+from genflow.bench.rows import Row
+from genflow.bench.tables import by_setting
 from genflow.bench.tables import estimate as estimate_of
 from genflow.evaluate.facts import Number, facts, title
 

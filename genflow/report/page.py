@@ -15,8 +15,9 @@ from typing import Any
 from genflow import __version__
 from genflow.bench.cells import REAL, Cell
 from genflow.bench.external import EXTERNAL
+from genflow.bench.rows import Row
 from genflow.bench.store import Store
-from genflow.bench.tables import Row, Table, real_of, real_text
+from genflow.bench.tables import Table, real_of, real_text
 from genflow.config import BenchConfig, flatten, leaves
 from genflow.estimates import HOLDS, ONE_SEED, chance, short
 from genflow.evaluate.facts import direction, headline

@@ -14,7 +14,8 @@ import numpy as np
 
 from genflow.bench.cells import REAL
 from genflow.bench.external import EXTERNAL
-from genflow.bench.tables import Row, Table, estimate
+from genflow.bench.rows import Row
+from genflow.bench.tables import Table, estimate
 from genflow.estimates import Estimate, interval, mean, of_rows, short
 from genflow.evaluate.facts import facts, title
 from genflow.registry import registries

@@ -14,8 +14,9 @@ import yaml
 from genflow.bench.axes import differing, named, named_rows
 from genflow.bench.cells import Cell, plan
 from genflow.bench.factorial import designs, effects_tables
+from genflow.bench.rows import collect, to_csv
 from genflow.bench.store import Store
-from genflow.bench.tables import collect, gaps_table, tables, terms_table, to_csv, to_markdown
+from genflow.bench.tables import gaps_table, tables, terms_table, to_markdown
 from genflow.bench.tune import search_table
 from genflow.checkpoint import write_file
 from genflow.config import BenchConfig, to_dict

@@ -8,7 +8,8 @@ from inline_workers import run
 from genflow.bench.axes import named_rows, words_of_rows
 from genflow.bench.cells import plan
 from genflow.bench.choose import prepare
-from genflow.bench.tables import collect, terms_table, to_csv
+from genflow.bench.rows import collect, to_csv
+from genflow.bench.tables import terms_table
 from genflow.bench.terms import settle
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, ConfigError, build
@@ -185,7 +186,7 @@ def test_a_bench_over_axes_runs_and_its_files_have_them(tiny):
     assert prepare(config).todo == []
     rows = collect(work.store, work.cells)
     written = list(csv.DictReader(to_csv(rows).splitlines()))
-    own = [line for line in written if line["process"] == "vp_ode"]
+    own = [line for line in written if (line["process"], line["metric"]) == ("vp_ode", "FD[identity]")]
     assert sorted((line["head"], line["grid"]) for line in own) == [
         (head, grid) for head in ("edm_rms", "noise") for grid in ("edm", "snr")
     ]

@@ -11,7 +11,8 @@ from genflow.bench import checkpoints
 from genflow.bench.checkpoints import labels, open_finished, settle
 from genflow.bench.choose import prepare
 from genflow.bench.data import UnavailableData
-from genflow.bench.tables import collect, tables
+from genflow.bench.rows import collect
+from genflow.bench.tables import tables
 from genflow.bench.worker import Worker
 from genflow.checkpoint import MANIFEST, describe, save
 from genflow.config import ConfigError
@@ -174,7 +175,7 @@ def test_samples_and_distances_are_those_of_the_checkpoint(tmp_path, bench):
     config, _ = bench(path)
     plan = done(config)
     assert not [c for c in plan.cells if c.kind == "train"]
-    rows = {row["process"]: row for row in collect(plan.store, plan.cells)}
+    rows = {row["process"]: row for row in collect(plan.store, plan.cells) if row["metric"] == "FD[identity]"}
     data = genflow.get_dataset("checkerboard", size=60)
     _, backbone = genflow.load(path)
     for name, solver in (("vp_ode", "heun"), ("vp_sde", "euler_maruyama")):
@@ -213,7 +214,7 @@ def test_a_checkpoint_that_changes_under_way_is_refused(tmp_path, bench):
 def test_two_of_one_process_stand_apart_in_the_tables(tmp_path, bench):
     config, _ = bench(write(tmp_path / "first"), write(tmp_path / "second", seed=3), solver="heun")
     plan = done(config)
-    (table,) = tables(collect(plan.store, plan.cells))
+    table = next(t for t in tables(collect(plan.store, plan.cells)) if t.title == "FD[identity] against NFE")
     assert [line[0] for line in table.rows] == ["real test split", "first", "second"]
     assert table.rows[1][2] != table.rows[2][2]
 

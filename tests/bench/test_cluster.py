@@ -15,8 +15,8 @@ import pytest
 from genflow.bench import cluster
 from genflow.bench.choose import prepare
 from genflow.bench.cluster import ClusterGoneError, open_cluster
+from genflow.bench.rows import collect, to_csv
 from genflow.bench.runner import CellError, Interrupted, Runner
-from genflow.bench.tables import collect, to_csv
 from genflow.config import BenchConfig, ConfigError, build
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed: pip install 'genflow[cluster]'")

@@ -17,7 +17,7 @@ from said import said, without_device
 from genflow import cli
 from genflow.bench import shards
 from genflow.bench.choose import prepare
-from genflow.bench.tables import collect
+from genflow.bench.rows import collect
 from genflow.data.downloads import DataError
 from genflow.evaluate.base import Measured, Metric, Result
 from genflow.registry import registries

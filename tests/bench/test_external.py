@@ -11,7 +11,8 @@ import torch
 import genflow
 from genflow import cli
 from genflow.bench.cells import plan
-from genflow.bench.tables import collect, tables
+from genflow.bench.rows import collect
+from genflow.bench.tables import tables
 from genflow.bench.worker import Worker
 from genflow.config import BenchConfig, ConfigError, build
 from genflow.evaluate.frechet import Statistics, frechet_limit

@@ -16,8 +16,8 @@ import pytest
 
 from genflow.bench.choose import prepare
 from genflow.bench.local import LOG, LocalPool, LocalSlot
+from genflow.bench.rows import collect, to_csv
 from genflow.bench.runner import DEATHS, CellError, Runner
-from genflow.bench.tables import collect, to_csv
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 

@@ -16,7 +16,7 @@ import torch
 import genflow
 from genflow.bench import shards
 from genflow.bench.choose import prepare
-from genflow.bench.tables import collect
+from genflow.bench.rows import collect
 from genflow.bench.tasks import Tasks
 from genflow.bench.worker import Worker
 from genflow.solver.base import NonFiniteError, Solver

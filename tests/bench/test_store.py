@@ -375,6 +375,7 @@ OTHER = {
     "cluster": "slurm:queue=gpu",
     "slurm": "partition=gpu",
     "norm.solver": "euler",
+    "times": "log_uniform",
     "precision": "bf16",
     "device": "cuda",
     "out": "elsewhere",

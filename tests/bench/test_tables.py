@@ -8,7 +8,8 @@ import statistics
 import pytest
 
 from genflow.bench.cells import Cell
-from genflow.bench.tables import COLUMNS, Table, collect, tables, to_csv, to_markdown
+from genflow.bench.rows import COLUMNS, collect, to_csv
+from genflow.bench.tables import Table, tables, to_markdown
 
 
 def row(process="pfgm", solver="heun", budget=10, metric="FD[digits]", value=1.0, seed=0, **more):

@@ -9,7 +9,8 @@ import yaml
 
 import genflow
 from genflow.bench.cells import plan
-from genflow.bench.tables import tables, terms_table, to_csv
+from genflow.bench.rows import to_csv
+from genflow.bench.tables import tables, terms_table
 from genflow.bench.terms import cautions, read_tuned, sampler_options, settle, specs, terms_of, words_of_differences
 from genflow.config import BenchConfig, ConfigError
 from genflow.process.terms import AXES, CONTROLLED, CONTROLLED_SAMPLER, PUBLISHED, SAMPLER

@@ -8,7 +8,7 @@ from inline_workers import TINY, run, start
 from genflow import estimates as es
 from genflow.bench.cells import plan
 from genflow.bench.choose import prepare
-from genflow.bench.tables import collect
+from genflow.bench.rows import collect
 from genflow.bench.terms import read_tuned, settle
 from genflow.bench.tune import FIRST_SEED, TuneConfig, choose, report_of, search_of, search_table, write_tuned
 from genflow.config import ConfigError, build
@@ -53,7 +53,8 @@ def test_the_search_refuses_the_reports_seeds_and_solvers_without_a_budget():
 def test_a_search_ends_in_a_file_whose_terms_are_the_winners(tuned):
     _, search, work, file = tuned
     content = yaml.safe_load(file.read_text())
-    rows = [r for r in collect(work.store, work.cells) if r["process"] == "vp_ode"]
+    rows = [r for r in collect(work.store, work.cells) if (r["process"], r["metric"]) == ("vp_ode", content["metric"])]
+    assert content["metric"] == "FD[identity]"
     means = {}
     for r in rows:
         means.setdefault((r["solver"], r["head"], r["grid"]), []).append(r["value"])

@@ -5,7 +5,7 @@ import pytest
 
 from genflow.bench.choose import prepare
 from genflow.bench.local import check
-from genflow.bench.tables import collect
+from genflow.bench.rows import collect
 from genflow.bench.worker import Stopped, Worker
 from genflow.checkpoint import CheckpointError
 from genflow.config import BenchConfig, ConfigError

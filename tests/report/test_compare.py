@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from genflow.bench.tables import to_csv
+from genflow.bench.rows import to_csv
 from genflow.commands.report import report_command
 from genflow.config import BenchConfig, ConfigError
 from genflow.report.compare import Bench, differences, lonely_table, names_of, open_bench, setting_table

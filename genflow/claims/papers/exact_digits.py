@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.claim import Claim, Judge, Verdict
 from genflow.claims.judge import less, of, of_numbers
 from genflow.claims.papers import pfgmpp

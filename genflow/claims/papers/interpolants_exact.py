@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.papers.measuring import mean_row
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, row

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.recipe import Bench, Work
 from genflow.claims.results import row
 from genflow.estimates import mean

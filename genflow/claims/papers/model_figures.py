@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.claim import Claim, Judge, Verdict
 from genflow.claims.judge import less, of, of_numbers
 from genflow.claims.papers.measuring import mean_row, opened

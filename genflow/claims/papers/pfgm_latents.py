@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.papers.measuring import distance_row, jackknife, mean_row, opened
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, Results, row

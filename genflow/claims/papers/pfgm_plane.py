@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.papers.measuring import Layers, drawn_points, outside_row, scatter
 from genflow.claims.recipe import Work
 from genflow.claims.results import EXACT, row

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.claim import Claim, Judge, Verdict, unmeasured
 from genflow.claims.judge import distance
 from genflow.claims.papers.sources import POISSON, SUBVP, VP, XU, score_sde

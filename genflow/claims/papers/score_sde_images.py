@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genflow.bench.tables import Row
+from genflow.bench.rows import Row
 from genflow.claims.papers.measuring import distance_row, mean_row, opened, train_config
 from genflow.claims.recipe import Work
 from genflow.claims.results import row

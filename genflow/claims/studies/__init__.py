@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genflow.bench.tables import Row, Table
+from genflow.bench.rows import Row
+from genflow.bench.tables import Table
 from genflow.claims.claim import Verdict
 from genflow.claims.papers import get_recipe
 from genflow.registry import unknown

@@ -74,6 +74,11 @@ class StudyConfig(BenchConfig):
     reference: str = option("rk45", "split: solver that takes a field to its end", registry="solvers")
     out: str = option("", "output folder  [default: runs/studies/NAME]", place=True)
 
+    @property
+    def reference_file(self) -> str:
+        """None: a study's `reference` names a solver, and its distances are to the training split."""
+        return ""
+
 
 def settled(name: str, config: StudyConfig, origin: Mapping[str, str]) -> StudyConfig:
     """A study's configuration with its own defaults where nothing was given, and what checkpoints bring.

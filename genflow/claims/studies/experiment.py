@@ -18,9 +18,9 @@ from torch import Tensor
 import genflow
 from genflow.bench.cells import REAL
 from genflow.bench.pairs import pairs
+from genflow.bench.rows import Row
 from genflow.bench.runner import Report
 from genflow.bench.store import Store
-from genflow.bench.tables import Row
 from genflow.checkpoint import CheckpointError
 from genflow.claims.results import EXACT
 from genflow.claims.studies.config import StudyConfig, bench_of
