@@ -407,7 +407,7 @@ CHANGES = {
     "cuda_graphs": TRAINED,
     "seed": ALL,
     **dict.fromkeys(("head", "target", "times", "weight"), ALL),
-    **dict.fromkeys(("grid", "end", "guidance", "guidance_interval"), {"sample", "fd"}),
+    **{key: {"sample", "fd"} for key in ("grid", "end", "guidance", "guidance_interval")},
     "reference": {"fd", "norm_z"},
     "samples_from": {"fd"},
     "solver": {"sample", "fd"},
@@ -460,7 +460,7 @@ def another(leaf) -> object:
 
 
 LEAVES = [leaf for leaf in leaves(BenchConfig) if leaf.path not in ("checkpoint", "guide")]
-"""Checkpoints have to be there; test_checkpoints.py and test_guides.py look at their keys."""
+"""Checkpoints have to be there; test_checkpoints.py and test_guidance_kinds.py look at their keys."""
 
 BESIDE = {"guidance_interval": {"guidance": "2"}}
 """What an option cannot be given without."""
