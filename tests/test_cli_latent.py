@@ -239,7 +239,7 @@ def test_evaluate_one_metric_with_its_own_budget(genflow, tmp_path):
 
 
 def test_bits_per_dim_alone_loads_no_features(genflow, monkeypatch):
-    def load(*_):
+    def load(*_, **__):
         raise AssertionError("a feature extractor was loaded")
 
     for module in ("spaces", "quality"):

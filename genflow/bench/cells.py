@@ -325,7 +325,7 @@ def _metric_cell(
     options = {**metric.preset, **config.metric_options.get(metric.name, {})}
     options = {k: v for k, v in options.items() if k not in own}
     spec |= stamp(options, config.inception if "weights" in metric.tags else None)
-    if config.reference_file:
+    if config.reference_file and (not section or "reference" in metric.tags.get("reads", ())):
         spec |= {"reference": sha256(expand(config.reference_file))}
     if spec["of"] == "real data" and needs(metric) == "samples":
         spec |= {"samples": config.samples}  # real data are measured at their number

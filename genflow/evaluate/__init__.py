@@ -54,7 +54,7 @@ _NORMS = (
 )
 _NORM_OPTIONS = {
     "section": "norm",
-    "reads": ("samples", "solvers"),
+    "reads": ("samples", "solvers", "reference"),
     "cost": lambda config, own: 0.5 * config.samples * own.nfe * (1 + len(own.factors)),
 }
 _LIKELIHOOD_OPTIONS = {"section": "bpd", "cost": lambda config, own: 3.0 * own.examples * OWN_NFE}

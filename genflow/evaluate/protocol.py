@@ -58,8 +58,9 @@ def rank_note(n: int, dim: int) -> str:
 def check_protocols(rows: Iterable[Mapping[str, Any]], allow_mixed: bool = False) -> None:
     """Refuses a comparison of numbers of one metric that were made in different ways.
 
-    Rows are compared within a metric by data set, number of samples and protocol but for the solver's frame. Rows of real data, rows without a
-    number, samples that others drew, and pushed paths (whose protocol says where each process was pushed) are left out.
+    Rows are compared within a metric by data set, number of samples and protocol but for the solver's frame. Rows of
+    real data, rows without a number, samples that others drew, and pushed paths (whose protocol says where each process
+    was pushed) are left out.
 
     Arguments:
         rows: Rows of results.csv.

@@ -375,7 +375,15 @@ OTHER = {
     "cluster": "slurm:queue=gpu",
     "slurm": "partition=gpu",
     "norm.solver": "euler",
+    "head": "noise",
+    "target": "own",
     "times": "log_uniform",
+    "weight": "likelihood",
+    "grid": "snr",
+    "end": "mean",
+    "guidance_interval": "0.1,1",
+    "reference": __file__,
+    "samples_from": f"theirs={__file__}",
     "precision": "bf16",
     "device": "cuda",
     "out": "elsewhere",
@@ -398,6 +406,10 @@ CHANGES = {
     "tf32": TRAINED,
     "cuda_graphs": TRAINED,
     "seed": ALL,
+    **dict.fromkeys(("head", "target", "times", "weight"), ALL),
+    **{key: {"sample", "fd"} for key in ("grid", "end", "guidance", "guidance_interval")},
+    "reference": {"fd", "norm_z"},
+    "samples_from": {"fd"},
     "solver": {"sample", "fd"},
     "nfe": {"sample", "fd"},
     "samples": {"sample", "fd", "norm_z"},
@@ -447,14 +459,18 @@ def another(leaf) -> object:
     return old * 0.5 if isinstance(old, float) else old + 1
 
 
-LEAVES = [leaf for leaf in leaves(BenchConfig) if leaf.path != "checkpoint"]
-"""Checkpoints have to be there; test_checkpoints.py looks at their keys."""
+LEAVES = [leaf for leaf in leaves(BenchConfig) if leaf.path not in ("checkpoint", "guide")]
+"""Checkpoints have to be there; test_checkpoints.py and test_guidance_kinds.py look at their keys."""
+
+BESIDE = {"guidance_interval": {"guidance": "2"}}
+"""What an option cannot be given without."""
 
 
 @pytest.mark.quick_one_in(5)
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.path)
 def test_keys_change_with_what_the_numbers_depend_on_and_with_nothing_else(leaf):
-    before, after = keys(build(BenchConfig, BASE)), keys(build(BenchConfig, {**BASE, leaf.path: another(leaf)}))
+    base = {**BASE, **BESIDE.get(leaf.path, {})}
+    before, after = keys(build(BenchConfig, base)), keys(build(BenchConfig, {**base, leaf.path: another(leaf)}))
     expected = CHANGES.get(leaf.path, CHANGES.get(leaf.path.split(".")[0]))
     changed = {kind for kind in after if after[kind] - before[kind]}
     assert changed == expected

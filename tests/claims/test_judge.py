@@ -224,3 +224,12 @@ def test_a_null_claim_gets_a_verdict_in_one_of_twenty_draws(seeds):
     ]
     share = 100 * (words.count("holds") + words.count("does not hold")) / draws
     assert share == pytest.approx(5, abs=1.7)  # three standard errors of the share
+
+
+@pytest.mark.parametrize("beside", ["FD_test", "FD∞", "FD∞_test", "KD", "nearer_train"])
+def test_the_distance_of_a_claim_is_the_headline_whatever_stands_beside_it(beside):
+    rows = [measured("a", [3.0], f"{beside}[digits]", entry="fd"), measured("a", [1.0], entry="fd")]
+    for order in (rows, rows[::-1]):
+        results = made(*order)
+        assert distance(results) == "FD[digits]"
+        assert asked(quality("a"), results).value == 1.0

@@ -141,3 +141,10 @@ def test_a_sentence_about_the_same_data_is_judged_by_one_recipe(empty):
             for one in data:
                 judges.setdefault((claim.text, one), []).append(name)
     assert {key: names for key, names in judges.items() if len(names) > 1} == {}
+
+
+def test_every_number_of_a_table_is_asked_for_by_its_metric():
+    """Beside the headline a metric reports others of the same samples, so a query without one would match several."""
+    queries = [q for one in KNOWN.values() for compared in one.comparisons for q in compared.find.values()]
+    assert len(queries) > 100
+    assert [q for q in queries if "metric" not in q] == []

@@ -97,7 +97,8 @@ def test_variants_have_rows_of_their_own(toy, settings, inline):
     few, many = (Variant(name, "toy_small", (f"nfe={nfe}", "seed=0")) for name, nfe in (("few", 2), ("many", 4)))
     recipe = Recipe("toy", "t", "p", "c", (), toy.claims, parts={"small": (few, many)})
     done = run_recipe(recipe, settings(), start=inline)
-    one, two = (done.results.find(part=name, process="vp_ode").value for name in ("few", "many"))
+    wanted = {"process": "vp_ode", "metric": "FD[identity]"}
+    one, two = (done.results.find(part=name, **wanted).value for name in ("few", "many"))
     assert one != two
 
 

@@ -14,6 +14,7 @@ from genflow.evaluate.likelihood import LikelihoodMetric
 from genflow.evaluate.protocol import MISSING, bias_note, check_protocols, is_missing, reason
 from genflow.evaluate.vectors import DivergenceMetric, TwoSampleMetric
 from genflow.process.distributions import GaussianMixture
+from genflow.solver.ending import words_of
 
 
 class Table(Dataset):
@@ -179,3 +180,15 @@ def test_the_two_sample_floor_is_at_the_samples_n():
     scene = Context(build(BenchConfig, {"samples": 80}), data, 0, samples=data.fresh[:80])
     metric = TwoSampleMetric()
     assert {row.n for row in metric.measure(scene).rows} == {row.n for row in metric.floor(scene).rows} == {80}
+
+
+def test_the_frame_of_a_solvers_steps_does_not_part_a_table_but_its_end_does():
+    """Solvers that choose their own steps have no frame, and stand beside those that have one."""
+    given = {"end": "none", "end_noise": "own"}
+    own, framed = words_of(given), words_of({**given, "frame": "sigma"})
+    rows = [{"process": "a", "metric": "FD[own]", "dataset": "d", "n": 9, "value": 1.0} for _ in range(3)]
+    rows = [row | {"protocol": f"p; {words}"} for row, words in zip(rows, (own, framed, "end: mean"), strict=True)]
+    assert own != framed
+    check_protocols(rows[:2])
+    with pytest.raises(ValueError, match="measured in two ways"):
+        check_protocols(rows)
