@@ -16,6 +16,8 @@ from operator import attrgetter
 from typing import Any
 
 from genflow.kinds import ANY, Kind, read, structure
+from genflow.metric_options import LikelihoodConfig as LikelihoodConfig
+from genflow.metric_options import NormConfig as NormConfig
 from genflow.places import home, shorten
 from genflow.registry import registries, unknown
 from genflow.scalars import Scalar, decimal, spelling, switch, whole, word_of
@@ -80,27 +82,6 @@ class TrainConfig(NetworkConfig):
         if word != "skip" or not number.isdecimal():
             raise ConfigError(f"train.on_nan = '{self.on_nan}' is not allowed; give stop, or skip:N, e.g. skip:10")
         return int(number)
-
-
-@dataclass(frozen=True)
-class NormConfig:
-    """The norm–z study."""
-
-    factors: tuple[float, ...] = option(
-        (0.5, 0.8, 1.0, 1.25, 2.0), "factors by which |x| is pushed off mid-way", above=0
-    )
-    level: float = option(1.0, "mid-way: noise to signal ratio at which the norm is pushed", above=0)
-    nfe: int = option(20, "backbone calls per sample of the pushed paths", least=2)
-    solver: str = option("heun", "fixed-step solver of the pushed paths")
-
-
-@dataclass(frozen=True)
-class LikelihoodConfig:
-    """bits/dim."""
-
-    examples: int = option(500, "test examples (all where there are fewer)", least=2)
-    rtol: float = option(1e-3, "relative tolerance of rk45", above=0, below=1)
-    atol: float = option(1e-3, "absolute tolerance of rk45, data units", above=0)
 
 
 @dataclass(frozen=True)

@@ -277,8 +277,7 @@ class Worker:
         facts: dict[str, Any] = {"nfe": solution.nfe, "seconds": round(time.monotonic() - started, 3)}
         facts |= {} if network is None else {"network_seconds": round(network, 4)}
         facts |= {"labels": words} if words else {}
-        ending = words_of(cell["spec"]["options"])
-        facts |= {"end": ending} if ending else {}
+        facts |= {"end": ending} if (ending := words_of(cell["spec"]["options"])) else {}
         facts |= {"guidance": words_of_guidance(cell["spec"])} if "guidance" in cell["spec"] else {}
         facts |= {"stopped": int(solution.stopped.sum())} if solution.stopped is not None else {}
         return {"samples.npz": pack({"raw": raw}), "facts.json": json.dumps(facts).encode()}
