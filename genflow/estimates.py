@@ -31,8 +31,13 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-LEVEL = 0.05
-"""Share of null differences that get a verdict; of families of claims with any, after Holm's correction."""
+from genflow.chances import LEVEL as LEVEL
+from genflow.chances import holm as holm
+from genflow.chances import same_shares as same_shares
+from genflow.chances import share_interval as share_interval
+from genflow.number_text import chance as chance
+from genflow.number_text import short as short
+from genflow.number_text import text as text
 
 ENOUGH_FOR_WELCH = 5
 """Replicates on each side from which Welch's test keeps its level; see the module's docstring."""
@@ -302,37 +307,6 @@ def next_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
     return one.value - half, one.value + half
 
 
-def share_interval(share: float, n: float, level: float = LEVEL) -> tuple[float, float]:
-    """Bounds of a probability from the share of n independent examples (Wilson 1927, JASA 22)."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(1 - level / 2)) ** 2 / n
-    middle, half = share + z / 2, math.sqrt(z * (share * (1 - share) + z / 4))
-    return (middle - half) / (1 + z), (middle + half) / (1 + z)
-
-
-def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
-    """p of two sets of examples having the same shares of classes, by their counts: Pearson's χ² test."""
-    from scipy.special import chdtrc
-
-    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x + y]
-    n, m = sum(x for x, _ in pairs), sum(y for _, y in pairs)
-    if len(pairs) < 2 or not n or not m:
-        return math.nan
-    found = math.fsum((x * m - y * n) ** 2 / (x + y) for x, y in pairs) / (n * m)
-    return float(chdtrc(len(pairs) - 1, found))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p values in the order given; NaN is not part of the family and stays."""
-    order = sorted((p, i) for i, p in enumerate(values) if not math.isnan(p))
-    found, worst = list(values), 0.0
-    for rank, (p, i) in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - rank) * p))
-        found[i] = worst
-    return found
-
-
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
@@ -410,30 +384,6 @@ def together(found: Sequence[Judgement], level: float = LEVEL) -> list[Judgement
 def lowest(first: str, found: Mapping[str, Estimate]) -> Judgement:
     """The verdict on `first` being less than every other."""
     return all_of(below(found[first], other) for name, other in found.items() if name != first)
-
-
-def short(value: float) -> str:
-    """Three significant digits, whole numbers in full; – where it is not known."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else str(value).replace("inf", "∞")
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def text(value: float, error: float = math.nan, signed: bool = False) -> str:
-    """A number to the second digit of its standard error, 12.34 ± 0.56; three digits where none is known."""
-    sign, shown = ("−" if value < 0 else "+" if value > 0 else "", abs(value)) if signed else ("", value)
-    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
-        return sign + short(shown)
-    power = math.floor(math.log10(max(abs(value), error)))
-    scale = 10.0**power if power < -6 else 1.0  # small numbers as (1.2 ± 0.3)e-8
-    places = min(max(0, 1 - math.floor(math.log10(error / scale))), 15)
-    both = f"{round(shown / scale, places) + 0.0:.{places}f} ± {error / scale:.{places}f}"
-    return f"{sign}{both}" if scale == 1 else f"{sign}({both})e{power}"
-
-
-def chance(p: float) -> str:
-    """A p value in words for a table: 0.032, < 0.001, –."""
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def meaning(found: Iterable[Estimate]) -> str:

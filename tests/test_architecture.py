@@ -13,6 +13,8 @@ LAYERS = (
     ("philox", "random"),
     (
         "accelerators",
+        "chances",
+        "number_text",
         "shared_options",
         "scalars",
         "yaml_nodes",

@@ -314,10 +314,8 @@ class EDMRMS(Head):
     sigma_data: float = 0.5
     largest_rms: float = 1.0
 
-    MOST: ClassVar[float] = 5.0
-    """Most that n may be of σ where it could be a data point's own size."""
-    USUAL: ClassVar[float] = 3.0
-    """Root mean square from which on targets count by their size."""
+    MOST: ClassVar[float] = 5.0  # that n may be of σ where it could be a data point's own size
+    USUAL: ClassVar[float] = 3.0  # root mean square from which on targets count by their size
 
     by_state = True
 
