@@ -15,6 +15,7 @@ LAYERS = (
         "accelerators",
         "chances",
         "number_text",
+        "metric_options",
         "shared_options",
         "scalars",
         "yaml_nodes",
