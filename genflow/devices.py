@@ -358,11 +358,15 @@ def _reconciled(switches: Mapping[str, Switch], read: Callable[[], Any]) -> Any:
     raise RuntimeError("torch's switches of float32's precision contradict one another in an unknown way")
 
 
-def computing(network: Any) -> Any:
+@contextmanager
+def computing(network: Any) -> Iterator[None]:
     """The block of a computation with a network, its process's own products and its gradients among it: TF32 is as the
-    network's `Execution` says, and off for a network without one."""
+    network's `Execution` says, and off for a network without one. A compiled network may be differentiated twice."""
     found = getattr(network, "execution", None)
-    return multiplying(found if isinstance(found, Execution) else Execution())
+    execution = found if isinstance(found, Execution) else Execution()
+    compiled = execution.compile or execution.cuda_graphs
+    with multiplying(execution), _without_donation() if compiled else nullcontext():
+        yield
 
 
 def loss_scaler(execution: Execution, device: str) -> torch.amp.GradScaler:

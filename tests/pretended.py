@@ -416,6 +416,7 @@ def _replacements(card: Accelerator) -> list[tuple[Any, dict[str, Any]]]:
         "device_count": lambda: count,
         "current_device": lambda: 0,
         "set_device": lambda device: None,
+        "Event": lambda **how: SimpleNamespace(record=lambda: None, elapsed_time=lambda end: 1.0),
         "device": lambda device: nullcontext(),
         "get_device_name": lambda device=None: about.name,
         "get_device_properties": lambda device=None: about,

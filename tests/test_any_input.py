@@ -220,6 +220,7 @@ def check(line, code, out, err, seconds):
     if "this run was begun with another configuration" in said[-1]:
         return  # by a line before this one, in the same folder
     names = {*line.names, *(os.path.expanduser(word) for word in line.words if word.startswith("~"))}
+    names |= {word[:2] for word in line.words if re.match("-[a-z]", word)}  # letters may be joined to one word
     names |= {"/home"} if any("~" in name for name in line.names) else set()  # a home folder is shown put in
     assert any(name in said[-1] for name in names), (line, said)
 

@@ -234,7 +234,8 @@ class FixedStep(Solver):
         )
         times = self.times(field, len(plan)) if grid is None else grid
         before, solver = field.evaluations, self.begin(field, times) if plan else self
-        announce(field, solver.evaluated(times, plan), x)
+        if plan:
+            announce(field, solver.evaluated(times, plan), x)
         if observer:
             observer(x, float(times[0]))
         lookout, each = Lookout(field, times, plan), times.unbind()

@@ -206,4 +206,4 @@ def test_full_scale_trains_where_it_is_told_to(full, inline):
     recipe, settings = full
     done = run_recipe(recipe, replace(settings, train=True), start=inline)
     assert "train" in {cell.kind for cell in done.benches["toy_full"].cells}
-    assert done.results.find(process="pfgm", budget=2).value > 0
+    assert done.results.find(process="pfgm", budget=2, metric="FD[identity]").value > 0

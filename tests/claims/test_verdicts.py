@@ -32,6 +32,9 @@ OPEN = {
     ("sde_likelihood", "full"): {"Likelihood and sample quality"},
     ("sde_inpainting", "full"): {"VP: ", "sub-VP: ", "VE: completed images", "Correctors"},
     ("sde_colourisation", "full"): {"VP: ", "VE: "},
+    # exact fields, whose rows `tests/claims/test_exact_recipes.py` makes
+    **{("si_epsilon", scale): {"The KL divergence"} for scale in ("small", "full")},
+    **{("si_gamma", scale): {"With the exact"} for scale in ("small", "full")},
     ("si_tabular", "full"): {"The trigonometric interpolant has fewer nats than VP"},
 }
 """Beginnings of claims that a scale does not measure: models, metrics or budgets that are the other's alone."""
