@@ -155,7 +155,10 @@ class FixedStep(Solver):
     """Backbone calls of a step, 1 or 2; the last step takes one."""
 
     def __init__(self, grid: Spacing = "process") -> None:
-        check_spacing(grid)
+        try:
+            check_spacing(grid)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__.lower()}: {error}") from None
         self.spacing = grid
 
     def plan(self, nfe: int) -> list[int]:

@@ -97,7 +97,7 @@ ablations = Recipe(
         (
             name,
             at_scales(FD, "FID", _part("full", name), process="pfgm")
-            | {"small": {"part": _part("small", name), "metric": FD}},
+            | {"small": {"part": _part("small", name), "metric": FD, "process": "pfgm"}},
         )
         for name in CHANGES
     ),
