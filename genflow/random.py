@@ -207,6 +207,19 @@ def made_on(generator: torch.Generator) -> torch.device:
 # ---- draws, of a stream or of any generator of torch -----------------------------------------------------------
 
 
+def _numbers(
+    kind: str,
+    plain: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    device: str | torch.device | None,
+) -> Tensor:
+    if isinstance(generator, Stream):
+        return generator.numbers(kind, shape, dtype, device)
+    return plain(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
+
+
 def normal(
     shape: Sequence[int],
     *,
@@ -215,9 +228,7 @@ def normal(
     device: str | torch.device | None = None,
 ) -> Tensor:
     """Standard normal numbers of shape (B, *), on `device`, else where the generator makes them."""
-    if isinstance(generator, Stream):
-        return generator.numbers("normal", shape, dtype, device)
-    return torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
+    return _numbers("normal", torch.randn, shape, generator, dtype, device)
 
 
 def uniform(
@@ -228,9 +239,7 @@ def uniform(
     device: str | torch.device | None = None,
 ) -> Tensor:
     """Numbers in [0, 1) of shape (B, *), on `device`, else where the generator makes them."""
-    if isinstance(generator, Stream):
-        return generator.numbers("uniform", shape, dtype, device)
-    return torch.rand(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(device)
+    return _numbers("uniform", torch.rand, shape, generator, dtype, device)
 
 
 def strata(count: int, *, generator: torch.Generator) -> Tensor:
